@@ -1,0 +1,114 @@
+"""``pet-calc train``: train a potential on first-principles data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pet_calc.io.datasets import LabelCensus
+    from pet_calc.training.evaluate import Evaluation
+    from pet_calc.training.loop import Progress as TrainingProgress
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file that describes the training.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run goes on.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder where relative data paths start [the config's].")
+    ] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = 120.0,
+    stop_after: Annotated[
+        int | None, typer.Option(help="Stop with a checkpoint after so many steps over all.")
+    ] = None,
+) -> None:
+    """Train a potential; called again with the same folder, it goes on where it stopped.
+
+    Example: pet-calc train potentials/pet-water-v1/train.toml --data DATA --out runs/water
+    """
+    # torch is loaded only when a training is really asked for
+    from pet_calc.training.config import TrainConfig
+    from pet_calc.training.loop import load_data
+    from pet_calc.training.loop import train as run_training
+
+    console = Console()
+    settings = TrainConfig.from_toml(config)
+    splits = load_data(settings, data or config.parent)
+    console.print(census_table(splits.census))
+    console.print(
+        f"{len(splits.train)} frames to train on, {len(splits.validation)} held out for validation"
+    )
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(settings.name, total=settings.total_steps, status="")
+
+        def report(progress: TrainingProgress) -> None:
+            status = (
+                f"loss {progress.loss:.3g} forces {progress.forces_rmse:.0f} meV/Å "
+                f"rate {progress.learning_rate:.1e}"
+            )
+            bar.update(task, completed=progress.step, status=status)
+            if progress.validation is not None:
+                v = progress.validation
+                console.print(
+                    f"step {progress.step}: validation energy MAE {v.energy.mae:.3f} meV/atom, "
+                    f"forces RMSE {v.forces.rmse:.1f} meV/Å (training {progress.forces_rmse:.1f})"
+                )
+
+        table = run_training(
+            settings,
+            out,
+            splits,
+            report=report,
+            checkpoint_seconds=checkpoint_seconds,
+            stop_after=stop_after,
+        )
+    if table is None:
+        console.print(f"stopped before the end; the same command goes on from {out}")
+        return
+    console.print(evaluation_table(table))
+    console.print(f"potential: {out / 'model'}")
+
+
+def census_table(census: dict[str, LabelCensus]) -> Table:
+    """Frames per split, label and key."""
+    table = Table(title="labels found", title_justify="left")
+    for name in ("split", "frames", "atoms", "elements", "label", "key", "frames with it"):
+        table.add_column(name)
+    for split, c in census.items():
+        head = (split, str(c.n_frames), str(c.n_atoms), " ".join(c.elements))
+        for label, key, n in c.rows():
+            table.add_row(*head, label, key, str(n))
+            head = ("", "", "", "")
+    return table
+
+
+def evaluation_table(evaluations: dict[str, Evaluation]) -> Table:
+    """MAE and RMSE of each split; forces also per element."""
+    table = Table(title="errors of the averaged weights", title_justify="left")
+    for name in ("split", "quantity", "MAE", "RMSE", "unit", "values"):
+        table.add_column(name, justify="right" if name in ("MAE", "RMSE", "values") else "left")
+    for split, e in evaluations.items():
+        rows = [
+            ("energy", e.energy, "meV/atom"),
+            ("forces", e.forces, "meV/Å"),
+            *(
+                (f"forces on {symbol}", error, "meV/Å")
+                for symbol, error in e.forces_by_element.items()
+            ),
+            ("stress", e.stress, "meV/Å³"),
+        ]
+        for name, error, unit in rows:
+            if error.count:
+                table.add_row(
+                    split, name, f"{error.mae:.3f}", f"{error.rmse:.3f}", unit, str(error.count)
+                )
+    return table

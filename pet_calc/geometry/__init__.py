@@ -1,0 +1,16 @@
+"""Geometry: batched systems, cells, strain, and the edge graph."""
+
+from pet_calc.geometry.cell import voigt_from_matrix, volume
+from pet_calc.geometry.graph import Bucket, Edges, NodeEdgeLayout, edge_vectors, node_edge_layout
+from pet_calc.geometry.system import System
+
+__all__ = [
+    "Bucket",
+    "Edges",
+    "NodeEdgeLayout",
+    "System",
+    "edge_vectors",
+    "node_edge_layout",
+    "voigt_from_matrix",
+    "volume",
+]

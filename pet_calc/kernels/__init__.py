@@ -1,0 +1,1 @@
+"""Numerical kernels: each has a reference implementation that defines it."""

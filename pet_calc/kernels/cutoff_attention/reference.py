@@ -1,0 +1,38 @@
+"""Reference implementation of the cutoff attention; it defines the operation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cutoff_attention(
+    query: Tensor, key: Tensor, value: Tensor, log_weight: Tensor, scale: float
+) -> Tensor:
+    r"""Attention over the tokens of one atom with a multiplicative weight on every key.
+
+    .. math:: o_q = \frac{\sum_k \varphi_k\, e^{s\, q_q \cdot k_k} v_k}
+                         {\sum_k \varphi_k\, e^{s\, q_q \cdot k_k}}
+
+    ================  ==========  ==================================================
+    symbol            variable    meaning
+    ================  ==========  ==================================================
+    :math:`s`         scale       inverse of sqrt(head width) times the temperature
+    :math:`\varphi`   log_weight  natural logarithm of the key's cutoff weight
+    ================  ==========  ==================================================
+
+    Parameters
+    ----------
+    query, key, value : Tensor, shape (n_atoms, n_heads, n_tokens, d_head)
+    log_weight : Tensor, shape (n_atoms, n_tokens)
+        A large negative number hides a token from all others.
+    scale : float
+
+    Returns
+    -------
+    Tensor, shape (n_atoms, n_heads, n_tokens, d_head)
+        Differentiable any number of times.
+    """
+    logits = torch.matmul(query * scale, key.transpose(-1, -2))
+    weights = torch.softmax(logits + log_weight[:, None, None, :], dim=-1)
+    return torch.matmul(weights, value)

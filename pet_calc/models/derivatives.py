@@ -1,0 +1,121 @@
+r"""Energy, forces and stress of any `EnergyModel` from one backward pass.
+
+The energy depends on positions and cell through the edge vectors only, so one gradient
+g_e = ∂E/∂r_e serves both derivatives:
+
+.. math::
+
+   F_i = \sum_{e:\,i(e)=i} g_e - \sum_{e:\,j(e)=i} g_e, \qquad
+   \frac{\partial E}{\partial \varepsilon_{ab}} = \sum_e r_{e,a}\, g_{e,b}
+
+This is the only module that calls ``torch.autograd.grad``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.geometry.cell import stress_from_virial
+from pet_calc.models.interface import EnergyModel
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Output of `evaluate`; what was not asked for is None.
+
+    Attributes
+    ----------
+    energy : Tensor, shape (n_systems,), float64
+        Potential energy in eV.
+    energies : Tensor, shape (n_atoms,), float64
+        Per-atom energies in eV.
+    forces : Tensor or None, shape (n_atoms, 3), float64
+        In eV/Å.
+    stress : Tensor or None, shape (n_systems, 6), float64
+        In eV/Å³, Voigt order xx, yy, zz, yz, xz, xy, tension positive. NaN for a system that is
+        not periodic in three dimensions: its stress is not defined.
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+
+
+def evaluate(
+    model: EnergyModel,
+    system: System,
+    edges: Edges,
+    *,
+    forces: bool = True,
+    stress: bool = True,
+    create_graph: bool = False,
+) -> Results:
+    """Energy and its derivatives for a batch of systems.
+
+    Parameters
+    ----------
+    model : EnergyModel
+        The potential.
+    system : System
+        Structures; geometry is handled in their dtype (float64) whatever the model's.
+    edges : Edges
+        Neighbour list of `system` at ``model.cutoff``.
+    forces, stress : bool
+        Which derivatives to compute.
+    create_graph : bool
+        Keep the graph, so that a loss on forces or stress can be differentiated (training).
+
+    Returns
+    -------
+    Results
+    """
+    derivatives = forces or stress
+    with torch.set_grad_enabled(derivatives or create_graph):
+        exact = edge_vectors(system, edges).detach()
+        # a tensor of its own, so that `exact` stays out of the graph in float64 too
+        vectors = exact.to(model.dtype).detach().requires_grad_(derivatives)
+        energies = model.energies(system.numbers, edges, vectors)
+        energy = sum_per_system(energies, system)
+        f = s = None
+        if derivatives:
+            # every per-atom energy belongs to one system, so one sum gives all gradients
+            (gradient,) = torch.autograd.grad(energies.sum(), vectors, create_graph=create_graph)
+            gradient = gradient.to(exact.dtype)
+            if forces:
+                f = forces_from_gradient(gradient, edges, system.n_atoms)
+            if stress:
+                s = stress_from_gradient(gradient, exact, edges, system)
+    if not create_graph:
+        energy, energies = energy.detach(), energies.detach()
+    return Results(energy=energy, energies=energies, forces=f, stress=s)
+
+
+def sum_per_system(values: Tensor, system: System) -> Tensor:
+    """Sum per-atom values (n_atoms, ...) over each system."""
+    total = torch.zeros(
+        system.n_systems, *values.shape[1:], dtype=values.dtype, device=values.device
+    )
+    return total.index_add(0, system.system_index, values)
+
+
+def forces_from_gradient(gradient: Tensor, edges: Edges, n_atoms: int) -> Tensor:
+    """Forces (n_atoms, 3) in eV/Å from dE/dr_e (n_edges, 3)."""
+    zero = torch.zeros(n_atoms, 3, dtype=gradient.dtype, device=gradient.device)
+    return zero.index_add(0, edges.edge_index[0], gradient).index_add(
+        0, edges.edge_index[1], gradient, alpha=-1
+    )
+
+
+def stress_from_gradient(gradient: Tensor, vectors: Tensor, edges: Edges, system: System) -> Tensor:
+    """Stress (n_systems, 6) in eV/Å³ from dE/dr_e and r_e; NaN where it is not defined."""
+    per_atom = torch.zeros(
+        system.n_atoms, 3, 3, dtype=gradient.dtype, device=gradient.device
+    ).index_add(0, edges.edge_index[0], vectors[:, :, None] * gradient[:, None, :])
+    stress = stress_from_virial(sum_per_system(per_atom, system), system.cell)
+    periodic = system.pbc.all(dim=1, keepdim=True)
+    return torch.where(periodic, stress, torch.full_like(stress, torch.nan))

@@ -1,0 +1,44 @@
+"""What every energy model offers: per-atom energies as a function of edge vectors."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pet_calc.geometry import Edges
+
+
+@runtime_checkable
+class EnergyModel(Protocol):
+    """A potential whose energy depends on positions and cell only through the edge vectors."""
+
+    @property
+    def cutoff(self) -> float:
+        """Radius in Å within which neighbours matter; the energy is smooth across it."""
+
+    @property
+    def atomic_numbers(self) -> tuple[int, ...]:
+        """Elements that the model covers, ascending."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the computation."""
+
+    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+        """Per-atom energies in eV, whose sum over a system is its energy.
+
+        Parameters
+        ----------
+        numbers : Tensor, shape (n_atoms,), int64
+            Atomic numbers, all covered by the model.
+        edges : Edges
+            Sorted by centre, every pair with r < cutoff.
+        vectors : Tensor, shape (n_edges, 3)
+            r_ij in Å, in the model's dtype.
+
+        Returns
+        -------
+        Tensor, shape (n_atoms,), float64
+        """

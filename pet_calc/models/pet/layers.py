@@ -1,0 +1,169 @@
+"""Layers of PET: normalisation, gated feed-forward, attention over one atom's tokens.
+
+Parameter names are those of the public PET checkpoints (format 16) without their ``backend.``
+prefix, so that such weights load unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pet_calc.kernels.cutoff_attention import cutoff_attention
+from pet_calc.models.pet.config import PETConfig
+
+
+class RMSNorm(nn.Module):
+    r"""Root-mean-square normalisation, y = w x / sqrt(mean(x²) + eps) [arXiv:1910.07467].
+
+    eps is the machine epsilon of the dtype, as in ``torch.nn.RMSNorm``; written out because it
+    is differentiated twice in training.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise along the last axis."""
+        mean_square = x.square().mean(-1, keepdim=True)
+        return x * torch.rsqrt(mean_square + torch.finfo(x.dtype).eps) * self.weight
+
+
+class GatedMLP(nn.Module):
+    """Linear, gated linear unit v * sigmoid(g), Linear [GLU, arXiv:1612.08083].
+
+    Upstream calls this "SwiGLU", but the gate is a plain sigmoid.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w_in = nn.Linear(width, 2 * hidden)
+        self.w_out = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., width) to (..., width)."""
+        return self.w_out(functional.glu(self.w_in(x), dim=-1))
+
+
+class Attention(nn.Module):
+    """Multi-head attention over the tokens of one atom, keys weighted by the cutoff."""
+
+    def __init__(self, width: int, heads: int, temperature: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = 1.0 / (math.sqrt(width // heads) * temperature)
+        self.input_linear = nn.Linear(width, 3 * width)
+        self.output_linear = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, log_weight: Tensor) -> Tensor:
+        """Attend within each atom.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (n_atoms, n_tokens, width)
+        log_weight : Tensor, shape (n_atoms, n_tokens)
+            Logarithm of each key's cutoff weight.
+        """
+        n, t, width = tokens.shape
+        qkv = self.input_linear(tokens).reshape(n, t, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        out = cutoff_attention(query, key, value, log_weight, self.scale)
+        return self.output_linear(out.transpose(1, 2).reshape(n, t, width))
+
+
+class TransformerLayer(nn.Module):
+    """One pre-norm attention layer on a wide node token and the edge tokens of each atom."""
+
+    def __init__(self, config: PETConfig) -> None:
+        super().__init__()
+        d, d_node = config.d_pet, config.d_node
+        self.attention = Attention(d, config.num_heads, config.attention_temperature)
+        self.norm_attention = RMSNorm(d)
+        self.norm_mlp = RMSNorm(d)
+        self.mlp = GatedMLP(d, config.d_feedforward)
+        self.wide_node = d_node != d
+        if self.wide_node:
+            self.center_contraction = nn.Linear(d_node, d)
+            self.center_expansion = nn.Linear(d, d_node)
+            self.norm_center_features = RMSNorm(d_node)
+            self.center_mlp = GatedMLP(d_node, 2 * d_node)
+
+    def forward(self, node: Tensor, edge: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Update node (n_atoms, d_node) and edge tokens (n_atoms, n_neighbors, d_pet)."""
+        centre = self.center_contraction(node) if self.wide_node else node
+        tokens = torch.cat([centre[:, None, :], edge], dim=1)
+        attended = self.attention(self.norm_attention(tokens), log_weight)
+        edge = edge + attended[:, 1:]
+        edge = edge + self.mlp(self.norm_mlp(edge))
+        if self.wide_node:
+            node = node + self.center_expansion(attended[:, 0])
+            node = node + self.center_mlp(self.norm_center_features(node))
+        else:
+            # as published: with equal widths the node token has no residual and no MLP
+            node = attended[:, 0]
+        return node, edge
+
+
+class Transformer(nn.Module):
+    """The attention layers of one message-passing layer."""
+
+    def __init__(self, config: PETConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerLayer(config) for _ in range(config.num_attention_layers)
+        )
+
+    def forward(self, node: Tensor, edge: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply all layers; shapes as in `TransformerLayer`."""
+        for layer in self.layers:
+            node, edge = layer(node, edge, log_weight)
+        return node, edge
+
+
+class MessageLayer(nn.Module):
+    """One message-passing layer: edge embedding, compression and its transformer."""
+
+    def __init__(self, config: PETConfig, *, first: bool, geometry_width: int) -> None:
+        super().__init__()
+        d = config.d_pet
+        self.first = first
+        self.edge_embedder = nn.Linear(geometry_width, d)
+        self.compress = nn.Sequential(
+            nn.Linear((2 if first else 3) * d, d), nn.SiLU(), nn.Linear(d, d)
+        )
+        if not first:
+            self.neighbor_embedder = nn.Embedding(len(config.elements), d)
+        self.trans = Transformer(config)
+
+    def embed(self, geometry: Tensor, species: Tensor, message: Tensor) -> Tensor:
+        """Edge tokens (n_slots, d_pet) that enter the transformer.
+
+        The first linear layer of `compress` acts on the concatenation of the embedded geometry,
+        the neighbour's species (not in the first layer) and the message. A linear map of a
+        concatenation is a sum, so the geometry's two linear maps are contracted into one and the
+        species part becomes a table; no (n_slots, 3 d_pet) tensor is ever built.
+
+        Parameters
+        ----------
+        geometry : Tensor, shape (n_slots, geometry_width)
+        species : Tensor, shape (n_slots,)
+            Species index of the neighbour.
+        message : Tensor
+            Messages (n_slots, d_pet); in the first layer, where they are the species embedding
+            alone, its table (n_species, d_pet).
+        """
+        linear = self.compress[0]
+        assert isinstance(linear, nn.Linear)
+        d = linear.out_features
+        blocks = linear.weight.split(d, dim=1)
+        matrix = blocks[0] @ self.edge_embedder.weight  # (d_pet, geometry_width)
+        bias = linear.bias + blocks[0] @ self.edge_embedder.bias
+        table = (message if self.first else self.neighbor_embedder.weight) @ blocks[1].T
+        hidden = torch.addmm((table + bias)[species], geometry, matrix.T)
+        if not self.first:
+            hidden = torch.addmm(hidden, message, blocks[2].T)
+        return self.compress[2](functional.silu(hidden))

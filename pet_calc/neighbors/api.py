@@ -1,0 +1,108 @@
+"""The neighbour list of a batch of systems, with reverse edges."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pet_calc.errors import InvalidStructureError
+from pet_calc.geometry import Edges, System
+from pet_calc.neighbors.vesin_cpu import vesin_half_list
+
+
+def neighbor_list(system: System, cutoff: float) -> Edges:
+    """All pairs closer than `cutoff`, as directed edges sorted by centre.
+
+    Periodic images are included, also those of the centre itself, for every mix of periodic
+    directions and for cells smaller than the cutoff.
+
+    Parameters
+    ----------
+    system : System
+        One or several structures; atoms of different structures are never neighbours.
+    cutoff : float
+        Radius in Å; pairs with r < cutoff are listed.
+
+    Raises
+    ------
+    InvalidStructureError
+        For positions or cells that are not finite, and for periodic directions whose lattice
+        vectors do not span them.
+    """
+    if not np.isfinite(cutoff) or cutoff <= 0:
+        raise ValueError(f"`cutoff` must be a positive number of Å, got {cutoff}")
+    device = system.device
+    positions = system.positions.detach().cpu().numpy().astype(np.float64, copy=False)
+    cells = system.cell.detach().cpu().numpy().astype(np.float64, copy=False)
+    pbc = system.pbc.cpu().numpy()
+    index = system.system_index.cpu().numpy()
+    check_finite(positions, cells)
+    starts = np.searchsorted(index, np.arange(len(cells) + 1))
+
+    halves = []
+    for s, (begin, end) in enumerate(itertools.pairwise(starts)):
+        check_cell(cells[s], pbc[s], s)
+        i, j, shifts = vesin_half_list(positions[begin:end], cells[s], pbc[s], cutoff)
+        halves.append((i + begin, j + begin, shifts))
+    i = np.concatenate([h[0] for h in halves])
+    j = np.concatenate([h[1] for h in halves])
+    shifts = np.concatenate([h[2] for h in halves])
+    return edges_from_half_list(i, j, shifts, device)
+
+
+def edges_from_half_list(
+    i: NDArray[np.int64],
+    j: NDArray[np.int64],
+    shifts: NDArray[np.int64],
+    device: torch.device | str = "cpu",
+) -> Edges:
+    """Directed edges, sorted by centre, from pairs that are each listed once.
+
+    Writing each pair in both directions makes the reverse edge known without a search.
+    """
+    n = len(i)
+    centre = np.concatenate([i, j])
+    neighbour = np.concatenate([j, i])
+    both = np.concatenate([shifts, -shifts])
+    partner = np.concatenate([np.arange(n, 2 * n), np.arange(n)])
+    order = np.argsort(centre, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(2 * n)
+    return Edges(
+        edge_index=torch.from_numpy(np.stack([centre[order], neighbour[order]])).to(device),
+        cell_shifts=torch.from_numpy(both[order]).to(device),
+        reverse_edge=torch.from_numpy(rank[partner[order]]).to(device),
+    )
+
+
+def check_finite(positions: NDArray[np.float64], cells: NDArray[np.float64]) -> None:
+    """Refuse positions or cells with NaN or infinity, naming the first atom."""
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=-1))
+    if len(bad):
+        raise InvalidStructureError(
+            f"positions must be finite, but atom {bad[0]} is at {positions[bad[0]].tolist()} "
+            f"({len(bad)} such atom(s)); check the input file or the step that produced it"
+        )
+    if not np.isfinite(cells).all():
+        raise InvalidStructureError("the cell must be finite, but it holds NaN or infinity")
+
+
+def check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_], system: int) -> None:
+    """Refuse a cell whose periodic lattice vectors are zero or linearly dependent."""
+    if not pbc.any():
+        return
+    periodic = cell[pbc]
+    lengths = np.linalg.norm(periodic, axis=1)
+    if (lengths == 0).any():
+        raise InvalidStructureError(
+            f"every periodic direction needs a lattice vector, but system {system} has "
+            f"pbc={pbc.tolist()} with a zero vector; set the cell or turn the periodicity off"
+        )
+    if np.linalg.svd(periodic / lengths[:, None], compute_uv=False).min() < 1e-8:
+        raise InvalidStructureError(
+            f"the periodic lattice vectors of system {system} are linearly dependent: "
+            f"{periodic.tolist()}; check the cell"
+        )

@@ -1,0 +1,81 @@
+"""State of a training run on disk: tensors in one safetensors file, the rest as JSON inside it.
+
+Nothing is pickled. A checkpoint replaces its predecessor in one rename, so that a run killed at
+any moment finds a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pet_calc.errors import CheckpointError
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a tree of dicts, lists, tuples, tensors and plain values."""
+    tensors: dict[str, Tensor] = {}
+    tree = flatten(state, tensors)
+    temporary = path.with_suffix(".partial")
+    save_file(tensors, temporary, metadata={"tree": json.dumps(tree)})
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The tree that `save_checkpoint` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or no checkpoint of this package.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            metadata = handle.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+    if "tree" not in metadata:
+        raise CheckpointError(f"{path} is a safetensors file, but no training checkpoint")
+    state = unflatten(json.loads(metadata["tree"]), tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON-able form of a tree; tensors go into `tensors` and leave their name."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        # pairs keep keys that are not strings, such as the indices of optimizer states
+        return {"dict": [[k, flatten(v, tensors)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [flatten(v, tensors) for v in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise TypeError(f"a checkpoint holds tensors and plain values, got {type(value).__name__}")
+
+
+def unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """Inverse of `flatten`."""
+    ((kind, content),) = tree.items()
+    match kind:
+        case "tensor":
+            return tensors[content]
+        case "dict":
+            return {k: unflatten(v, tensors) for k, v in content}
+        case "list":
+            return [unflatten(v, tensors) for v in content]
+        case "tuple":
+            return tuple(unflatten(v, tensors) for v in content)
+        case _:
+            return content

@@ -1,0 +1,209 @@
+"""Configuration of a training run, read from a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pet_calc.models.pet import PETConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Files and labels.
+
+    Attributes
+    ----------
+    train, test : tuple of str
+        Structure files; relative paths start at the data folder of the run.
+    validation : tuple of str
+        Files to validate on; if empty, `validation_frames` frames spread evenly over the
+        training files are held out.
+    validation_frames : int
+        Number of held-out frames.
+    keys : dict
+        Label to key, where the usual names do not serve.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    validation_frames: int = 10
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the squared errors: energy per atom, force component, stress component."""
+
+    energy: float = 1.0
+    forces: float = 1.0
+    stress: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the training, with its own schedule and loss weights.
+
+    Attributes
+    ----------
+    steps : int
+        Optimizer steps.
+    learning_rate : float
+        Peak value: linear warm-up to it, cosine decay to `final_learning_rate`.
+    final_learning_rate : float
+    warmup_steps : int
+    batch_size : int
+        Frames in a step.
+    loss : LossConfig
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 0.0
+    warmup_steps: int = 100
+    batch_size: int = 1
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.warmup_steps < 0:
+            raise ValueError(
+                "`steps` and `batch_size` must be at least 1, `warmup_steps` at least 0"
+            )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer and what surrounds it.
+
+    Attributes
+    ----------
+    name : {"adam", "soap"}
+    betas : tuple of float
+    weight_decay : float
+        Decoupled.
+    precondition_interval : int
+        Steps between refreshes of SOAP's eigenbases.
+    gradient_clip : float
+        Largest norm of the gradient.
+    ema_decay : float
+        Decay per step of the averaged weights, which are evaluated and saved.
+    """
+
+    name: Literal["adam", "soap"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    precondition_interval: int = 10
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.name not in ("adam", "soap"):
+            raise ValueError(f"`optimizer.name` must be 'adam' or 'soap', got {self.name!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a training run.
+
+    Attributes
+    ----------
+    name : str
+        Name of the potential.
+    seed : int
+        Of initial weights, order of the data and augmentation.
+    model : PETConfig
+    data : DataConfig
+    stages : tuple of StageConfig
+        Run one after the other.
+    optimizer : OptimizerConfig
+    augment : bool
+        Apply a random rotation or rotary reflection of O(3) to every structure in every step.
+    validation_interval : int
+        Steps between validations.
+    """
+
+    name: str
+    model: PETConfig
+    data: DataConfig
+    stages: tuple[StageConfig, ...]
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0
+    augment: bool = True
+    validation_interval: int = 250
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("a training run needs at least one [[stages]] section")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(s.steps for s in self.stages)
+
+    def stage_at(self, step: int) -> tuple[int, int]:
+        """Stage index and step within that stage of a global step (0-based)."""
+        for k, stage in enumerate(self.stages):
+            if step < stage.steps:
+                return k, step
+            step -= stage.steps
+        raise ValueError("`step` lies beyond the last stage")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the TOML file."""
+        return asdict(self) | {"model": self.model.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Config from the tables of a TOML file; unknown names are refused."""
+        values = dict(values)
+        missing = sorted({"name", "model", "data", "stages"} - set(values))
+        if missing:
+            raise ValueError(f"the training file lacks {missing}")
+        data = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("data").items()}
+        stages = tuple(
+            build(
+                StageConfig,
+                s | {"loss": build(LossConfig, s.get("loss", {}), "stages.loss")},
+                "stages",
+            )
+            for s in values.pop("stages")
+        )
+        optimizer = dict(values.pop("optimizer", {}))
+        if "betas" in optimizer:
+            optimizer["betas"] = tuple(optimizer["betas"])
+        return build(
+            cls,
+            values
+            | {
+                "model": PETConfig.from_dict(values.pop("model")),
+                "data": build(DataConfig, data, "data"),
+                "stages": stages,
+                "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
+            },
+            "the top level",
+        )
+
+    @classmethod
+    def from_toml(cls, path: Path | str) -> TrainConfig:
+        """Config from a TOML file."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no training file at {path}")
+        with path.open("rb") as handle:
+            return cls.from_dict(tomllib.load(handle))
+
+
+def build(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Dataclass from plain values, refusing unknown names with the list of known ones."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"unknown option(s) {unknown} in {where}; known are {sorted(known)}")
+    return cls(**values)

@@ -1,0 +1,163 @@
+"""Labelled frames as tensors: edges found once, batches, O(3) augmentation, reference energies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pet_calc.errors import DatasetError
+from pet_calc.geometry import Edges, System
+from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
+from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.datasets import LabelledFrame
+from pet_calc.neighbors import neighbor_list
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Frames ready for a model, with their labels; NaN where a label is absent.
+
+    Attributes
+    ----------
+    system : System
+    edges : Edges
+        At the model's cutoff.
+    energy : Tensor, shape (n_systems,), eV
+    forces : Tensor, shape (n_atoms, 3), eV/Å
+    stress : Tensor, shape (n_systems, 6), eV/Å³
+    n_atoms : Tensor, shape (n_systems,)
+        Atoms in each system.
+    """
+
+    system: System
+    edges: Edges
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
+    n_atoms: Tensor
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Batch]) -> Batch:
+        """One batch from several."""
+        return cls(
+            system=System.concatenate([p.system for p in parts]),
+            edges=Edges.concatenate([p.edges for p in parts], [p.system.n_atoms for p in parts]),
+            energy=torch.cat([p.energy for p in parts]),
+            forces=torch.cat([p.forces for p in parts]),
+            stress=torch.cat([p.stress for p in parts]),
+            n_atoms=torch.cat([p.n_atoms for p in parts]),
+        )
+
+    def transformed(self, matrix: Tensor) -> Batch:
+        """The batch under x -> x @ matrix with an orthogonal matrix (3, 3)."""
+        stress = matrix.T @ matrix_from_voigt(self.stress) @ matrix
+        return replace(
+            self,
+            system=replace(
+                self.system,
+                positions=self.system.positions @ matrix,
+                cell=self.system.cell @ matrix,
+            ),
+            forces=self.forces @ matrix,
+            stress=voigt_from_matrix(stress),
+        )
+
+
+def prepare(frame: LabelledFrame, cutoff: float) -> Batch:
+    """A frame as a batch of one, with its edges; these stay valid under rotation."""
+    system = system_from_atoms(frame.atoms)
+    n = system.n_atoms
+    nan = float("nan")
+    return Batch(
+        system=system,
+        edges=neighbor_list(system, cutoff),
+        energy=torch.tensor([nan if frame.energy is None else frame.energy], dtype=torch.float64),
+        forces=torch.full((n, 3), nan, dtype=torch.float64)
+        if frame.forces is None
+        else torch.from_numpy(frame.forces.copy()),
+        stress=torch.full((1, 6), nan, dtype=torch.float64)
+        if frame.stress is None
+        else torch.from_numpy(frame.stress.copy())[None],
+        n_atoms=torch.tensor([n]),
+    )
+
+
+def random_orthogonal(generator: np.random.Generator) -> Tensor:
+    """Matrix (3, 3) drawn uniformly from O(3): rotations and rotary reflections alike.
+
+    QR of a Gaussian matrix with the signs of R's diagonal fixed is Haar-distributed
+    [Mezzadri, Not. Am. Math. Soc. 54, 592 (2007)].
+    """
+    q, r = np.linalg.qr(generator.standard_normal((3, 3)))
+    return torch.from_numpy(q * np.sign(np.diag(r)))
+
+
+def batch_indices(step: int, batch_size: int, n_frames: int, seed: int) -> list[int]:
+    """Frames of a step: every epoch is a fresh permutation.
+
+    A function of its arguments alone, so that a resumed run sees the same data.
+    """
+    indices = []
+    for k in range(step * batch_size, (step + 1) * batch_size):
+        epoch, place = divmod(k, n_frames)
+        indices.append(int(np.random.default_rng((seed, 1, epoch)).permutation(n_frames)[place]))
+    return indices
+
+
+def training_batch(
+    frames: Sequence[Batch], step: int, batch_size: int, seed: int, *, augment: bool
+) -> Batch:
+    """The batch of a step, each frame under its own random element of O(3)."""
+    parts = [frames[k] for k in batch_indices(step, batch_size, len(frames), seed)]
+    if augment:
+        generator = np.random.default_rng((seed, 2, step))
+        parts = [p.transformed(random_orthogonal(generator)) for p in parts]
+    return Batch.concatenate(parts)
+
+
+def fit_reference_energies(frames: Sequence[LabelledFrame], elements: Sequence[int]) -> Tensor:
+    """Energy per atom of each element by least squares of the total energies on composition.
+
+    Returns
+    -------
+    Tensor, shape (n_elements,), float64, eV
+        The solution of least norm where the compositions do not determine it (a data set of one
+        stoichiometry).
+
+    Raises
+    ------
+    DatasetError
+        If no frame has an energy, or an element outside `elements` occurs.
+    """
+    labelled = [f for f in frames if f.energy is not None]
+    if not labelled:
+        raise DatasetError("reference energies need at least one frame with an energy, got none")
+    for frame in labelled:
+        outside = sorted(set(frame.atoms.numbers.tolist()) - set(elements))
+        if outside:
+            raise DatasetError(f"the model covers {list(elements)}, but the data hold {outside}")
+    energies = np.array([f.energy for f in labelled], float)
+    return fit_composition([f.atoms.numbers for f in labelled], energies, elements)
+
+
+def fit_composition(
+    numbers: Sequence[NDArray[np.int64]], energies: NDArray[np.float64], elements: Sequence[int]
+) -> Tensor:
+    """Least-squares energy per atom of each element (n_elements,), of least norm, in eV.
+
+    Parameters
+    ----------
+    numbers : sequence of arrays
+        Atomic numbers of each structure.
+    energies : array, shape (n_structures,)
+        In eV.
+    elements : sequence of int
+    """
+    counts = np.array([[np.sum(z == e) for e in elements] for z in numbers], float)
+    solution, *_ = np.linalg.lstsq(counts, energies, rcond=1e-8)
+    return torch.from_numpy(solution)

@@ -1,0 +1,73 @@
+"""Errors of a model on labelled frames, in total and per element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from pet_calc.models import EnergyModel, evaluate
+from pet_calc.training.data import Batch
+
+
+@dataclass(frozen=True)
+class Error:
+    """Mean absolute and root-mean-square error, with the number of values behind them."""
+
+    mae: float
+    rmse: float
+    count: int
+
+    @classmethod
+    def of(cls, errors: np.ndarray) -> Error:
+        """Errors from an array of deviations; NaN deviations (no label) are left out."""
+        e = errors[np.isfinite(errors)]
+        if len(e) == 0:
+            return cls(float("nan"), float("nan"), 0)
+        return cls(float(np.abs(e).mean()), float(np.sqrt((e**2).mean())), len(e))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors on one split.
+
+    Attributes
+    ----------
+    energy : Error
+        Per atom, in meV/atom.
+    forces : Error
+        Per component, in meV/Å.
+    stress : Error
+        Per component, in meV/Å³.
+    forces_by_element : dict
+        Chemical symbol to the force error on its atoms, in meV/Å.
+    """
+
+    energy: Error
+    forces: Error
+    stress: Error
+    forces_by_element: dict[str, Error]
+
+
+def evaluate_frames(model: EnergyModel, frames: Sequence[Batch]) -> Evaluation:
+    """Errors of `model` on prepared frames (`prepare` at the model's cutoff)."""
+    energy, forces, stress, numbers = [], [], [], []
+    for frame in frames:
+        results = evaluate(model, frame.system, frame.edges)
+        assert results.forces is not None
+        assert results.stress is not None
+        energy.append(((results.energy - frame.energy) / frame.n_atoms).numpy())
+        forces.append((results.forces - frame.forces).numpy())
+        stress.append((results.stress - frame.stress).numpy())
+        numbers.append(frame.system.numbers.numpy())
+    f, z = np.concatenate(forces), np.concatenate(numbers)
+    return Evaluation(
+        energy=Error.of(1e3 * np.concatenate(energy)),
+        forces=Error.of(1e3 * f.reshape(-1)),
+        stress=Error.of(1e3 * np.concatenate(stress).reshape(-1)),
+        forces_by_element={
+            chemical_symbols[n]: Error.of(1e3 * f[z == n].reshape(-1)) for n in np.unique(z)
+        },
+    )

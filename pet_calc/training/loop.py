@@ -1,0 +1,421 @@
+"""The training loop: stages, validation, checkpoints, exact resumption."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pet_calc.errors import CheckpointError, DatasetError, OutputError, SimulationError
+from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
+from pet_calc.io.weights import save_model
+from pet_calc.models import Results, evaluate
+from pet_calc.models.pet import PET
+from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
+from pet_calc.training.config import StageConfig, TrainConfig
+from pet_calc.training.data import (
+    Batch,
+    fit_composition,
+    fit_reference_energies,
+    prepare,
+    training_batch,
+)
+from pet_calc.training.ema import start_average, update_average
+from pet_calc.training.evaluate import Evaluation, evaluate_frames
+from pet_calc.training.losses import loss as loss_of
+from pet_calc.training.optimizers import make_optimizer
+from pet_calc.training.schedule import learning_rate
+
+CHECKPOINT: Final = "checkpoint.safetensors"
+LOG_COLUMNS: Final = (
+    "step", "stage", "learning_rate", "loss", "train_forces_rmse",
+    "validation_energy_mae", "validation_forces_rmse", "validation_stress_rmse",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; handed to the caller after every step.
+
+    Attributes
+    ----------
+    step, total : int
+        Steps done and to do, over all stages.
+    stage : int
+    learning_rate, loss : float
+    forces_rmse : float
+        Running average on the training batches, in meV/Å.
+    validation : Evaluation or None
+        Set when this step was validated.
+    """
+
+    step: int
+    total: int
+    stage: int
+    learning_rate: float
+    loss: float
+    forces_rmse: float
+    validation: Evaluation | None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Frames of each split and what was found in their files."""
+
+    train: list[LabelledFrame]
+    validation: list[LabelledFrame]
+    test: list[LabelledFrame]
+    census: dict[str, LabelCensus]
+
+
+def load_data(config: TrainConfig, folder: Path) -> TrainingData:
+    """Read all splits of a configuration; relative paths start at `folder`.
+
+    Raises
+    ------
+    DatasetError
+        If a file is missing or empty, or if a label with a positive loss weight is not in the
+        training files at all.
+    """
+    data = config.data
+    census = {}
+    train, census["train"] = read_frames([folder / p for p in data.train], data.keys)
+    if not train:
+        raise DatasetError("there is nothing to train on: `data.train` names no file")
+    if data.validation:
+        validation, census["validation"] = read_frames(
+            [folder / p for p in data.validation], data.keys
+        )
+    else:
+        n = data.validation_frames
+        if not 0 < n < len(train):
+            raise DatasetError(
+                f"`data.validation_frames` must lie between 1 and the {len(train)} training "
+                f"frames minus one, got {n}"
+            )
+        held = set(np.linspace(0, len(train) - 1, n).round().astype(int).tolist())
+        validation = [f for k, f in enumerate(train) if k in held]
+        train = [f for k, f in enumerate(train) if k not in held]
+    test: list[LabelledFrame] = []
+    if data.test:
+        test, census["test"] = read_frames([folder / p for p in data.test], data.keys)
+    check_labels(census["train"], config.stages)
+    return TrainingData(train, validation, test, census)
+
+
+def check_labels(census: LabelCensus, stages: Sequence[StageConfig]) -> None:
+    """Refuse to train on labels that no frame carries."""
+    if census.count("energy") + census.count("forces") + census.count("stress") == 0:
+        raise DatasetError(
+            "the training files hold no label (no energy, forces or stress under any known key); "
+            "name the keys in [data.keys]"
+        )
+    for label in ("energy", "forces", "stress"):
+        wanted = any(getattr(s.loss, label) > 0 for s in stages)
+        if wanted and census.count(label) == 0:
+            raise DatasetError(
+                f"the loss asks for {label}, but no training frame carries it; name its key in "
+                f"[data.keys], or set its loss weight to 0"
+            )
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    data: TrainingData,
+    *,
+    report: Callable[[Progress], None] | None = None,
+    checkpoint_seconds: float = 120.0,
+    stop_after: int | None = None,
+) -> dict[str, Evaluation] | None:
+    """Train a potential, or go on with a run that was interrupted.
+
+    A run resumed from its checkpoint computes the same numbers as one that was not interrupted:
+    the order of the data and the augmentation are functions of the seed and the step.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    out : Path
+        Folder of the run: ``checkpoint.safetensors``, ``log.csv`` and at the end ``model/`` with
+        the averaged weights and ``evaluation.json``.
+    data : TrainingData
+        From `load_data`.
+    report : callable, optional
+        Receives a `Progress` after every step.
+    checkpoint_seconds : float
+        Time between checkpoints.
+    stop_after : int, optional
+        Stop (with a checkpoint) after this many steps over all; for splitting a run.
+
+    Returns
+    -------
+    dict or None
+        Evaluation of the "train", "validation" and "test" split, None if stopped before the end.
+
+    Raises
+    ------
+    CheckpointError
+        If `out` holds a run of another configuration.
+    SimulationError
+        If the loss is no longer finite.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
+    frames = [prepare(f, config.model.cutoff) for f in data.train]
+    validation = [prepare(f, config.model.cutoff) for f in data.validation]
+    run = Run.start(config, data.train)
+    path = out / CHECKPOINT
+    if path.exists():
+        run.restore(load_checkpoint(path), path)
+    truncate_log(out / "log.csv", run.step)
+
+    saved = time.monotonic()
+    end = config.total_steps if stop_after is None else min(stop_after, config.total_steps)
+    while run.step < end:
+        value, rate = run.advance(frames)
+        done = run.step
+        evaluation = None
+        last_of_stage = done == config.total_steps or config.stage_at(done)[1] == 0
+        if done % config.validation_interval == 0 or last_of_stage:
+            evaluation = run.validate(validation)
+            append_log(out / "log.csv", run.log_row(value, rate, evaluation))
+        if report is not None:
+            report(
+                Progress(
+                    done, config.total_steps, run.stage, rate, value, run.forces_rmse, evaluation
+                )
+            )
+        if time.monotonic() - saved > checkpoint_seconds:
+            save_checkpoint(path, run.state())
+            saved = time.monotonic()
+    save_checkpoint(path, run.state())
+    if run.step < config.total_steps:
+        return None
+    model = run.best_model()
+    save_model(out / "model", model, training={"config": config.to_dict(), "steps": run.step})
+    test = [prepare(f, config.model.cutoff) for f in data.test]
+    table = {
+        "train": evaluate_frames(model, frames),
+        "validation": evaluate_frames(model, validation),
+    }
+    if test:
+        table["test"] = evaluate_frames(model, test)
+    (out / "evaluation.json").write_text(
+        json.dumps({split: asdict(e) for split, e in table.items()}, indent=1) + "\n"
+    )
+    return table
+
+
+class Run:
+    """The mutable state of a training run: weights, optimizer, average, best weights, step.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    model : PET
+        With reference energies and energy scale set.
+    """
+
+    def __init__(self, config: TrainConfig, model: PET) -> None:
+        self.config = config
+        self.step = 0
+        self.forces_rmse = float("nan")
+        self.best_loss = float("inf")
+        self.best: dict[str, Tensor] | None = None
+        self.model = model
+        self.begin_stage(0)
+
+    @classmethod
+    def start(cls, config: TrainConfig, frames: Sequence[LabelledFrame]) -> Run:
+        """A fresh run: seeded weights, reference energies and scale from the training frames."""
+        # the forked generator leaves the caller's random state as it was
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = PET(config.model, dtype=torch.float32)
+            with torch.no_grad():
+                for head in (model.node_head, model.edge_head):
+                    last = head[-1]
+                    assert isinstance(last, nn.Linear)
+                    last.weight.mul_(0.3)
+                    last.bias.zero_()
+            model.reference_energies.copy_(fit_reference_energies(frames, config.model.elements))
+            forces = [f.forces.reshape(-1) for f in frames if f.forces is not None]
+            if forces:
+                model.energy_scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
+            return cls(config, model)
+
+    def begin_stage(self, stage: int) -> None:
+        """Set up optimizer and average of a stage."""
+        self.stage = stage
+        self.optimizer = make_optimizer(self.model.parameters(), self.config.optimizer)
+        self.average = start_average(self.model)
+        self.best_loss, self.best = float("inf"), None
+
+    def advance(self, frames: Sequence[Batch]) -> tuple[float, float]:
+        """One optimizer step; returns the loss and the learning rate."""
+        stage_index, k = self.config.stage_at(self.step)
+        if stage_index != self.stage:
+            self.model.load_state_dict(self.best or self.average, strict=False)
+            self.begin_stage(stage_index)
+        if k == 0:
+            self.align_energies(frames)
+        stage = self.config.stages[stage_index]
+        rate = learning_rate(stage, k)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = training_batch(
+            frames, self.step, stage.batch_size, self.config.seed, augment=self.config.augment
+        )
+        self.optimizer.zero_grad()
+        results = evaluate(
+            self.model,
+            batch.system,
+            batch.edges,
+            stress=stage.loss.stress > 0,
+            create_graph=True,
+        )
+        value = loss_of(results, batch, stage.loss)
+        if not torch.isfinite(value):
+            raise SimulationError(
+                f"the training loss is {value.item()} at step {self.step}; lower the learning rate "
+                f"or check the labels (the last checkpoint is intact)"
+            )
+        value.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.gradient_clip)
+        self.optimizer.step()
+        update_average(self.average, self.model, k, self.config.optimizer.ema_decay)
+        self.track(results, batch, k)
+        self.step += 1
+        return float(value.detach()), rate
+
+    def align_energies(self, frames: Sequence[Batch]) -> None:
+        """Shift the reference energies by the model's mean error, by least squares.
+
+        Done as a stage begins: an offset left to the optimizer costs it thousands of steps, or
+        drowns the forces.
+        """
+        labelled = [f for f in frames if bool(torch.isfinite(f.energy).all())]
+        if not labelled:
+            return
+        errors = [
+            f.energy - evaluate(self.model, f.system, f.edges, forces=False, stress=False).energy
+            for f in labelled
+        ]
+        shift = fit_composition(
+            [f.system.numbers.numpy() for f in labelled],
+            torch.cat(errors).numpy(),
+            self.config.model.elements,
+        )
+        self.model.reference_energies.add_(shift)
+
+    def track(self, results: Results, batch: Batch, k: int) -> None:
+        """Update the running force error."""
+        assert results.forces is not None
+        error = (results.forces.detach() - batch.forces).square().nanmean().sqrt().item() * 1e3
+        self.forces_rmse = error if k == 0 else 0.98 * self.forces_rmse + 0.02 * error
+
+    def validate(self, frames: Sequence[Batch]) -> Evaluation:
+        """Errors of the averaged weights; keeps them if they are the best of the stage."""
+        stage = self.config.stages[self.stage]
+        evaluation = evaluate_frames(self.averaged(self.average), frames)
+        w = stage.loss
+        terms = (
+            (w.energy, evaluation.energy),
+            (w.forces, evaluation.forces),
+            (w.stress, evaluation.stress),
+        )
+        total = sum(weight * e.rmse**2 for weight, e in terms if weight > 0 and e.count)
+        if total < self.best_loss:
+            self.best_loss = total
+            self.best = {name: t.clone() for name, t in self.average.items()}
+        return evaluation
+
+    def averaged(self, weights: dict[str, Tensor]) -> PET:
+        """A frozen copy of the potential with other weights."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(weights, strict=False)
+        return model.requires_grad_(False)
+
+    def best_model(self) -> PET:
+        """A frozen copy of the potential with the best averaged weights."""
+        return self.averaged(self.best or self.average)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {
+            "config": self.config.to_dict(),
+            "step": self.step,
+            "stage": self.stage,
+            "forces_rmse": self.forces_rmse,
+            "best_loss": self.best_loss,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any], path: Path) -> None:
+        """Go on from a checkpoint of the same configuration."""
+        saved, wanted = (
+            json.loads(json.dumps(c)) for c in (state["config"], self.config.to_dict())
+        )
+        if saved != wanted:
+            changed = sorted(k for k in wanted if saved.get(k) != wanted[k])
+            raise CheckpointError(
+                f"{path} belongs to another configuration (different: {changed}); choose another "
+                f"output folder, or delete it to start anew"
+            )
+        self.begin_stage(state["stage"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.step = state["step"]
+        self.forces_rmse = state["forces_rmse"]
+        self.best_loss, self.best = state["best_loss"], state["best"]
+
+    def log_row(self, value: float, rate: float, evaluation: Evaluation) -> list[Any]:
+        """Values of `LOG_COLUMNS`; errors in meV, Å."""
+        return [
+            self.step, self.stage, rate, value, self.forces_rmse,
+            evaluation.energy.mae, evaluation.forces.rmse, evaluation.stress.rmse,
+        ]  # fmt: skip
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to before any work is done."""
+    probe = folder / ".writable"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to: {error}") from error
+
+
+def append_log(path: Path, row: list[Any]) -> None:
+    """Append a row to the CSV log, with the header on a new file."""
+    new = not path.exists()
+    with path.open("a", newline="") as handle:
+        writer = csv.writer(handle)
+        if new:
+            writer.writerow(LOG_COLUMNS)
+        writer.writerow(row)
+
+
+def truncate_log(path: Path, step: int) -> None:
+    """Drop rows beyond `step`: they were written after the checkpoint that is resumed from."""
+    if not path.exists():
+        return
+    with path.open(newline="") as handle:
+        header, *rows = csv.reader(handle)
+    with path.open("w", newline="") as handle:
+        csv.writer(handle).writerows([header, *(r for r in rows if int(r[0]) <= step)])

@@ -1,0 +1,26 @@
+"""Molecular dynamics with any ASE calculator.
+
+>>> from pet_calc.workflows.md import MDConfig, run_md
+>>> result = run_md(atoms, MDConfig(ensemble="nvt-langevin", steps=2000), "out")
+>>> result.mean_temperature, result.drift
+
+``config`` says what is simulated, ``velocities`` and ``integrators`` hold the physics, ``log`` the
+record of a run and its statistics, ``simulation`` the loop with its guards and files, ``progress``
+what a terminal shows meanwhile.
+"""
+
+from pet_calc.workflows.md.config import ENSEMBLES, MDConfig
+from pet_calc.workflows.md.log import MDLog, MDSample
+from pet_calc.workflows.md.progress import MDProgress
+from pet_calc.workflows.md.simulation import OUTPUT_FILES, MDResult, run_md
+
+__all__ = [
+    "ENSEMBLES",
+    "OUTPUT_FILES",
+    "MDConfig",
+    "MDLog",
+    "MDProgress",
+    "MDResult",
+    "MDSample",
+    "run_md",
+]

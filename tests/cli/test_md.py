@@ -1,0 +1,185 @@
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.io import read, write
+
+from pet_calc.cli import main
+from pet_calc.cli import md as verb
+
+
+class Springs(Calculator):
+    """Stand-in for a potential of water: every atom on a spring to its first position."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+    sites = None
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        if self.sites is None:
+            self.sites = atoms.get_positions()
+        d = atoms.positions - self.sites
+        self.results = {"energy": 5.0 * float((d**2).sum()), "forces": -10.0 * d}
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Run ``pet-calc md`` in this process with stand-in potentials; returns the exit code."""
+
+    def run(*arguments, calculator=EMT):
+        monkeypatch.setattr(verb, "make_calculator", lambda *_: calculator())
+        monkeypatch.setattr(sys, "argv", ["pet-calc", "md", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+            raise SystemExit(0)
+        return stop.value.code
+
+    return run
+
+
+@pytest.fixture
+def copper_file(tmp_path):
+    path = tmp_path / "copper.xyz"
+    write(path, bulk("Cu", cubic=True))
+    return path
+
+
+def test_water_run_writes_its_files(command, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = command(
+        *("--system", "water", "--molecules", 8, "--steps", 20, "--interval", 2, "--seed", 3),
+        *("--friction", 20, "--out", out),
+        calculator=Springs,
+    )
+    assert code == 0
+    names = {path.name for path in out.iterdir()}
+    assert names == {"md.toml", "trajectory.traj", "log.csv", "md.png", "rdf.csv"}
+    settings = tomllib.loads((out / "md.toml").read_text(encoding="utf-8"))
+    assert settings["ensemble"] == "nvt-langevin"
+    assert settings["tau"] == 50.0
+    assert settings["seed"] == 3
+    assert settings["guards"]["contact"] == 0.6
+    assert len(read(out / "trajectory.traj", index=":")) == 11
+    table = np.genfromtxt(out / "rdf.csv", delimiter=",", names=True)
+    assert set(table.dtype.names) >= {"r_A", "g_OO", "g_OH", "g_HH", "g_OO_error"}
+    text = capsys.readouterr().out
+    for part in ("potential:", "first step done", "mean temperature", "2.80 ± 0.01", "ns/day"):
+        assert part in text
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt-langevin", "nvt-bussi"])
+def test_file_run(command, copper_file, ensemble, tmp_path):
+    out = tmp_path / "out"
+    assert command(copper_file, "--ensemble", ensemble, "--steps", 10, "--out", out) == 0
+    assert (out / "md.png").is_file()
+    assert not (out / "rdf.csv").exists()
+
+
+def test_same_seed_same_run(command, copper_file, tmp_path):
+    for name in ("a", "b"):
+        assert command(copper_file, "--steps", 10, "--seed", 5, "--out", tmp_path / name) == 0
+    a, b = (read(tmp_path / name / "trajectory.traj") for name in ("a", "b"))
+    assert (a.positions == b.positions).all()
+
+
+def test_earlier_run_is_kept(command, copper_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert command(copper_file, "--steps", 4, "--out", out) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert command(copper_file, "--steps", 4, "--out", out) == 1
+    assert "already holds" in capsys.readouterr().err
+    # a start that fails costs nothing either, even where overwriting is allowed
+    assert command(tmp_path / "missing.xyz", "--out", out, "--overwrite") == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert command(copper_file, "--steps", 4, "--out", out, "--overwrite") == 0
+
+
+def test_unwritable_output_is_refused_first(command, copper_file, tmp_path, capsys):
+    def never():
+        raise AssertionError("the potential was loaded before the output was checked")
+
+    (tmp_path / "file").write_text("")
+    code = command(copper_file, "--out", tmp_path / "file" / "out", calculator=never)
+    assert code == 1
+    assert "must be writable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cannot be read"),
+        ("not a structure\n", "cannot be read"),
+        ("0\n\n", "at least one atom"),
+        ("1\n\nCu nan 0 0\n", "must be finite"),
+        ("2\n\nCu 0 0 0\nCu 0 0 0.1\n", "nearly touch"),
+    ],
+    ids=["empty-file", "garbage", "no-atoms", "nan", "overlap"],
+)
+def test_bad_structures_end_with_a_message(command, content, message, tmp_path, capsys):
+    path = tmp_path / "bad.xyz"
+    path.write_text(content)
+    assert command(path, "--out", tmp_path / "out") == 1
+    err = capsys.readouterr().err
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["file.xyz", "--system", "water"],
+        ["--system", "water", "--steps", "-1"],
+        ["--system", "water", "--ensemble", "npt"],
+        ["--system", "water", "--tau", "50", "--friction", "10"],
+        ["--system", "water", "--ensemble", "nve", "--friction", "10"],
+        ["--system", "water", "--friction", "0"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(command, arguments, tmp_path):
+    assert command(*arguments, "--out", tmp_path / "out") == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_value_exits_with_1(command, tmp_path, capsys):
+    assert command("--system", "water", "--timestep", 0, "--out", tmp_path / "out") == 1
+    assert "`timestep` must be a positive" in capsys.readouterr().err
+
+
+def test_stopped_run_names_the_cause(command, tmp_path, capsys):
+    class Repels(Springs):
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            self.results["forces"] = -self.results["forces"]
+
+    path = tmp_path / "argon.xyz"
+    write(path, Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 4]]))
+    out = tmp_path / "out"
+    code = command(
+        path, "--timestep", 5, "--steps", 5000, "--ensemble", "nve", "--out", out, calculator=Repels
+    )
+    assert code == 1
+    assert "temperature exploded" in " ".join(capsys.readouterr().err.split())
+    assert (out / "last_good.traj").is_file()
+
+
+def test_help_has_an_example(command, capsys):
+    assert command("--help") == 0
+    assert "pet-calc md --system water" in capsys.readouterr().out
+
+
+def test_import_is_light():
+    code = (
+        "import sys, pet_calc.cli; "
+        "heavy = {'torch', 'ase', 'matplotlib', 'scipy'} & set(sys.modules); "
+        "sys.exit(', '.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

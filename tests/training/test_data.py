@@ -1,0 +1,191 @@
+"""Batches, augmentation, reference energies, census and configuration."""
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+
+from pet_calc.errors import DatasetError
+from pet_calc.io.datasets import read_frames
+from pet_calc.models import LennardJones, Results, evaluate
+from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
+from pet_calc.training.data import (
+    Batch,
+    batch_indices,
+    fit_reference_energies,
+    prepare,
+    random_orthogonal,
+    training_batch,
+)
+from pet_calc.training.losses import loss
+from pet_calc.training.schedule import learning_rate
+
+MODEL = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=2.0)
+
+
+def batches(data_folder):
+    frames, _ = read_frames([data_folder / "train.extxyz"])
+    return frames, [prepare(f, MODEL.cutoff) for f in frames]
+
+
+def test_labels_transform_with_the_structure(data_folder):
+    # an invariant model must agree with its labels in every orientation
+    _, prepared = batches(data_folder)
+    generator = np.random.default_rng(0)
+    for k in range(4):
+        moved = prepared[k].transformed(random_orthogonal(generator))
+        results = evaluate(MODEL, moved.system, moved.edges)
+        torch.testing.assert_close(results.forces, moved.forces, rtol=0, atol=1e-7)
+        torch.testing.assert_close(results.stress, moved.stress, rtol=0, atol=1e-7)
+    assert not torch.allclose(moved.forces, prepared[k].forces, atol=1e-3)
+
+
+def test_augmentation_draws_proper_and_improper_rotations():
+    generator = np.random.default_rng(1)
+    matrices = torch.stack([random_orthogonal(generator) for _ in range(400)])
+    eye = torch.eye(3, dtype=torch.float64).expand(400, 3, 3)
+    torch.testing.assert_close(matrices @ matrices.mT, eye, rtol=0, atol=1e-12)
+    improper = (torch.linalg.det(matrices) < 0).double().mean()
+    assert abs(improper - 0.5) < 0.1
+    assert matrices.mean(0).abs().max() < 5 / np.sqrt(3 * 400)
+
+
+def test_every_epoch_uses_every_frame_once():
+    seen = [k for step in range(7) for k in batch_indices(step, 3, 7, seed=5)]
+    for epoch in range(3):
+        assert sorted(seen[7 * epoch : 7 * epoch + 7]) == list(range(7))
+    assert seen[:7] != seen[7:14]
+
+
+def test_batch_of_frames_gives_the_labels_of_each(data_folder):
+    _, prepared = batches(data_folder)
+    batch = training_batch(prepared, 0, 3, 0, augment=False)
+    results = evaluate(MODEL, batch.system, batch.edges)
+    torch.testing.assert_close(results.forces, batch.forces, rtol=0, atol=1e-7)
+    assert batch.n_atoms.tolist() == [len(prepared[k].forces) for k in batch_indices(0, 3, 20, 0)]
+
+
+def test_reference_energies_of_known_composition():
+    generator = np.random.default_rng(0)
+    frames = []
+    for _ in range(12):
+        n_o, n_h = generator.integers(1, 5, size=2)
+        atoms = Atoms(numbers=[8] * n_o + [1] * n_h, positions=generator.random((n_o + n_h, 3)))
+        atoms.calc = SinglePointCalculator(atoms, energy=-430.0 * n_o - 13.5 * n_h)
+        frames.append(atoms)
+    labelled = [f for f in _frames(frames)]
+    solution = fit_reference_energies(labelled, (1, 8))
+    np.testing.assert_allclose(solution.numpy(), [-13.5, -430.0], atol=1e-8)
+    with pytest.raises(DatasetError, match=r"hold \[8\]"):
+        fit_reference_energies(labelled, (1,))
+
+
+def test_reference_energies_of_one_stoichiometry_reproduce_the_mean():
+    frames = []
+    for k in range(3):
+        atoms = Atoms("H2O", positions=np.eye(3) * (k + 1))
+        atoms.calc = SinglePointCalculator(atoms, energy=-440.0 + 0.1 * (k - 1))
+        frames.append(atoms)
+    solution = fit_reference_energies(_frames(frames), (1, 8))
+    assert 2 * solution[0] + solution[1] == pytest.approx(-440.0, abs=1e-9)
+
+
+def _frames(atoms_list):
+    from pet_calc.io.datasets import LabelledFrame
+
+    return [
+        LabelledFrame(a, a.calc.results["energy"], a.calc.results.get("forces"), None)
+        for a in atoms_list
+    ]
+
+
+def test_census_counts_labels_by_key(tmp_path):
+    first = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]], cell=[4, 4, 4], pbc=True)
+    first.calc = SinglePointCalculator(first, energy=-1.0, forces=np.ones((2, 3)))
+    second = first.copy()
+    second.info["REF_energy"] = -2.0
+    second.arrays["REF_forces"] = np.full((2, 3), 2.0)
+    second.info["virial"] = np.diag([1.0, 2.0, 3.0])
+    ase.io.write(tmp_path / "a.extxyz", [first, second])
+    frames, census = read_frames([tmp_path / "a.extxyz"])
+    assert census.found["energy"] == {"energy": 1, "REF_energy": 1}
+    assert census.found["forces"] == {"forces": 1, "REF_forces": 1}
+    assert census.count("stress") == 1
+    assert census.elements == {"H": 4}
+    np.testing.assert_allclose(frames[1].stress, [-1 / 64, -2 / 64, -3 / 64, 0, 0, 0])
+    frames, census = read_frames([tmp_path / "a.extxyz"], {"energy": "REF_energy"})
+    assert census.found["energy"] == {"REF_energy": 1}
+    assert frames[0].energy is None
+
+
+def test_constrained_atoms_keep_their_forces(tmp_path):
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.full((2, 3), 0.5))
+    ase.io.write(tmp_path / "a.traj", atoms)
+    frames, _ = read_frames([tmp_path / "a.traj"])
+    np.testing.assert_array_equal(frames[0].forces, np.full((2, 3), 0.5))
+
+
+def test_labels_that_are_not_finite_are_refused(tmp_path):
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
+    atoms.calc = SinglePointCalculator(atoms, energy=np.nan)
+    ase.io.write(tmp_path / "a.traj", atoms)
+    with pytest.raises(DatasetError, match="must be finite"):
+        read_frames([tmp_path / "a.traj"])
+
+
+def test_absent_labels_do_not_contribute(data_folder):
+    frames, prepared = batches(data_folder)
+    batch = Batch.concatenate(prepared[:2])
+    shifted = Results(
+        energy=batch.energy + batch.n_atoms * 0.1,
+        energies=torch.zeros(batch.system.n_atoms),
+        forces=batch.forces + 0.2,
+        stress=batch.stress + 0.3,
+    )
+    weights = LossConfig(energy=1.0, forces=2.0, stress=3.0)
+    assert loss(shifted, batch, weights).item() == pytest.approx(0.01 + 2 * 0.04 + 3 * 0.09)
+    half = batch.energy.clone()
+    half[0] = torch.nan
+    partial = Batch(batch.system, batch.edges, half, batch.forces, batch.stress, batch.n_atoms)
+    assert loss(shifted, partial, weights).item() == pytest.approx(0.01 + 2 * 0.04 + 3 * 0.09)
+    nothing = Batch(
+        batch.system,
+        batch.edges,
+        torch.full_like(half, torch.nan),
+        batch.forces,
+        batch.stress,
+        batch.n_atoms,
+    )
+    assert loss(shifted, nothing, weights).item() == pytest.approx(2 * 0.04 + 3 * 0.09)
+
+
+def test_schedule_warms_up_and_decays_to_the_final_rate():
+    stage = StageConfig(steps=110, learning_rate=1.0, final_learning_rate=0.1, warmup_steps=10)
+    rates = [learning_rate(stage, k) for k in range(110)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("model", "d_pett"), ("data", "trains"), ("optimizer", "lr"), (None, "x")]
+)
+def test_unknown_option_is_refused(config_table, section, key):
+    table = config_table if section is None else config_table[section]
+    table[key] = 1
+    with pytest.raises(ValueError, match=f"unknown.*{key}"):
+        TrainConfig.from_dict(config_table)
+
+
+def test_configuration_survives_a_round_trip(config_table):
+    import json
+
+    config = TrainConfig.from_dict(config_table)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

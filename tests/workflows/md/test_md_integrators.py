@@ -1,0 +1,149 @@
+"""Conservation and temperature: each tolerance is also shown to fail on something broken."""
+
+import numpy as np
+import pytest
+from ase import units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixBondLength
+from ase.md.bussi import Bussi
+
+from pet_calc.workflows.md import MDConfig, run_md
+from pet_calc.workflows.md.log import block_mean, drift
+
+
+def fluctuation(atoms, timestep, folder):
+    """Standard deviation of the total energy over 400 fs of NVE, sampled every 4 fs."""
+    every = round(4.0 / timestep)
+    config = MDConfig(
+        ensemble="nve",
+        timestep=timestep,
+        steps=100 * every,
+        log_interval=every,
+        frame_interval=10**6,
+        initial_velocities="keep",
+    )
+    return run_md(atoms, config, folder).log.conserved.std()
+
+
+def halving_ratio(atoms, tmp_path):
+    warm = run_md(
+        atoms, MDConfig(timestep=4.0, steps=100, temperature=400.0, tau=50.0), tmp_path / "warm"
+    ).atoms
+    return fluctuation(warm, 4.0, tmp_path / "4") / fluctuation(warm, 2.0, tmp_path / "2")
+
+
+def test_nve_fluctuation_falls_fourfold(copper, tmp_path):
+    assert halving_ratio(copper, tmp_path) == pytest.approx(4.0, rel=0.1)
+
+
+def test_nve_fluctuation_of_wrong_forces_does_not(copper, broken, tmp_path):
+    copper.calc = broken["Unphysical"]()
+    assert halving_ratio(copper, tmp_path) < 2.0
+
+
+def test_nve_does_not_drift(copper, tmp_path):
+    config = MDConfig(ensemble="nve", timestep=2.0, steps=500)
+    slope = run_md(copper, config, tmp_path / "right").drift
+    assert abs(slope.value) < 4 * slope.error
+    assert abs(slope.value) < 0.02  # meV/atom/ps
+
+
+def test_drift_sees_a_heating_run():
+    rng = np.random.default_rng(1)
+    time = np.arange(2000) * 1.0
+    noise = np.convolve(rng.normal(size=2049), np.ones(50) / 50, mode="valid")
+    still, heating = drift(time, noise), drift(time, noise + 1e-4 * time)
+    assert abs(still.value) < 4 * still.error
+    assert heating.value > 4 * heating.error
+    assert heating.value - still.value == pytest.approx(1e-4, rel=1e-9)
+
+
+@pytest.mark.parametrize("ensemble", ["nvt-langevin", "nvt-bussi"])
+def test_thermostat_heat_is_accounted_for(copper, ensemble, tmp_path):
+    log = run_md(
+        copper, MDConfig(ensemble=ensemble, timestep=2.0, tau=50.0, steps=300), tmp_path
+    ).log
+    # the total energy, without the heat, is the control: it varies a hundred times more
+    assert np.ptp(log.total) > 1.0
+    assert np.ptp(log.conserved) < 0.01 * np.ptp(log.total)
+
+
+@pytest.mark.parametrize("ensemble", ["nvt-langevin", "nvt-bussi"])
+def test_thermostat_samples_its_temperature(einstein, ensemble, tmp_path):
+    config = MDConfig(
+        ensemble=ensemble,
+        timestep=4.0,  # 0.03 of a period over 2 pi
+        temperature=300.0,
+        tau=80.0,
+        steps=12_000,
+        log_interval=2,
+        frame_interval=10**6,
+        remove_drift=False,
+        seed=5,
+    )
+    result = run_md(einstein, config, tmp_path)
+    assert result.n_dof == 81
+    temperature = result.log.after(1000.0).temperature
+    mean = block_mean(temperature, 20)
+    assert mean.error < 6.0  # K; a bias of 10 % would show
+    assert abs(mean.value - 300.0) < 3 * mean.error
+    assert abs(mean.value - 330.0) > 3 * mean.error
+    # canonical kinetic energy: var(T) = 2 T² / n_dof; velocity rescaling would give none
+    assert temperature.std() == pytest.approx(300.0 * np.sqrt(2 / 81), rel=0.15)
+
+
+def test_bussi_counts_the_degrees_of_freedom_that_move(tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = EMT()
+    config = MDConfig(
+        ensemble="nvt-bussi", timestep=4.0, tau=12.0, steps=2500, log_interval=1, seed=2
+    )
+    result = run_md(atoms, config, tmp_path)
+    assert result.n_dof == 9
+    mean = block_mean(result.log.after(500.0).temperature, 20)
+    assert abs(mean.value - 300.0) < 3 * mean.error
+    # with ASE's 3 N the four atoms would be at 400 K
+    assert Bussi(result.atoms, 1.0, temperature_K=300.0, taut=1.0).ndof == 12
+    assert abs(mean.value - 400.0) > 3 * mean.error
+
+
+def test_centre_of_mass_stays_at_rest(copper, tmp_path):
+    result = run_md(copper, MDConfig(ensemble="nve", timestep=2.0, steps=50), tmp_path)
+    assert np.abs(result.atoms.get_momenta().sum(axis=0)).max() < 1e-10
+    assert result.n_dof == 93
+
+
+def test_initial_velocities_are_maxwell_boltzmann(tmp_path):
+    from pet_calc.workflows.md.velocities import maxwell_boltzmann
+
+    masses = np.repeat([1.0, 16.0], 20_000)
+    momenta = maxwell_boltzmann(masses, 300.0, np.random.default_rng(0))
+    assert np.abs(momenta.sum(axis=0)).max() < 1e-8
+    for mass in (1.0, 16.0):
+        p = momenta[masses == mass]
+        variance = (p**2).mean() / (mass * units.kB * 300.0)
+        assert abs(variance - 1.0) < 4 * np.sqrt(2 / p.size)
+
+
+def test_fixed_atoms_stay_with_every_ensemble(copper, tmp_path):
+    copper.set_constraint(FixAtoms([0, 5]))
+    for ensemble in ("nve", "nvt-langevin", "nvt-bussi"):
+        config = MDConfig(ensemble=ensemble, timestep=2.0, steps=20)
+        result = run_md(copper, config, tmp_path / ensemble)
+        moved = np.abs(result.atoms.positions - copper.positions).max(axis=1)
+        assert (moved[[0, 5]] == 0).all()
+        assert moved[1] > 0
+        assert result.n_dof == 90
+
+
+def test_langevin_refuses_rigid_bonds(copper, tmp_path):
+    copper.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(ValueError, match="does not hold FixBondLength"):
+        run_md(copper, MDConfig(ensemble="nvt-langevin"), tmp_path)
+
+
+def test_bussi_refuses_to_start_from_rest(copper, tmp_path):
+    config = MDConfig(ensemble="nvt-bussi", initial_velocities="keep")
+    with pytest.raises(ValueError, match="cannot start from rest"):
+        run_md(copper, config, tmp_path)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from ase import Atoms
+
+from pet_calc.workflows.guards import GuardSettings, near_contact, non_finite
+
+
+def test_contact_is_found_across_the_boundary():
+    atoms = Atoms("OH", positions=[[0.1, 0, 0], [4.8, 0, 0]], cell=[5, 5, 5], pbc=True)
+    found = near_contact(atoms, 0.6)
+    assert found is not None
+    assert set(found.atoms) == {0, 1}
+    assert "(a periodic image)" in found.cause
+    assert "0.300 Å" in found.cause
+    atoms.pbc = False
+    assert near_contact(atoms, 0.6) is None
+
+
+@pytest.mark.parametrize(("distance", "fires"), [(0.57, True), (0.59, False)])
+def test_contact_limit_follows_the_covalent_radii(distance, fires):
+    atoms = Atoms("OH", positions=[[0, 0, 0], [0, 0, distance]])  # (0.66 + 0.31) * 0.6 = 0.582
+    assert (near_contact(atoms, 0.6) is not None) == fires
+
+
+def test_worst_pair_is_named():
+    atoms = Atoms("OHCu2", positions=[[0, 0, 0], [0, 0, 0.5], [9, 0, 0], [9, 0, 0.9]])
+    found = near_contact(atoms, 0.6)
+    assert found is not None
+    assert found.atoms == (2, 3)
+
+
+def test_non_finite_numbers_are_found():
+    atoms = Atoms("ArAr", positions=[[0, 0, 0], [0, 0, 4]])
+    forces = np.zeros((2, 3))
+    assert non_finite(atoms, 0.0, forces) is None
+    found = non_finite(atoms, np.inf, forces)
+    assert found is not None
+    assert "energy" in found.cause
+    forces[1, 0] = np.inf
+    found = non_finite(atoms, 0.0, forces)
+    assert found is not None
+    assert found.atoms == (1,)
+
+
+def test_temperature_limit_leaves_room_for_few_atoms():
+    guards = GuardSettings()
+    assert guards.hottest(300.0, 10**6) == pytest.approx(1500.0, rel=0.01)
+    assert guards.hottest(2000.0, 10**6) == pytest.approx(10_000.0, rel=0.01)
+    # the kinetic temperature of one atom at 300 K: chi squared of 3; none of a million exceeds it
+    draws = 300.0 * np.random.default_rng(0).chisquare(3, size=10**6) / 3
+    assert draws.max() < guards.hottest(300.0, 3)
+
+
+def test_settings_refuse_nonsense():
+    with pytest.raises(ValueError, match="`contact` must be a positive"):
+        GuardSettings(contact=0.0)
