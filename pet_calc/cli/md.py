@@ -118,7 +118,7 @@ def md(
 
     from pet_calc.workflows.md import OUTPUT_FILES, MDConfig, MDProgress, run_md
     from pet_calc.workflows.observables.water import is_water
-    from pet_calc.workflows.outputs import claim_folder, clear_folder
+    from pet_calc.io.outputs import claim_folder, clear_folder
 
     if (structure is None) == (system is None):
         raise typer.BadParameter(
@@ -293,7 +293,7 @@ def draw(
             title=f"{title}: {len(result.atoms)} atoms, {config.timestep:g} fs steps",
             target_temperature=None if config.ensemble == "nve" else config.temperature,
             water=water,
-            equilibration=discard * result.log.time[-1] if water is not None else 0.0,
+            equilibration=discard * result.log.time[-1],
         ),
         path,
     )
@@ -303,7 +303,7 @@ def summary(result: MDResult, water: WaterStructure | None, discard: float, out:
     """The closing table."""
     from rich.table import Table
 
-    from pet_calc.workflows.md.log import Estimate, block_mean
+    from pet_calc.workflows.md.log import Estimate, block_mean, drift_per_atom
     from pet_calc.workflows.observables import SKINNER_2013
 
     log = result.log
@@ -311,7 +311,9 @@ def summary(result: MDResult, water: WaterStructure | None, discard: float, out:
     table = Table(title="Molecular dynamics", show_header=False)
     table.add_row("simulated", f"{log.time[-1] / 1e3:.4g} ps in {log.step[-1]} steps")
     table.add_row("mean temperature", f"{block_mean(kept.temperature)} K")
-    table.add_row("drift of conserved energy", f"{result.drift} meV/atom/ps")
+    table.add_row(
+        "drift of conserved energy", f"{drift_per_atom(kept, len(result.atoms))} meV/atom/ps"
+    )
     if water is not None:
         peak = water.first_peak
         position = Estimate(peak.position, peak.position_error)

@@ -105,6 +105,16 @@ class System:
         """Device that holds the tensors."""
         return self.positions.device
 
+    def detached_copy(self) -> System:
+        """The same values in memory of their own, outside of any graph."""
+        return System(
+            positions=self.positions.detach().clone(),
+            cell=self.cell.detach().clone(),
+            numbers=self.numbers.clone(),
+            pbc=self.pbc.clone(),
+            system_index=self.system_index.clone(),
+        )
+
     def to(self, device: torch.device | str) -> System:
         """The same system on another device."""
         return replace(

@@ -24,4 +24,6 @@ def bump(distance: Tensor, cutoff: float, width: float) -> Tensor:
         R and w in Å.
     """
     s = ((distance - (cutoff - width)) / width).clamp(1e-6, 1.0 - 1e-6)
-    return 0.5 * (1.0 + torch.tanh(1.0 / torch.tan(math.pi * s)))
+    x = math.pi * s
+    # not 1 / tan(x): its second derivative loses all digits at x = pi/2
+    return 0.5 * (1.0 + torch.tanh(torch.cos(x) / torch.sin(x)))

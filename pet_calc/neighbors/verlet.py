@@ -83,6 +83,7 @@ def update_verlet(
     if state is None or not usable or not state.covers(system):
         n_builds = 1 if state is None else state.n_builds + 1
         edges = neighbor_list(system, cutoff + skin)
-        state = VerletState(system, edges, cutoff, skin, n_builds)
+        # a copy: callers such as ASE's integrators move their atoms in place
+        state = VerletState(system.detached_copy(), edges, cutoff, skin, n_builds)
     distances2 = edge_vectors(system, state.edges).square().sum(-1)
     return state, state.edges.select(distances2 < cutoff**2)

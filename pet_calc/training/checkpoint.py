@@ -37,7 +37,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as handle:
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            # clones are aligned in memory as fresh tensors are; views into the file are not, and
+            # vectorised sums then round differently
+            tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118
             metadata = handle.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
@@ -52,8 +54,10 @@ def flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     """JSON-able form of a tree; tensors go into `tensors` and leave their name."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
-        tensors[name] = value.detach().contiguous().clone()
-        return {"tensor": name}
+        # the memory layout is kept: a matrix product on another one differs in its last bits
+        transposed = value.dim() == 2 and not value.is_contiguous() and value.T.is_contiguous()
+        tensors[name] = (value.T if transposed else value).detach().contiguous().clone()
+        return {"transposed" if transposed else "tensor": name}
     if isinstance(value, dict):
         # pairs keep keys that are not strings, such as the indices of optimizer states
         return {"dict": [[k, flatten(v, tensors)] for k, v in value.items()]}
@@ -71,6 +75,8 @@ def unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
     match kind:
         case "tensor":
             return tensors[content]
+        case "transposed":
+            return tensors[content].T
         case "dict":
             return {k: unflatten(v, tensors) for k, v in content}
         case "list":

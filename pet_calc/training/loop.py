@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pet_calc.errors import CheckpointError, DatasetError, OutputError, SimulationError
+from pet_calc.errors import CheckpointError, DatasetError, SimulationError
 from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
+from pet_calc.io.outputs import claim_folder
 from pet_calc.io.weights import save_model
 from pet_calc.models import Results, evaluate
 from pet_calc.models.pet import PET
@@ -166,11 +167,12 @@ def train(
     ------
     CheckpointError
         If `out` holds a run of another configuration.
+    OutputError
+        If `out` cannot be written to; tried before any work.
     SimulationError
         If the loss is no longer finite.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    check_writable(out)
+    claim_folder(out, ())
     frames = [prepare(f, config.model.cutoff) for f in data.train]
     validation = [prepare(f, config.model.cutoff) for f in data.validation]
     run = Run.start(config, data.train)
@@ -389,16 +391,6 @@ class Run:
             self.step, self.stage, rate, value, self.forces_rmse,
             evaluation.energy.mae, evaluation.forces.rmse, evaluation.stress.rmse,
         ]  # fmt: skip
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written to before any work is done."""
-    probe = folder / ".writable"
-    try:
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written to: {error}") from error
 
 
 def append_log(path: Path, row: list[Any]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.neighbors.api import check_cell, check_finite
-from pet_calc.neighbors.vesin_cpu import vesin_half_list
+from pet_calc.neighbors.vesin_cpu import complete_cell, vesin_half_list
 
 Array = NDArray[np.float64]
 
@@ -168,7 +168,8 @@ def near_contact(atoms: Atoms, contact: float) -> Violation | None:
     """
     radii = covalent_radii[atoms.numbers]
     cell = atoms.cell.array
-    i, j, shifts = vesin_half_list(atoms.positions, cell, atoms.pbc, 2.0 * contact * radii.max())
+    reach = max(2.0 * contact * float(radii.max()), search_cell(atoms))
+    i, j, shifts = vesin_half_list(atoms.positions, cell, atoms.pbc, reach)
     if len(i) == 0:
         return None
     d = atoms.positions[j] - atoms.positions[i] + shifts @ cell
@@ -185,6 +186,19 @@ def near_contact(atoms: Atoms, contact: float) -> Violation | None:
         f"({contact:g} times the sum of their covalent radii)",
         (a, b),
     )
+
+
+def search_cell(atoms: Atoms) -> float:
+    """Cutoff in Å that divides the space which the atoms take into some 30,000 cells.
+
+    A cell list of the contact distance would cost 15 ms per step for one molecule in a box of
+    100 Å, all of it for empty cells.
+    """
+    box = complete_cell(atoms.cell.array, atoms.pbc)
+    free = ~atoms.pbc
+    extent = np.ptp(atoms.positions @ np.linalg.inv(box)[:, free], axis=0)  # Å, as box has units
+    volume = abs(np.linalg.det(box)) * np.prod(np.maximum(extent, 1.0))
+    return float((volume / 30_000.0) ** (1 / 3))
 
 
 def too_hot(atoms: Atoms, temperature: float, limit: float) -> Violation | None:

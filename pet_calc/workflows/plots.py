@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pet_calc.workflows.md.log import Estimate, MDLog, drift
+from pet_calc.workflows.md.log import Estimate, MDLog, drift_per_atom
 from pet_calc.workflows.observables.rdf import Peak, RadialDistribution
 from pet_calc.workflows.observables.water import SKINNER_2013, WaterStructure
 
@@ -43,7 +43,7 @@ def md_figure(
     water : WaterStructure, optional
         Adds the panel of g_OO(r) with the measured first peak.
     equilibration : float
-        Time in fs that `water` leaves out; shaded.
+        Time in fs that averages leave out; shaded, and left out of the drift.
     """
     wide = water is not None
     figure = Figure(figsize=(11.0 if wide else 6.4, 6.6), layout="constrained", dpi=150)
@@ -57,11 +57,20 @@ def md_figure(
         _plain(ax)
         if equilibration > 0:
             ax.axvspan(0.0, equilibration * scale, color="0.95", lw=0, zorder=0)
+    if equilibration > 0:
+        axes[0].annotate(
+            "left out of averages",
+            (0.5 * equilibration * scale, 0.03),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            fontsize=7,
+            color=GREY,
+        )
     for ax in axes[:2]:
         ax.tick_params(labelbottom=False)
     _temperature(axes[0], time, log, target_temperature)
     _energies(axes[1], time, log, n_atoms)
-    _conserved(axes[2], time, log, n_atoms, scale)
+    _conserved(axes[2], time, log, n_atoms, equilibration)
     axes[2].set_xlabel(f"time ({unit})")
     if len(time) > 1:
         axes[2].set_xlim(time[0], time[-1])
@@ -106,20 +115,22 @@ def _energies(ax: Axes, time: NDArray[np.float64], log: MDLog, n_atoms: int) -> 
     ax.legend(frameon=False, fontsize=8, ncols=3, loc="best")
 
 
-def _conserved(ax: Axes, time: NDArray[np.float64], log: MDLog, n_atoms: int, scale: float) -> None:
+def _conserved(
+    ax: Axes, time: NDArray[np.float64], log: MDLog, n_atoms: int, equilibration: float
+) -> None:
     energy = 1e3 / n_atoms * (log.conserved - log.conserved[0])
     ax.plot(time, energy, color=GREEN, lw=1.0)
-    slope = drift(log.time, energy)  # meV/atom per fs
+    slope = drift_per_atom(log.after(equilibration), n_atoms)
     if math.isfinite(slope.value):
-        line = energy.mean() + slope.value * (log.time - log.time.mean())
-        per_ps = Estimate(1e3 * slope.value, 1e3 * slope.error)
+        kept = log.time >= equilibration
+        ps = log.time[kept] / 1e3
         ax.plot(
-            time,
-            line,
+            time[kept],
+            energy[kept].mean() + slope.value * (ps - ps.mean()),
             color="black",
             lw=1.2,
             ls="--",
-            label=f"drift {per_ps} meV/atom/ps",
+            label=f"drift {slope} meV/atom/ps",
         )
         ax.legend(frameon=False, fontsize=8, loc="best")
     ax.set_ylabel("conserved energy\n(meV/atom)")

@@ -62,7 +62,9 @@ def same(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     assert torch.equal(torch.isnan(found), torch.isnan(expected)), f"{what}: NaN differs"
     gap = (found - expected).nan_to_num().abs().max().item() if found.numel() else 0.0
     scale = max(1.0, expected.nan_to_num().abs().max().item() if found.numel() else 0.0)
-    assert gap <= tolerance * scale, f"{what}: differs by {gap:.3e}, allowed {tolerance * scale:.1e}"
+    assert gap <= tolerance * scale, (
+        f"{what}: differs by {gap:.3e}, allowed {tolerance * scale:.1e}"
+    )
 
 
 def moved(system: System, displacement: Tensor) -> System:

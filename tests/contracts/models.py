@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from contracts.energy_model import Potential
 from torch import Tensor
 
-from contracts.energy_model import Potential
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.models import LennardJones, Results, evaluate
 from pet_calc.models.pet import PET, PETConfig

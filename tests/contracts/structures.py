@@ -41,7 +41,9 @@ def water_box(per_edge: int = 2, seed: int = 0) -> System:
     rng = np.random.default_rng(seed)
     spacing = 29.915 ** (1 / 3)  # Å³ of a molecule at 1 g/cm³
     half = np.deg2rad(105.0) / 2
-    body = 0.97 * np.array([[0, 0, 0], [np.cos(half), np.sin(half), 0], [np.cos(half), -np.sin(half), 0]])
+    body = 0.97 * np.array(
+        [[0, 0, 0], [np.cos(half), np.sin(half), 0], [np.cos(half), -np.sin(half), 0]]
+    )
     sites = spacing * np.array(list(np.ndindex(per_edge, per_edge, per_edge)))
     sites = sites + 0.2 * rng.standard_normal(sites.shape)
     positions = np.concatenate([site + body @ random_rotation(rng).T for site in sites])
@@ -53,7 +55,9 @@ def silicon_cell(seed: int = 1) -> System:
     rng = np.random.default_rng(seed)
     cell = 2.715 * np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
     strain = np.eye(3) + 0.04 * rng.standard_normal((3, 3))
-    positions = np.array([[0.0, 0, 0], [1.3575, 1.3575, 1.3575]]) + 0.1 * rng.standard_normal((2, 3))
+    positions = np.array([[0.0, 0, 0], [1.3575, 1.3575, 1.3575]]) + 0.1 * rng.standard_normal(
+        (2, 3)
+    )
     return system(positions @ strain, [14, 14], cell @ strain)
 
 

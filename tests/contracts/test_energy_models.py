@@ -10,7 +10,6 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-
 from contracts.energy_model import (
     CHECKS,
     PERIODIC_CHECKS,
@@ -32,6 +31,7 @@ from contracts.models import (
     random_pet,
 )
 from contracts.structures import PERIODIC, STRUCTURES, system
+
 from pet_calc.geometry import System
 from pet_calc.models import EnergyModel
 

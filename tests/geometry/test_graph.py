@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from contracts.structures import STRUCTURES, dense_random, slab, water_box
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.structures import STRUCTURES, dense_random, slab, water_box
 from pet_calc.geometry import Edges, NodeEdgeLayout, System, edge_vectors, node_edge_layout
 from pet_calc.geometry.graph import bucket_boundaries
 from pet_calc.neighbors import neighbor_list
@@ -145,9 +145,7 @@ def test_padding_of_liquids_is_at_most_five_percent(n_atoms: int, mean: float) -
     ends = bucket_boundaries(counts, 0.05)
     assert ends[-1] == n_atoms
     assert len(ends) <= 16
-    slots = sum(
-        (end - begin) * counts[end - 1] for begin, end in itertools.pairwise([0, *ends])
-    )
+    slots = sum((end - begin) * counts[end - 1] for begin, end in itertools.pairwise([0, *ends]))
     assert slots == 0 or 1 - counts.sum() / slots <= 0.05
 
 

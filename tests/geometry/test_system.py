@@ -4,8 +4,8 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
-
 from contracts.structures import slab, water_box
+
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import System
 
@@ -17,7 +17,11 @@ from pet_calc.geometry import System
         ("positions", torch.zeros(24), r"`positions` must have shape .*got \(24,\)"),
         ("cell", torch.zeros(1, 3), r"`cell` must have shape \(1, 3, 3\).*got \(1, 3\); use Sys"),
         ("pbc", torch.zeros(3, dtype=torch.bool), r"`pbc` must have shape \(1, 3\)"),
-        ("system_index", torch.zeros(2, dtype=torch.int64), r"`system_index` .* 24 atoms"),
+        (
+            "system_index",
+            torch.zeros(2, dtype=torch.int64),
+            r"`system_index` must .* \(24 atoms in 1 sys",
+        ),
         ("system_index", torch.zeros(24, 1, dtype=torch.int64), r"`system_index` must have"),
     ],
 )

@@ -33,8 +33,10 @@ def labelled_crystals(n_frames, seed=0):
             atoms.pbc.tolist(),
         )
         results = evaluate(model, system, neighbor_list(system, model.cutoff))
-        energy = results.energy.item() - 3.0 * np.sum(atoms.numbers == 11) - 5.0 * np.sum(
-            atoms.numbers == 17
+        energy = (
+            results.energy.item()
+            - 3.0 * np.sum(atoms.numbers == 11)
+            - 5.0 * np.sum(atoms.numbers == 17)
         )
         atoms.calc = SinglePointCalculator(
             atoms,

@@ -38,8 +38,8 @@ def test_labels_transform_with_the_structure(data_folder):
     for k in range(4):
         moved = prepared[k].transformed(random_orthogonal(generator))
         results = evaluate(MODEL, moved.system, moved.edges)
-        torch.testing.assert_close(results.forces, moved.forces, rtol=0, atol=1e-7)
-        torch.testing.assert_close(results.stress, moved.stress, rtol=0, atol=1e-7)
+        torch.testing.assert_close(results.forces, moved.forces, rtol=0, atol=1e-6)
+        torch.testing.assert_close(results.stress, moved.stress, rtol=0, atol=1e-6)
     assert not torch.allclose(moved.forces, prepared[k].forces, atol=1e-3)
 
 
@@ -64,7 +64,7 @@ def test_batch_of_frames_gives_the_labels_of_each(data_folder):
     _, prepared = batches(data_folder)
     batch = training_batch(prepared, 0, 3, 0, augment=False)
     results = evaluate(MODEL, batch.system, batch.edges)
-    torch.testing.assert_close(results.forces, batch.forces, rtol=0, atol=1e-7)
+    torch.testing.assert_close(results.forces, batch.forces, rtol=0, atol=1e-6)
     assert batch.n_atoms.tolist() == [len(prepared[k].forces) for k in batch_indices(0, 3, 20, 0)]
 
 
@@ -76,7 +76,7 @@ def test_reference_energies_of_known_composition():
         atoms = Atoms(numbers=[8] * n_o + [1] * n_h, positions=generator.random((n_o + n_h, 3)))
         atoms.calc = SinglePointCalculator(atoms, energy=-430.0 * n_o - 13.5 * n_h)
         frames.append(atoms)
-    labelled = [f for f in _frames(frames)]
+    labelled = _frames(frames)
     solution = fit_reference_energies(labelled, (1, 8))
     np.testing.assert_allclose(solution.numpy(), [-13.5, -430.0], atol=1e-8)
     with pytest.raises(DatasetError, match=r"hold \[8\]"):
@@ -139,7 +139,7 @@ def test_labels_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_absent_labels_do_not_contribute(data_folder):
-    frames, prepared = batches(data_folder)
+    _, prepared = batches(data_folder)
     batch = Batch.concatenate(prepared[:2])
     shifted = Results(
         energy=batch.energy + batch.n_atoms * 0.1,
@@ -171,7 +171,7 @@ def test_schedule_warms_up_and_decays_to_the_final_rate():
     assert rates[9] == rates[10] == 1.0
     assert rates[60] == pytest.approx(0.55)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_unwritable_output_is_refused_before_work(tmp_path, data_folder, config_
     config = TrainConfig.from_dict(config_table)
     data = load_data(config, data_folder)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="must be writable"):
         train(config, tmp_path / "file" / "run", data)
 
 
@@ -160,7 +160,11 @@ def test_files_without_any_label_are_refused(tmp_path, data_folder, config_table
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no data file"), ("", "holds no structure|could not be read"), ("garbage", "could not")],
+    [
+        (None, "no data file"),
+        ("", "holds no structure|could not be read"),
+        ("garbage", "could not"),
+    ],
 )
 def test_bad_training_file_is_refused(tmp_path, config_table, content, message):
     if content is not None:

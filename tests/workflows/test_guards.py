@@ -54,3 +54,33 @@ def test_temperature_limit_leaves_room_for_few_atoms():
 def test_settings_refuse_nonsense():
     with pytest.raises(ValueError, match="`contact` must be a positive"):
         GuardSettings(contact=0.0)
+
+
+@pytest.mark.parametrize("pbc", [True, False, (True, True, False)], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e3], ids=["dense", "sparse"])
+def test_contact_agrees_with_all_distances(pbc, scale):
+    rng = np.random.default_rng(3)
+    cell = scale * np.array([[9.0, 0, 0], [2.0, 8.0, 0], [-1.0, 1.5, 9.0]])
+    for gap in (0.55, 0.62):  # O–H: 0.582 Å is the limit
+        atoms = Atoms("OC6H", scaled_positions=spread(rng), cell=cell, pbc=pbc)
+        atoms.positions[-1] = atoms.positions[0] + [0.0, 0.0, gap]
+        atoms.positions[-1] += cell[0] if atoms.pbc[0] else 0.0
+        found = near_contact(atoms, 0.6)
+        assert (found is not None) == (gap < 0.582)
+        assert found is None or set(found.atoms) == {0, 7}
+
+
+def spread(rng):
+    """Corners of a cube of a third of the cell, jittered; far from each other."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) / 2.0 + 0.2
+    return corners + rng.uniform(-0.02, 0.02, corners.shape)
+
+
+def test_sparse_systems_cost_no_empty_cells():
+    import time
+
+    atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 500]], cell=[500, 500, 900], pbc=True)
+    started = time.perf_counter()
+    for _ in range(10):
+        near_contact(atoms, 0.6)
+    assert time.perf_counter() - started < 0.1  # 10 ms each; 28 ms with cells of contact size

@@ -75,7 +75,13 @@ def test_monte_carlo_forms_hydrogen_bonds():
 def test_pair_table_follows_the_model():
     rng = np.random.default_rng(1)
     n, length = 27, box_length(27, 1.0)
-    sites = place(lattice(n, length, rng), random_rotations(n, rng), SPC_E.r_oh, SPC_E.angle)
+    sites = place(
+        *equilibrate(  # without overlaps, where the table has a wall of its own
+            lattice(n, length, rng), random_rotations(n, rng), length, rng, 20, 300.0
+        ),
+        SPC_E.r_oh,
+        SPC_E.angle,
+    )
     table = _PairTable(SPC_E, length / 2)
     total = sum(table.energies(sites[i], sites[:i], length).sum() for i in range(1, n))
     exact = energy_per_molecule(sites, length) * n * units.kJ / units.mol

@@ -33,6 +33,8 @@ def cutoff_attention(
     Tensor, shape (n_atoms, n_heads, n_tokens, d_head)
         Differentiable any number of times.
     """
-    logits = torch.matmul(query * scale, key.transpose(-1, -2))
-    weights = torch.softmax(logits + log_weight[:, None, None, :], dim=-1)
-    return torch.matmul(weights, value)
+    n, h, t, d = query.shape
+    q, k, v = (x.reshape(n * h, t, d) for x in (query, key, value))
+    bias = log_weight[:, None, None, :].expand(n, h, 1, t).reshape(n * h, 1, t)
+    logits = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
+    return torch.bmm(torch.softmax(logits, dim=-1), v).view(n, h, t, d)

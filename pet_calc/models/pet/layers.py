@@ -70,7 +70,8 @@ class Attention(nn.Module):
         """
         n, t, width = tokens.shape
         qkv = self.input_linear(tokens).reshape(n, t, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        # one copy for all three; (n_atoms, heads, n_tokens, width / heads) each
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
         out = cutoff_attention(query, key, value, log_weight, self.scale)
         return self.output_linear(out.transpose(1, 2).reshape(n, t, width))
 

@@ -184,3 +184,8 @@ def drift(time: Array, energy: Array, n_blocks: int = 20) -> Estimate:
     slope = float(t @ e) / spread
     residual = e - slope * t
     return Estimate(slope, float(np.sqrt(residual @ residual / ((n - 2) * spread))))
+
+
+def drift_per_atom(log: MDLog, n_atoms: int) -> Estimate:
+    """Drift of the conserved energy of a run, meV/atom/ps."""
+    return drift(log.time / 1e3, 1e3 * log.conserved / n_atoms)

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from pet_calc.workflows.md.config import MDConfig
-from pet_calc.workflows.md.log import MDLog, MDSample, drift
+from pet_calc.workflows.md.log import MDLog, MDSample, drift_per_atom
 
 
 class MDProgress:
@@ -89,8 +89,7 @@ class MDProgress:
         self.console.print(text, highlight=False, markup=False)
 
     def _state(self, sample: MDSample) -> str:
-        log = MDLog.from_samples(self._samples)
-        slope = drift(log.time / 1e3, 1e3 * log.conserved / self.n_atoms)
+        slope = drift_per_atom(MDLog.from_samples(self._samples), self.n_atoms)
         return (
             f"{sample.ns_per_day:.3g} ns/day  {sample.temperature:4.0f} K  "
             f"drift {slope} meV/atom/ps"

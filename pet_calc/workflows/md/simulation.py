@@ -34,14 +34,14 @@ from pet_calc.workflows.md.log import (
     MDSample,
     block_mean,
     csv_row,
-    drift,
+    drift_per_atom,
 )
 from pet_calc.workflows.md.velocities import (
     degrees_of_freedom,
     maxwell_boltzmann,
     without_drift,
 )
-from pet_calc.workflows.outputs import claim_folder, clear_folder
+from pet_calc.io.outputs import claim_folder, clear_folder
 
 Array = NDArray[np.float64]
 
@@ -171,14 +171,13 @@ def run_md(
         run.simulate()
 
     log = MDLog.from_samples(run.samples)
-    slope = drift(log.time / 1e3, 1e3 * log.conserved / len(work))
     return MDResult(
         config=config,
         atoms=work,
         log=log,
         n_dof=n_dof,
         mean_temperature=block_mean(log.temperature),
-        drift=slope,
+        drift=drift_per_atom(log, len(work)),
         ns_per_day=float(log.ns_per_day[-1]),
         trajectory_file=folder / TRAJECTORY,
         log_file=folder / LOG,
@@ -213,26 +212,31 @@ class _Run:
         self.started = 0.0
 
     def simulate(self) -> None:
+        """All steps, from the start to the end or to what stops them."""
         self.writer.writerow(CSV_COLUMNS)
-        self.check_and_record(0)
+        self.check_and_record(0, *self.evaluate())
         self.started = time.perf_counter()
         try:
             for step in range(1, self.config.steps + 1):
                 try:
                     self.integrator.step()
-                    self.atoms.get_potential_energy()
+                    energy, forces = self.evaluate()
                 except Exception as error:  # a calculator may fail in any way; the frame is kept
                     violation = Violation(f"the calculator failed: {error}")
                     raise self.stopped(violation, step) from error
-                self.check_and_record(step)
+                self.check_and_record(step, energy, forces)
         except KeyboardInterrupt:
             self.keep_last_good()
             raise
 
-    def check_and_record(self, step: int) -> None:
+    def evaluate(self) -> tuple[float, Array]:
+        """Energy (eV) and unconstrained forces (n_atoms, 3) (eV/Å); cached by the calculator."""
+        energy = float(self.atoms.get_potential_energy())
+        return energy, np.array(self.atoms.get_forces(apply_constraint=False))
+
+    def check_and_record(self, step: int, energy: float, forces: Array) -> None:
+        """Judge a state by the guards; keep, log and report it if it passes."""
         config, atoms = self.config, self.atoms
-        energy = float(atoms.get_potential_energy())
-        forces = atoms.get_forces(apply_constraint=False)
         kinetic = float(atoms.get_kinetic_energy())
         temperature = 2.0 * kinetic / (self.n_dof * units.kB)
         violation = find_violation(
@@ -245,16 +249,14 @@ class _Run:
         )
         if violation is not None:
             raise self.stopped(violation, step)
-        self.good = _Frame(
-            step, atoms.get_positions(), atoms.get_momenta(), energy, np.array(forces)
-        )
+        self.good = _Frame(step, atoms.get_positions(), atoms.get_momenta(), energy, forces)
         sample = MDSample(
             step=step,
             time=step * config.timestep,
             potential=energy,
             kinetic=kinetic,
             total=energy + kinetic,
-            conserved=energy + kinetic - self.integrator.heat,
+            conserved=energy + kinetic - float(self.integrator.heat),
             temperature=temperature,
             ns_per_day=self.speed(step),
         )

@@ -158,13 +158,16 @@ class Peak:
 
 
 def first_peak(
-    rdf: RadialDistribution, *, r_min: float = 0.0, r_max: float | None = None, width: float = 0.15
+    rdf: RadialDistribution, *, r_min: float = 0.0, r_max: float | None = None, width: float = 0.2
 ) -> Peak:
     """Position and height of the first peak.
 
-    The highest bin of [`r_min`, `r_max`] is taken as the peak and refined by a least-squares cubic
-    over the bins within `width` of it: the peak of a liquid is skewed, so that a parabola is biased
-    towards its flatter side. Errors come from the same fit to each block of the trajectory.
+    The highest bin of [`r_min`, `r_max`] is taken as the peak and refined by a quartic fitted by
+    least squares to ln g, the potential of mean force over -kT, within `width` of it. The first
+    peak of a liquid rises faster than it falls, which biases a parabola in g by several hundredths
+    of an ångström; the quartic in ln g stays within 0.005 Å for a peak shaped like water's, and
+    averages the noise of more bins than a narrower fit could. Errors come from the same fit to
+    each block of the trajectory.
 
     Parameters
     ----------
@@ -192,16 +195,14 @@ def first_peak(
 
 def _summit(r: Array, g: Array, inside: NDArray[np.bool_], width: float) -> tuple[float, float]:
     top = int(np.argmax(np.where(inside, g, -np.inf)))
-    near = np.abs(r - r[top]) <= width
-    if near.sum() < 5:  # a cubic through fewer points would follow the noise
+    # far down the flank, ln g is steep and noisy
+    near = (np.abs(r - r[top]) <= width * (1 + 1e-9)) & (g > 0.15 * g[top])
+    if near.sum() < 6:  # a quartic through fewer points would follow the noise
         return float(r[top]), float(g[top])
     x = r[near] - r[top]
-    cubic = np.polynomial.Polynomial.fit(x, g[near], 3)
-    slope = cubic.deriv()
-    roots = slope.roots()
-    real = roots[np.abs(roots.imag) < 1e-9].real
-    summits = real[(np.abs(real) <= width) & (cubic.deriv(2)(real) < 0.0)]
-    if len(summits) == 0:
-        return float(r[top]), float(g[top])
-    best = float(summits[np.argmin(np.abs(summits))])
-    return float(r[top] + best), float(cubic(best))
+    # the error of ln g is proportional to 1 / sqrt(g), as counts go
+    quartic = np.polynomial.Polynomial.fit(x, np.log(g[near]), 4, w=np.sqrt(g[near]))
+    fine = np.linspace(max(x[0], -width / 2), min(x[-1], width / 2), 401)
+    values = quartic(fine)
+    best = int(np.argmax(values))
+    return float(r[top] + fine[best]), float(np.exp(values[best]))

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from ase import units
-from ase.build import bulk
-from ase.calculators.emt import EMT
+from ase import Atoms, units
 from ase.constraints import FixAtoms, FixBondLength
 from ase.md.bussi import Bussi
 
@@ -76,7 +74,7 @@ def test_thermostat_samples_its_temperature(einstein, ensemble, tmp_path):
         timestep=4.0,  # 0.03 of a period over 2 pi
         temperature=300.0,
         tau=80.0,
-        steps=12_000,
+        steps=6000,
         log_interval=2,
         frame_interval=10**6,
         remove_drift=False,
@@ -86,26 +84,29 @@ def test_thermostat_samples_its_temperature(einstein, ensemble, tmp_path):
     assert result.n_dof == 81
     temperature = result.log.after(1000.0).temperature
     mean = block_mean(temperature, 20)
-    assert mean.error < 6.0  # K; a bias of 10 % would show
+    assert mean.error < 9.0  # K; a bias of 10 % would show
     assert abs(mean.value - 300.0) < 3 * mean.error
     assert abs(mean.value - 330.0) > 3 * mean.error
     # canonical kinetic energy: var(T) = 2 T² / n_dof; velocity rescaling would give none
     assert temperature.std() == pytest.approx(300.0 * np.sqrt(2 / 81), rel=0.15)
 
 
-def test_bussi_counts_the_degrees_of_freedom_that_move(tmp_path):
-    atoms = bulk("Cu", cubic=True)
-    atoms.calc = EMT()
+def test_bussi_counts_the_degrees_of_freedom_that_move(broken, tmp_path):
+    # free atoms, far apart: the thermostat alone makes the kinetic energy, with an exact answer
+    atoms = Atoms("Cu4", positions=60.0 * np.arange(12.0).reshape(4, 3))
+    atoms.calc = broken["Einstein"](atoms.positions, spring=0.0)
     config = MDConfig(
-        ensemble="nvt-bussi", timestep=4.0, tau=12.0, steps=2500, log_interval=1, seed=2
+        ensemble="nvt-bussi", timestep=4.0, tau=12.0, steps=5000, log_interval=1, seed=2
     )
     result = run_md(atoms, config, tmp_path)
     assert result.n_dof == 9
-    mean = block_mean(result.log.after(500.0).temperature, 20)
+    temperature = result.log.temperature
+    mean = block_mean(temperature, 20)
     assert abs(mean.value - 300.0) < 3 * mean.error
+    assert temperature.std() == pytest.approx(300.0 * np.sqrt(2 / 9), rel=0.1)
     # with ASE's 3 N the four atoms would be at 400 K
     assert Bussi(result.atoms, 1.0, temperature_K=300.0, taut=1.0).ndof == 12
-    assert abs(mean.value - 400.0) > 3 * mean.error
+    assert abs(mean.value - 400.0) > 10 * mean.error
 
 
 def test_centre_of_mass_stays_at_rest(copper, tmp_path):

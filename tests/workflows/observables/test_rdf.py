@@ -36,7 +36,6 @@ def test_ideal_gas_is_one(cell, pair):
     n = {"O": 12, "H": 30}
     same = pair[0] == pair[1]
     n_pairs = n[pair[0]] * (n[pair[0]] - 1) / 2 if same else n["O"] * n["H"]
-    edges = np.linspace(0, 2 * rdf.r[-1] - rdf.r[-2] + (rdf.r[1] - rdf.r[0]) * 0, 9)
     edges = np.linspace(0.0, rdf.r[-1] + rdf.r[0], 9)
     fraction = 4 / 3 * np.pi * edges[-1] ** 3 / abs(np.linalg.det(cell))
     expected = len(frames) * n_pairs * 4 / 3 * np.pi * np.diff(edges**3)
@@ -100,24 +99,30 @@ def test_nonsense_is_refused(change, message):
         partial_rdf(**{**arguments, **change})
 
 
-def skewed_peak(r, position=2.8, height=2.57):
-    left, right = 0.12, 0.28
-    width = np.where(r < position, left, right)
-    return 1 / (1 + np.exp(-(r - 2.5) / 0.05)) * 0.9 + (height - 0.9) * np.exp(
-        -(((r - position) / width) ** 2) / 2
-    )
+def skewed_peak(r, position=2.8, height=2.6, width=0.18, skew=0.45):
+    """A first shell that rises faster than it falls, on the onset of the liquid."""
+    x = np.log(np.maximum(1 + 2 * skew * (r - position) / width, 1e-6)) / skew
+    return (height - 0.9) * np.exp(-(x**2) / 2) + 0.9 / (1 + np.exp((2.95 - r) / 0.06))
 
 
-@pytest.mark.parametrize("spacing", [0.02, 0.05, 0.08])
-def test_first_peak_is_found_between_bins(spacing):
-    fine = np.arange(2.0, 6.0, 1e-4)
-    top = fine[np.argmax(skewed_peak(fine))]
-    r = np.arange(0.5, 125.0) * spacing
+def highest(f):
+    fine = np.arange(2.0, 4.0, 1e-4)
+    return fine[np.argmax(f(fine))], f(fine).max()
+
+
+@pytest.mark.parametrize("spacing", [0.025, 0.04, 0.05])
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.7])
+def test_first_peak_is_found_between_bins(spacing, phase):
+    position, height = highest(skewed_peak)
+    r = (np.arange(0.5, 125.0) + phase) * spacing
     rdf = RadialDistribution(("O", "O"), r, skewed_peak(r), skewed_peak(r)[None], 1)
     peak = first_peak(rdf, r_min=2.2, r_max=3.5)
-    assert peak.position == pytest.approx(top, abs=0.02)
-    assert peak.height == pytest.approx(2.57, abs=0.05)
+    assert abs(peak.position - position) < 0.006
+    assert abs(peak.height - height) < 0.03
     assert np.isnan(peak.position_error)
+    near = np.abs(r - r[np.argmax(skewed_peak(r))]) < 0.2
+    a, b, _ = np.polyfit(r[near], skewed_peak(r[near]), 2)
+    assert abs(-b / (2 * a) - position) > 0.02  # the usual parabola, for comparison
 
 
 def test_first_peak_error_covers_noise():

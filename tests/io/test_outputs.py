@@ -1,7 +1,7 @@
 import pytest
 
 from pet_calc.errors import OutputError
-from pet_calc.workflows.outputs import claim_folder, clear_folder
+from pet_calc.io.outputs import claim_folder, clear_folder
 
 
 def test_folder_is_made_and_left_clean(tmp_path):

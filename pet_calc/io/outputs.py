@@ -1,4 +1,4 @@
-"""The folder that a workflow writes to: tried before the work starts, never overwritten unasked."""
+"""The folder that a run writes to: tried before the work starts, never overwritten unasked."""
 
 from __future__ import annotations
 

@@ -1,0 +1,230 @@
+"""An ASE calculator around any `EnergyModel`, and the checks that each of its results passes.
+
+The physics is `checked_evaluation`, a function of model, system and edges. The calculator adds
+what ASE wants: conversion, a cache of the last structure, and a neighbour list with a skin.
+"""
+
+from __future__ import annotations
+
+import builtins
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.data import chemical_symbols
+
+from pet_calc.errors import InvalidStructureError, SimulationError, UnsupportedElementError
+from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.io.atoms import system_from_atoms
+from pet_calc.models import EnergyModel, Results, evaluate
+from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
+
+PROPERTIES: Final = ("energy", "free_energy", "energies", "forces", "stress")
+
+#: Atoms closer than this in Å overlap. The shortest bond, H2, has 0.74 Å, and two protons at 0.1 Å
+#: repel each other by 144 eV: what a potential says there is noise, and a doubled atom is likely.
+OVERLAP: Final = 0.1
+
+
+def checked_evaluation(model: EnergyModel, system: System, edges: Edges) -> Results:
+    """Energy, forces and stress of structures that the model can be asked about.
+
+    Parameters
+    ----------
+    model : EnergyModel
+    system : System
+    edges : Edges
+        Pairs closer than ``model.cutoff``.
+
+    Returns
+    -------
+    Results
+        All of it finite, except for the stress where it is not defined (NaN).
+
+    Raises
+    ------
+    UnsupportedElementError
+        For an element that the model does not cover.
+    InvalidStructureError
+        For overlapping atoms.
+    SimulationError
+        If the model gives an energy or force that is not a finite number.
+    """
+    require_elements(system, model.atomic_numbers)
+    require_separation(system, edges)
+    results = evaluate(model, system, edges)
+    require_finite(results)
+    return results
+
+
+def require_elements(system: System, covered: Sequence[int], name: str = "the model") -> None:
+    """Raise `UnsupportedElementError` if an atom is of an element outside of `covered`."""
+    present = torch.unique(system.numbers).tolist()
+    unknown = [symbol(z) for z in present if z not in covered]
+    if unknown:
+        raise UnsupportedElementError(
+            f"{name} covers {', '.join(symbol(z) for z in covered)}, but the structure contains "
+            f"{', '.join(unknown)}; choose a potential that covers them (`pet-calc models list`)"
+        )
+
+
+def symbol(number: int) -> str:
+    """Chemical symbol of an atomic number; numbers that no element has stay numbers."""
+    return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"Z={number}"
+
+
+def require_separation(system: System, edges: Edges) -> None:
+    """Raise `InvalidStructureError` for atoms closer than `OVERLAP`, naming the closest pair."""
+    if edges.n_edges == 0:
+        return
+    distances2 = edge_vectors(system, edges).square().sum(-1)  # (n_edges,)
+    worst = int(distances2.argmin())
+    distance = float(distances2[worst].sqrt())
+    if distance >= OVERLAP:
+        return
+    i, j = edges.edge_index[:, worst].tolist()
+    shift = edges.cell_shifts[worst].tolist()
+    image = f", shifted by {shift} cells," if any(shift) else ""
+    a, b = (symbol(int(system.numbers[k])) for k in (i, j))
+    raise InvalidStructureError(
+        f"atoms must be at least {OVERLAP} Å apart, but atoms {i} ({a}) and {j} ({b}){image} are "
+        f"at {distance:.3g} Å; look for an atom that is there twice, or a cell that is too small"
+    )
+
+
+def require_finite(results: Results) -> None:
+    """Raise `SimulationError` if an energy or a force is not a finite number."""
+    for name, unit, values in (
+        ("energy", "eV", results.energies),
+        ("force", "eV/Å", results.forces),
+    ):
+        if values is None or bool(torch.isfinite(values).all()):
+            continue
+        finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+        atom = int((~finite).nonzero()[0])
+        raise SimulationError(
+            f"the potential must give finite numbers, but the {name} of atom {atom} is "
+            f"{values[atom].tolist()} {unit} ({int((~finite).sum())} such atom(s)); the structure "
+            f"lies far outside of what it was trained on"
+        )
+
+
+class ModelCalculator(Calculator):
+    """ASE's calculator interface to an `EnergyModel`.
+
+    A subclass says which model computes a system (`model_for`). Everything here is float64 in ASE
+    units (eV, Å), whatever the model computes in.
+
+    Parameters
+    ----------
+    skin : float
+        The neighbour list reaches this much beyond the cutoff, in Å, and is kept until an atom
+        has moved by half of it. It changes the speed, not the results. 0 rebuilds every time.
+    """
+
+    # ASE declares both without ClassVar
+    implemented_properties: list[str] = list(PROPERTIES)  # noqa: RUF012
+    # the models know neither charges nor spins
+    ignored_changes: builtins.set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
+
+    def __init__(self, *, skin: float = 1.0) -> None:
+        if not np.isfinite(skin) or skin < 0:
+            raise ValueError(f"`skin` must be a number of Å and not negative, got {skin}")
+        super().__init__()
+        # a list of its own: extending that of one calculator must not change all the others
+        self.implemented_properties = list(PROPERTIES)
+        self.skin = float(skin)
+        self._verlet: VerletState | None = None
+
+    @abstractmethod
+    def model_for(self, system: System) -> EnergyModel:
+        """The model that computes `system`."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the model computes."""
+
+    def evaluate(self, atoms: Atoms) -> Results:
+        """Energy, per-atom energies, forces and stress, without use or change of any cache.
+
+        Returns
+        -------
+        Results
+            Tensors in float64: energy (1,) in eV, energies (n_atoms,) in eV, forces (n_atoms, 3)
+            in eV/Å, stress (1, 6) in eV/Å³ (NaN if not periodic in three dimensions).
+
+        Raises
+        ------
+        InvalidStructureError, UnsupportedElementError, SimulationError
+            See `system_from_atoms` and `checked_evaluation`.
+        """
+        system = system_from_atoms(atoms, self.device)
+        model = self.model_for(system)
+        return checked_evaluation(model, system, neighbor_list(system, model.cutoff))
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute all properties of `atoms` into a new ``results`` dictionary.
+
+        One backward pass gives forces and stress together, so nothing is computed twice when a
+        program asks for one after the other.
+
+        Raises
+        ------
+        ase.calculators.calculator.PropertyNotImplementedError
+            If the stress is asked for and the structure is not periodic in three dimensions.
+        InvalidStructureError, UnsupportedElementError, SimulationError
+            See `evaluate`.
+        """
+        self.results = {}
+        # the base class would also make the folder of an input file that is never written
+        if atoms is not None:
+            self.atoms = atoms.copy()
+        if self.atoms is None:
+            raise ValueError("`atoms` must be given at the first calculation, got None")
+        periodic = bool(np.all(self.atoms.pbc))
+        if "stress" in properties and not periodic:
+            raise PropertyNotImplementedError(
+                f"stress is energy per volume and needs periodicity in three dimensions, but the "
+                f"structure has pbc={self.atoms.pbc.tolist()}; set atoms.pbc = True if it is a "
+                f"crystal or a liquid"
+            )
+        system = system_from_atoms(self.atoms, self.device)
+        model = self.model_for(system)
+        self._verlet, edges = update_verlet(
+            self._verlet, system, cutoff=model.cutoff, skin=self.skin
+        )
+        self.results = ase_results(checked_evaluation(model, system, edges), stress=periodic)
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Refuse changes: a calculator keeps the options that it was made with."""
+        if kwargs:
+            raise TypeError(
+                f"the options of a calculator are fixed, got {sorted(kwargs)}; make a new "
+                f"{type(self).__name__} with them"
+            )
+        return {}
+
+
+def ase_results(results: Results, *, stress: bool) -> dict[str, Any]:
+    """Results of one structure as ASE names and shapes them; float64 arrays of their own memory."""
+    assert results.forces is not None
+    assert results.stress is not None
+    energy = float(results.energy[0])
+    # there are no electrons whose entropy could tell the two apart
+    values: dict[str, Any] = {"energy": energy, "free_energy": energy}
+    tensors = {"energies": results.energies, "forces": results.forces}
+    if stress:
+        tensors["stress"] = results.stress[0]
+    for name, tensor in tensors.items():
+        values[name] = np.array(tensor.cpu().numpy(), dtype=np.float64)
+    return values

@@ -1,0 +1,105 @@
+"""``pet-calc models``: the potentials that ship with the package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pet_calc.pretrained import PotentialEntry
+
+models_app = typer.Typer(help="List, show and verify potentials.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of a shipped potential, or a potential's folder.")]
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List the shipped potentials with their elements, method, size and errors."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pet_calc.pretrained import list_potentials
+
+    table = Table()
+    for column in ("name", "elements", "method", "size", "test errors (MAE)", "for"):
+        table.add_column(column, overflow="fold")
+    for entry in list_potentials():
+        table.add_row(
+            entry.name,
+            " ".join(entry.elements),
+            entry.method,
+            f"{entry.size / 1e6:.2f} MB",
+            errors_of(entry),
+            entry.summary,
+        )
+    Console().print(table if table.row_count else "no potential ships with this version")
+
+
+def errors_of(entry: PotentialEntry) -> str:
+    """The errors on test data that a potential's card states; "-" if it states none."""
+    from pet_calc.errors import PetCalcError
+    from pet_calc.pretrained import read_card
+
+    try:
+        metrics: Any = read_card(entry.folder).front.get("metrics")
+    except PetCalcError:
+        return "-"
+    test = metrics.get("test") if isinstance(metrics, dict) else None
+    if not isinstance(test, dict):
+        return "-"
+    shown = (
+        ("energy_mae_meV_atom", "meV/atom"),
+        ("force_mae_meV_A", "meV/Å"),
+        ("stress_mae_GPa", "GPa"),
+    )
+    return ", ".join(f"{test[key]:.3g} {unit}" for key, unit in shown if key in test) or "-"
+
+
+@models_app.command("show")
+def show(name: Name) -> None:
+    """Print a potential's card."""
+    from rich.console import Console
+
+    from pet_calc.pretrained import CARD, resolve
+
+    entry = resolve(name)
+    card = entry.folder / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else f"{card.parent} has no card"
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@models_app.command("path")
+def path(name: Name) -> None:
+    """Print the folder of a potential, for use in scripts."""
+    from pet_calc.pretrained import resolve
+
+    typer.echo(resolve(name).folder)
+
+
+@models_app.command("verify")
+def verify_model(name: Name) -> None:
+    """Check a potential's files against their SHA-256 and its results against the recorded ones."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pet_calc.pretrained import verify
+
+    console = Console()
+    verification = verify(name)
+    for file, (recorded, found) in verification.digests.items():
+        console.print(f"{file}: SHA-256 {'as recorded' if recorded == found else 'differs'}")
+    if verification.deviations:
+        table = Table(title="largest deviation from the recorded results", title_justify="left")
+        for column in ("dtype", "structure", "quantity", "deviation", "limit", "unit", ""):
+            table.add_column(column)
+        units = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å³"}
+        for dtype, deviations in verification.deviations.items():
+            for d in deviations:
+                verdict = "ok" if d.within else "differs"
+                numbers = (f"{d.found:.2e}", f"{d.tolerance:.0e}", units[d.quantity])
+                table.add_row(dtype, d.structure, d.quantity, *numbers, verdict)
+        console.print(table)
+    verification.require(name)
+    console.print(f"{name} is what was published")

@@ -1,0 +1,1 @@
+"""Files and other packages' objects: ASE structures, weights, data sets."""

@@ -1,0 +1,435 @@
+"""The potentials that ship with pet_calc: name -> card -> checked SHA-256 -> model.
+
+``index.toml`` lists them. It is looked for in the installed package first
+(``pet_calc/_potentials``) and in a checkout second (``potentials`` beside the package). Nothing is
+downloaded and nothing is unpickled.
+
+A potential of the index must have the digests that the index records, of ``config.json`` and of
+``weights.safetensors``. A potential in any other folder is checked as well: its ``config.json``
+records the digest of the weights (see `pet_calc.io.weights`).
+
+The card is the ``README.md`` in a potential's folder. It begins with front matter between two
+lines ``---``, one ``key: value`` per line, where the value is JSON (thus YAML as well) or plain
+text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from ase.data import chemical_symbols
+
+from pet_calc.errors import (
+    CheckpointError,
+    IntegrityError,
+    PotentialNotFoundError,
+    UnsupportedElementError,
+)
+from pet_calc.io.expected import EXPECTED, Deviation, compare_expected
+from pet_calc.io.weights import (
+    CONFIG,
+    WEIGHTS,
+    dtype_from_name,
+    load_model,
+    read_config,
+    sha256,
+)
+from pet_calc.models.pet import PET
+
+INDEX: Final = "index.toml"
+CARD: Final = "README.md"
+
+# in the wheel, then in a checkout
+ROOTS: tuple[Path, ...] = (
+    Path(__file__).resolve().parent / "_potentials",
+    Path(__file__).resolve().parents[1] / "potentials",
+)
+
+
+@dataclass(frozen=True)
+class PotentialEntry:
+    """A potential on disk, not loaded yet.
+
+    Attributes
+    ----------
+    name : str
+        Such as "pet-water-v1"; for a folder outside of the index, its path.
+    folder : Path
+        Where its files are.
+    elements : tuple of str
+        Chemical symbols covered, by atomic number.
+    sha256 : dict
+        File name to recorded digest; empty for a folder outside of the index.
+    summary, method : str
+        What it is for; the first-principles method of its data.
+    status : str
+        "experimental", "stable" or "deprecated".
+    """
+
+    name: str
+    folder: Path
+    elements: tuple[str, ...]
+    sha256: dict[str, str] = field(default_factory=dict)
+    summary: str = ""
+    method: str = ""
+    status: str = "stable"
+
+    @property
+    def family(self) -> str:
+        """The name without its version: "pet-water"."""
+        return split_version(self.name)[0]
+
+    @property
+    def version(self) -> int:
+        """The number behind "-v"; 0 without one."""
+        return split_version(self.name)[1]
+
+    @property
+    def size(self) -> int:
+        """Size of the weights in bytes.
+
+        Raises
+        ------
+        PotentialNotFoundError
+            If there is no weights file.
+        """
+        path = self.folder / WEIGHTS
+        if not path.is_file():
+            raise PotentialNotFoundError(
+                f"the potential {self.name} has no weights file {path}; install the package "
+                f"again, or restore the file"
+            )
+        return path.stat().st_size
+
+
+@dataclass(frozen=True)
+class Card:
+    """A potential's ``README.md``.
+
+    Attributes
+    ----------
+    front : dict
+        The machine-read front matter.
+    text : str
+        What follows it.
+    """
+
+    front: dict[str, Any]
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPotential:
+    """A model in memory and where it came from.
+
+    Attributes
+    ----------
+    name : str
+        As in `PotentialEntry`.
+    model : PET
+        With frozen parameters.
+    elements : tuple of str
+        Chemical symbols covered, by atomic number.
+    digest : str or None
+        SHA-256 of the weights file; None for a model that was made in memory.
+    folder : Path or None
+        Where it was read from.
+    card : Card or None
+        None where there is none.
+    """
+
+    name: str
+    model: PET = field(repr=False)
+    elements: tuple[str, ...]
+    digest: str | None = None
+    folder: Path | None = None
+    card: Card | None = field(default=None, repr=False)
+
+
+def list_potentials() -> list[PotentialEntry]:
+    """The shipped potentials in the order of the index.
+
+    Raises
+    ------
+    PotentialNotFoundError
+        If there is no index, neither in the package nor in a checkout.
+    CheckpointError
+        If the index is damaged.
+    """
+    for root in ROOTS:
+        path = root / INDEX
+        if path.is_file():
+            try:
+                table = tomllib.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise CheckpointError(f"{path} is not valid TOML: {error}") from error
+            return [entry_from_table(root, values) for values in table.get("potential", [])]
+    places = " nor ".join(str(root / INDEX) for root in ROOTS)
+    raise PotentialNotFoundError(
+        f"the list of shipped potentials is missing: there is neither {places}; install the "
+        f"package again, or name a potential's folder"
+    )
+
+
+def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
+    """An entry of the index; `CheckpointError` for one that lacks a key."""
+    try:
+        name, elements, digests = values["name"], values["elements"], values["sha256"]
+        missing = sorted({CONFIG, WEIGHTS} - set(digests))
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"each entry of {root / INDEX} needs name, elements and a table sha256, got {values}"
+        ) from error
+    if missing:
+        raise CheckpointError(f"{root / INDEX} records no SHA-256 of {missing} for {name}")
+    return PotentialEntry(
+        name=name,
+        folder=root / name,
+        elements=tuple(sorted(elements, key=chemical_symbols.index)),
+        sha256=dict(digests),
+        summary=values.get("summary", ""),
+        method=values.get("method", ""),
+        status=values.get("status", "stable"),
+    )
+
+
+def split_version(name: str) -> tuple[str, int]:
+    """Family and version of a name: "pet-water-v1" is ("pet-water", 1); 0 without a version."""
+    match = re.fullmatch(r"(.+)-v(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, 0)
+
+
+def resolve(name_or_path: str | Path) -> PotentialEntry:
+    """The potential under a name or path.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        "pet-water-v1" is that version, "pet-water" the newest one. A path names a folder, or one
+        of the two files in it. A string is a name if the index knows it.
+
+    Raises
+    ------
+    PotentialNotFoundError
+        If there is no such potential, or its weights are missing.
+    """
+    entry = find_shipped(name_or_path) if isinstance(name_or_path, str) else None
+    if entry is None:
+        entry = entry_from_path(Path(name_or_path).expanduser())
+    _ = entry.size  # a missing weights file is an error here rather than at the first use
+    return entry
+
+
+def find_shipped(name: str) -> PotentialEntry | None:
+    """The potential of that name in the index, the newest version if none is named."""
+    try:
+        entries = list_potentials()
+    except PotentialNotFoundError:
+        # without an index a path is still a path; a name gets the error of the missing index
+        if Path(name).expanduser().exists():
+            return None
+        raise
+    exact = [e for e in entries if e.name == name]
+    family = [e for e in entries if e.family == name]
+    if exact:
+        return exact[0]
+    if family:
+        return max(family, key=lambda e: e.version)
+    if not Path(name).expanduser().exists():
+        known = ", ".join(e.name for e in entries) or "none"
+        raise PotentialNotFoundError(
+            f"no potential is named {name!r} (shipped: {known}) and no such path exists; "
+            f"`pet-calc models list` shows what there is"
+        )
+    return None
+
+
+def entry_from_path(path: Path) -> PotentialEntry:
+    """The potential in a folder; a file in it names it too."""
+    if not path.exists():
+        raise PotentialNotFoundError(f"there is no {path}; check the path of the potential")
+    folder = (path if path.is_dir() else path.parent).resolve()
+    if path.is_file() and path.name not in (CONFIG, WEIGHTS):
+        raise PotentialNotFoundError(
+            f"a potential is a folder with {CONFIG} and {WEIGHTS}, but {path} is neither"
+        )
+    # the folder of a shipped potential is held to the digests of the index
+    if any(folder.parent == root.resolve() for root in ROOTS):
+        for entry in list_potentials():
+            if entry.folder.resolve() == folder:
+                return entry
+    numbers = read_config(folder)["config"].get("elements", [])
+    try:
+        elements = tuple(chemical_symbols[z] for z in numbers)
+    except (IndexError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG} must list atomic numbers under 'elements', got {numbers}"
+        ) from error
+    return PotentialEntry(name=str(path if path.is_dir() else folder), folder=folder,
+                          elements=elements)  # fmt: skip
+
+
+def choose_for(elements: Iterable[str]) -> PotentialEntry:
+    """The shipped potential that covers all `elements`.
+
+    Among several, the one with the fewest elements, which is the most specialised; then the
+    newest version. Deprecated potentials have to be asked for by name.
+
+    Parameters
+    ----------
+    elements : iterable of str
+        Chemical symbols.
+
+    Raises
+    ------
+    UnsupportedElementError
+        If none covers them; the message lists what each one covers.
+    """
+    wanted = set(elements)
+    entries = list_potentials()
+    fitting = [e for e in entries if wanted <= set(e.elements) and e.status != "deprecated"]
+    if not fitting:
+        covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
+        raise UnsupportedElementError(
+            f"no shipped potential covers {', '.join(in_order(wanted))} ({covered or 'none ships'})"
+            f"; name the folder of one that does, such as one that `pet-calc train` made"
+        )
+    chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
+    return resolve(chosen.name)
+
+
+def in_order(symbols: Iterable[str]) -> list[str]:
+    """Chemical symbols by atomic number."""
+    return sorted(symbols, key=chemical_symbols.index)
+
+
+def load(
+    name_or_path: str | Path | PotentialEntry, dtype: torch.dtype | str = torch.float32
+) -> LoadedPotential:
+    """Load a potential after checking its files against their recorded SHA-256.
+
+    Parameters
+    ----------
+    name_or_path : str, Path or PotentialEntry
+        See `resolve`.
+    dtype : torch.dtype or str
+        Precision of the computation, float32 or float64.
+
+    Raises
+    ------
+    PotentialNotFoundError
+        If there is no such potential.
+    IntegrityError
+        If a file does not have the recorded digest.
+    CheckpointError
+        If the files are damaged, or cover other elements than the index says.
+    """
+    torch_dtype = dtype_from_name(dtype)
+    entry = name_or_path if isinstance(name_or_path, PotentialEntry) else resolve(name_or_path)
+    model = load_model(entry.folder, torch_dtype, expected_sha256=entry.sha256)
+    elements = tuple(chemical_symbols[z] for z in model.atomic_numbers)
+    if elements != entry.elements:
+        raise CheckpointError(
+            f"{entry.folder} covers {', '.join(elements)}, but the index says "
+            f"{', '.join(entry.elements)}"
+        )
+    digest = entry.sha256.get(WEIGHTS) or read_config(entry.folder)["weights_sha256"]
+    card = read_card(entry.folder) if (entry.folder / CARD).is_file() else None
+    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card)
+
+
+def read_card(folder: Path) -> Card:
+    """A potential's card.
+
+    Raises
+    ------
+    PotentialNotFoundError
+        If there is none.
+    CheckpointError
+        If its front matter is malformed.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise PotentialNotFoundError(f"there is no card {path}")
+    content = path.read_text(encoding="utf-8")
+    match = re.match(r"---\n(.*?)\n---\n(.*)", content, flags=re.DOTALL)
+    if match is None:
+        raise CheckpointError(f"{path} must begin with front matter between two lines ---")
+    front: dict[str, Any] = {}
+    for line in match[1].splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, colon, value = line.partition(":")
+        if not colon:
+            raise CheckpointError(f"front matter is `key: value` per line, but {path} has {line!r}")
+        front[key.strip()] = card_value(value.strip())
+    return Card(front, match[2])
+
+
+def card_value(text: str) -> Any:
+    """JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    digests : dict
+        File name to (recorded digest, found digest).
+    deviations : dict
+        Precision to deviations from ``expected.json``; empty where a digest is wrong.
+    """
+
+    digests: dict[str, tuple[str, str]]
+    deviations: dict[str, list[Deviation]]
+
+    def require(self, name: str) -> None:
+        """Raise `IntegrityError` unless everything agrees."""
+        for file, (recorded, found) in self.digests.items():
+            if recorded != found:
+                raise IntegrityError(
+                    f"{file} of {name} must have the SHA-256 {recorded}, but has {found}: it is "
+                    f"damaged or was exchanged; install the package again"
+                )
+        for dtype, deviations in self.deviations.items():
+            for d in deviations:
+                if not d.within:
+                    raise IntegrityError(
+                        f"{name} must reproduce its recorded results, but in {dtype} the "
+                        f"{d.quantity} of {d.structure!r} is off by {d.found:.3g} (limit "
+                        f"{d.tolerance:.3g}); use the versions of pet_calc and torch that it was "
+                        f"published with, and report this"
+                    )
+
+
+def verify(
+    name_or_path: str | Path, dtypes: Sequence[str] = ("float32", "float64")
+) -> Verification:
+    """Compare digests with the recorded ones and results with ``expected.json``.
+
+    A folder outside of the index may lack ``expected.json``; then only the digest is compared.
+    """
+    entry = resolve(name_or_path)
+    recorded = entry.sha256 or {WEIGHTS: read_config(entry.folder)["weights_sha256"]}
+    digests = {file: (d.lower(), sha256(entry.folder / file)) for file, d in recorded.items()}
+    if any(a != b for a, b in digests.values()):
+        return Verification(digests, {})
+    if not entry.sha256 and not (entry.folder / EXPECTED).is_file():
+        return Verification(digests, {})
+    deviations = {
+        dtype: compare_expected(entry.folder, load(entry, dtype).model) for dtype in dtypes
+    }
+    return Verification(digests, deviations)
