@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -172,6 +173,7 @@ def measure(molecules: int, repeats: int, dtype: torch.dtype, encoding: str) -> 
         "torch": torch.__version__,
         "processor": processor(),
         "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 1),
         "dtype": str(dtype).removeprefix("torch."),
         "encoding": encoding,
         "n_atoms": system.n_atoms,

@@ -185,19 +185,20 @@ class ModelCalculator(Calculator):
         InvalidStructureError, UnsupportedElementError, SimulationError
             See `evaluate`.
         """
-        self.results = {}
-        # the base class would also make the folder of an input file that is never written
-        if atoms is not None:
-            self.atoms = atoms.copy()
-        if self.atoms is None:
+        structure = self.atoms if atoms is None else atoms
+        if structure is None:
             raise ValueError("`atoms` must be given at the first calculation, got None")
-        periodic = bool(np.all(self.atoms.pbc))
+        periodic = bool(np.all(structure.pbc))
         if "stress" in properties and not periodic:
+            # before anything is forgotten: energy and forces of the structure stay valid
             raise PropertyNotImplementedError(
                 f"stress is energy per volume and needs periodicity in three dimensions, but the "
-                f"structure has pbc={self.atoms.pbc.tolist()}; set atoms.pbc = True if it is a "
+                f"structure has pbc={structure.pbc.tolist()}; set atoms.pbc = True if it is a "
                 f"crystal or a liquid"
             )
+        # not through the base class, which would make the folder of an input file as well
+        self.results = {}
+        self.atoms = structure.copy()
         system = system_from_atoms(self.atoms, self.device)
         model = self.model_for(system)
         self._verlet, edges = update_verlet(

@@ -10,7 +10,8 @@ import sys
 
 import typer
 
-from pet_calc.cli import md
+from pet_calc.cli import md, train
+from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
 
 __all__ = ["app", "main"]
@@ -23,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("md")(md.md)
+app.command("train")(train.train)
+app.add_typer(models_app, name="models")
 
 
 @app.callback()

@@ -116,9 +116,9 @@ def md(
     """
     from rich.console import Console
 
+    from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.workflows.md import OUTPUT_FILES, MDConfig, MDProgress, run_md
     from pet_calc.workflows.observables.water import is_water
-    from pet_calc.io.outputs import claim_folder, clear_folder
 
     if (structure is None) == (system is None):
         raise typer.BadParameter(
@@ -148,8 +148,7 @@ def md(
     settings: dict[str, Any] = {
         "structure": source,
         "model": potential,
-        "device": device or "auto",
-        "dtype": dtype.value,
+        **provenance(atoms.calc),
         "discard": discard,
     }
     clear_folder(out, (SETTINGS, FIGURE, RDF_TABLE))
@@ -227,6 +226,14 @@ def potential_name(calculator: Any, model: str, atoms: Atoms) -> str:
         check_structure(atoms)
         atoms.get_potential_energy()
     return str(getattr(calculator, "name", model))
+
+
+def provenance(calculator: Any) -> dict[str, Any]:
+    """What a calculator records of itself that a later run needs to be the same."""
+    recorded = calculator.todict()
+    return {
+        key: recorded[key] for key in ("sha256", "device", "dtype") if recorded.get(key) is not None
+    }
 
 
 def settings_toml(settings: dict[str, Any], config: MDConfig) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -165,7 +165,7 @@ class TrainConfig:
         values = dict(values)
         missing = sorted({"name", "model", "data", "stages"} - set(values))
         if missing:
-            raise ValueError(f"the training file lacks {missing}")
+            raise ValueError(f"the training configuration lacks the section(s) {missing}")
         data = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("data").items()}
         stages = tuple(
             build(
@@ -195,7 +195,7 @@ class TrainConfig:
         """Config from a TOML file."""
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no training file at {path}")
+            raise ValueError(f"no training file at {path}; name an existing TOML file")
         with path.open("rb") as handle:
             return cls.from_dict(tomllib.load(handle))
 
@@ -206,4 +206,12 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"unknown option(s) {unknown} in {where}; known are {sorted(known)}")
+    required = {
+        f.name
+        for f in fields(cls)  # type: ignore[arg-type]
+        if f.default is MISSING and f.default_factory is MISSING
+    }
+    missing = sorted(required - set(values))
+    if missing:
+        raise ValueError(f"option(s) {missing} are missing in {where}")
     return cls(**values)

@@ -29,8 +29,16 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise along the last axis."""
+        return self.direction(x) * self.weight
+
+    def direction(self, x: Tensor) -> Tensor:
+        """The normalised tensor without the weight w."""
         mean_square = x.square().mean(-1, keepdim=True)
-        return x * torch.rsqrt(mean_square + torch.finfo(x.dtype).eps) * self.weight
+        return x * torch.rsqrt(mean_square + torch.finfo(x.dtype).eps)
+
+    def then(self, linear: nn.Linear, x: Tensor) -> Tensor:
+        """``linear(self(x))``, with w multiplied into the weights instead of the tokens."""
+        return functional.linear(self.direction(x), linear.weight * self.weight, linear.bias)
 
 
 class GatedMLP(nn.Module):
@@ -44,9 +52,9 @@ class GatedMLP(nn.Module):
         self.w_in = nn.Linear(width, 2 * hidden)
         self.w_out = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., width) to (..., width)."""
-        return self.w_out(functional.glu(self.w_in(x), dim=-1))
+    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """Map (..., width) to (..., width), normalised first."""
+        return self.w_out(functional.glu(norm.then(self.w_in, x), dim=-1))
 
 
 class Attention(nn.Module):
@@ -59,17 +67,18 @@ class Attention(nn.Module):
         self.input_linear = nn.Linear(width, 3 * width)
         self.output_linear = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, log_weight: Tensor) -> Tensor:
-        """Attend within each atom.
+    def forward(self, tokens: Tensor, norm: RMSNorm, log_weight: Tensor) -> Tensor:
+        """Normalise, and attend within each atom.
 
         Parameters
         ----------
         tokens : Tensor, shape (n_atoms, n_tokens, width)
+        norm : RMSNorm
         log_weight : Tensor, shape (n_atoms, n_tokens)
             Logarithm of each key's cutoff weight.
         """
         n, t, width = tokens.shape
-        qkv = self.input_linear(tokens).reshape(n, t, 3, self.heads, width // self.heads)
+        qkv = norm.then(self.input_linear, tokens).reshape(n, t, 3, self.heads, width // self.heads)
         # one copy for all three; (n_atoms, heads, n_tokens, width / heads) each
         query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
         out = cutoff_attention(query, key, value, log_weight, self.scale)
@@ -97,15 +106,17 @@ class TransformerLayer(nn.Module):
         """Update node (n_atoms, d_node) and edge tokens (n_atoms, n_neighbors, d_pet)."""
         centre = self.center_contraction(node) if self.wide_node else node
         tokens = torch.cat([centre[:, None, :], edge], dim=1)
-        attended = self.attention(self.norm_attention(tokens), log_weight)
-        edge = edge + attended[:, 1:]
-        edge = edge + self.mlp(self.norm_mlp(edge))
+        attended = self.attention(tokens, self.norm_attention, log_weight)
+        # split, as the backward pass of two slices would fill and add two tensors of zeros
+        centre, neighbours = attended.split([1, edge.shape[1]], dim=1)
+        edge = edge + neighbours
+        edge = edge + self.mlp(edge, self.norm_mlp)
         if self.wide_node:
-            node = node + self.center_expansion(attended[:, 0])
-            node = node + self.center_mlp(self.norm_center_features(node))
+            node = node + self.center_expansion(centre[:, 0])
+            node = node + self.center_mlp(node, self.norm_center_features)
         else:
             # as published: with equal widths the node token has no residual and no MLP
-            node = attended[:, 0]
+            node = centre[:, 0]
         return node, edge
 
 

@@ -198,9 +198,17 @@ class PET(nn.Module):
             assert isinstance(layer, MessageLayer)
             tokens = layer.embed(geometry, neighbour, message)
             nodes, outs = [], []
-            for bucket, bias in zip(layout.buckets, log_weights, strict=True):
-                rows = tokens[bucket.slots].view(bucket.n_atoms, bucket.width, d)
-                n, e = layer.trans(node[bucket.atoms], rows, bias)
+            # split, as the backward pass of slices would add full-sized tensors of zeros
+            parts = zip(
+                layout.buckets,
+                node.split([b.n_atoms for b in layout.buckets]),
+                tokens.split([b.n_atoms * b.width for b in layout.buckets]),
+                log_weights,
+                strict=True,
+            )
+            for bucket, centres, neighbours, bias in parts:
+                rows = neighbours.view(bucket.n_atoms, bucket.width, d)
+                n, e = layer.trans(centres, rows, bias)
                 nodes.append(n)
                 outs.append(e.reshape(bucket.n_atoms * bucket.width, d))
             node = torch.cat(nodes)

@@ -17,6 +17,7 @@ from ase.io.trajectory import TrajectoryWriter
 from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError
+from pet_calc.io.outputs import claim_folder, clear_folder
 from pet_calc.workflows.guards import (
     SimulationStopped,
     Violation,
@@ -41,7 +42,6 @@ from pet_calc.workflows.md.velocities import (
     maxwell_boltzmann,
     without_drift,
 )
-from pet_calc.io.outputs import claim_folder, clear_folder
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,98 @@
+"""``pet-calc train`` as a user runs it."""
+
+import json
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from typer.testing import CliRunner
+
+from pet_calc.cli import app
+
+CONFIG = """
+name = "toy"
+validation_interval = 4
+[model]
+elements = [1, 8]
+cutoff = 3.0
+cutoff_width = 2.0
+d_pet = 8
+d_node = 12
+d_head = 8
+d_feedforward = 8
+num_heads = 2
+num_attention_layers = 1
+num_gnn_layers = 1
+input_encoding = "radial"
+num_radial = 8
+[data]
+train = ["train.extxyz"]
+test = ["train.extxyz"]
+validation_frames = 2
+[optimizer]
+name = "adam"
+[[stages]]
+steps = 8
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    frames = []
+    for _ in range(6):
+        atoms = Atoms("OH2", positions=np.eye(3) * 0.9 + 0.1 * generator.standard_normal((3, 3)))
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=generator.normal(-440.0, 0.1), forces=generator.standard_normal((3, 3))
+        )
+        frames.append(atoms)
+    ase.io.write(tmp_path / "train.extxyz", frames)
+    (tmp_path / "train.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def run(folder, *extra):
+    return CliRunner().invoke(
+        app, ["train", str(folder / "train.toml"), "--out", str(folder / "run"), *extra]
+    )
+
+
+def test_trains_and_prints_census_and_errors(folder):
+    result = run(folder)
+    assert result.exit_code == 0, result.output
+    assert "labels found" in result.output
+    assert "errors of the averaged weights" in result.output
+    config = json.loads((folder / "run" / "model" / "config.json").read_text())
+    assert config["training"]["steps"] == 8
+    rows = (folder / "run" / "log.csv").read_text().splitlines()
+    assert [r.split(",")[0] for r in rows] == ["step", "4", "8"]
+
+
+def test_stopped_run_goes_on(folder):
+    assert "goes on from" in run(folder, "--stop-after", "3").output
+    assert not (folder / "run" / "model").exists()
+    result = run(folder)
+    assert result.exit_code == 0
+    assert (folder / "run" / "model" / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("steps = 8", "", "missing in stages"),
+        ("steps = 8", "steps = 8\nstep = 1", "unknown option"),
+        ('name = "adam"', 'name = "sgd"', "must be 'adam' or 'soap'"),
+        ("train.extxyz", "absent.extxyz", "no data file"),
+        ("[[stages]]", "[stages", "stages"),
+    ],
+)
+def test_bad_configuration_is_an_error_and_leaves_nothing(folder, old, new, message):
+    (folder / "train.toml").write_text(CONFIG.replace(old, new))
+    result = run(folder)
+    assert isinstance(result.exception, ValueError)
+    assert result.exit_code != 0
+    if message != "stages":
+        assert message in str(result.exception)
+    assert not (folder / "run").exists()

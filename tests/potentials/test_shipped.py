@@ -1,0 +1,98 @@
+"""Every shipped potential is what its index, card, config and recorded results say."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from pet_calc import pretrained
+from pet_calc.calculators import PETCalculator
+from pet_calc.errors import UnsupportedElementError
+from pet_calc.io.expected import EXPECTED, compare_expected, read_expected
+from pet_calc.io.weights import CONFIG, WEIGHTS, read_config, sha256
+
+POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
+ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8")).get(
+    "potential", []
+)
+EMPTY = pytest.param(None, marks=pytest.mark.skip(reason="potentials/index.toml lists none yet"))
+
+
+@pytest.fixture(params=ENTRIES or [EMPTY], ids=lambda e: e["name"] if e else "none")
+def entry(request, monkeypatch):
+    """A potential of the checkout's index."""
+    monkeypatch.setattr(pretrained, "ROOTS", (POTENTIALS,))
+    return next(e for e in pretrained.list_potentials() if e.name == request.param["name"])
+
+
+def test_files_have_the_digests_of_the_index(entry):
+    assert {CONFIG, WEIGHTS} <= set(entry.sha256)
+    for file, digest in entry.sha256.items():
+        assert sha256(entry.folder / file) == digest, file
+
+
+def test_card_agrees_with_index_and_config(entry):
+    card = pretrained.read_card(entry.folder)
+    potential = pretrained.load(entry)
+    assert card.front["name"] == entry.name
+    assert card.front["elements"] == list(entry.elements)
+    parameters = sum(p.numel() for p in potential.model.parameters())
+    assert card.front["parameters"] == parameters
+    config = read_config(entry.folder)["config"]
+    assert [chemical_symbols[z] for z in config["elements"]] == list(entry.elements)
+    if "cutoff_A" in card.front:
+        assert card.front["cutoff_A"] == config["cutoff"]
+    if "sha256" in card.front:
+        assert card.front["sha256"] == entry.sha256[WEIGHTS]
+    for heading in (
+        "Use",
+        "Out of scope",
+        "Known failures",
+        "How it was checked",
+        "How to retrain",
+    ):
+        assert f"## {heading}" in card.text, heading
+    assert len(card.text.split()) > 100
+
+
+def test_index_says_what_it_is_for(entry):
+    assert entry.version > 0
+    assert entry.summary
+    assert entry.method
+    assert entry.status in ("experimental", "stable", "deprecated")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_recorded_results_are_reproduced(entry, dtype):
+    recorded = read_expected(entry.folder)
+    assert len(recorded["structures"]) >= 3
+    assert any(s["stress"] is not None for s in recorded["structures"])
+    deviations = compare_expected(entry.folder, pretrained.load(entry, dtype).model)
+    assert deviations
+    assert all(d.within for d in deviations), [d for d in deviations if not d.within]
+
+
+def test_exactly_its_elements_are_accepted(entry):
+    calculator = PETCalculator(entry.name)
+    for number in range(1, 119):
+        atoms = Atoms(numbers=[number], positions=[[0, 0, 0]])
+        atoms.calc = calculator
+        if chemical_symbols[number] in entry.elements:
+            atoms.get_potential_energy()
+        else:
+            with pytest.raises(UnsupportedElementError, match=entry.name):
+                atoms.get_potential_energy()
+
+
+def test_files_are_small(entry):
+    assert entry.size < 10_000_000
+    for path in entry.folder.rglob("*"):
+        assert path.stat().st_size < 20_000_000, path
+
+
+def test_what_is_needed_to_retrain_is_there(entry):
+    assert {"README.md", CONFIG, WEIGHTS, EXPECTED, "train.toml"} <= {
+        p.name for p in entry.folder.iterdir()
+    }
