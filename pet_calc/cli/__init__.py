@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from pet_calc.cli import md, train
+from pet_calc.cli import evaluate, md, train
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("md")(md.md)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models_app, name="models")
 
 

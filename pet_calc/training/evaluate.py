@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ class Evaluation:
     forces_by_element: dict[str, Error]
 
 
-def evaluate_frames(model: EnergyModel, frames: Sequence[Batch]) -> Evaluation:
+def evaluate_frames(model: EnergyModel, frames: Iterable[Batch]) -> Evaluation:
     """Errors of `model` on prepared frames (`prepare` at the model's cutoff)."""
     energy, forces, stress, numbers = [], [], [], []
     for frame in frames:

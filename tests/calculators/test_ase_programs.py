@@ -10,7 +10,6 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
 from calculators.small_potentials import liquid, small_pet
@@ -49,12 +48,12 @@ def test_forces_are_the_derivative_of_the_energy(structure):
     analytic = atoms.get_forces()[some]
     errors = [
         np.abs(calculate_numerical_forces(atoms, eps=eps, iatoms=some) - analytic).max()
-        for eps in (4e-3, 1e-3)
+        for eps in (2e-3, 5e-4)
     ]
-    assert errors[1] < 2e-5
+    assert errors[1] < 1e-6
     if len(atoms) > 1:
         # the error is that of central differences, which falls with the square of the step
-        assert np.abs(analytic).max() > 0.01
+        assert np.abs(analytic).max() > 1e-3
         assert 10 < errors[0] / errors[1] < 25
 
 
@@ -64,9 +63,10 @@ def test_stress_is_the_derivative_with_respect_to_strain(structure):
     atoms.calc = PETCalculator(small_pet())
     analytic = atoms.get_stress()
     errors = [
-        np.abs(calculate_numerical_stress(atoms, eps=eps) - analytic).max() for eps in (4e-3, 1e-3)
+        np.abs(calculate_numerical_stress(atoms, eps=eps) - analytic).max()
+        for eps in (1e-3, 2.5e-4)
     ]
-    assert errors[1] < 1e-5
+    assert errors[1] < 1e-7
     assert np.abs(analytic).max() > 1e-3
     assert 10 < errors[0] / errors[1] < 25
 
@@ -79,10 +79,9 @@ def test_finite_differences_need_the_free_energy(atoms):
 @pytest.mark.parametrize("optimizer", [BFGS, FIRE])
 def test_relaxation_lowers_the_energy(atoms, optimizer):
     before = atoms.get_potential_energy()
-    residual = np.abs(atoms.get_forces()).max()
-    optimizer(atoms, logfile=None).run(fmax=1e-8, steps=15)
-    assert atoms.get_potential_energy() < before
-    assert np.abs(atoms.get_forces()).max() < residual
+    # short steps: random weights pull atoms into one another
+    optimizer(atoms, logfile=None, maxstep=0.02).run(fmax=1e-8, steps=10)
+    assert atoms.get_potential_energy() < before - 0.01
 
 
 def test_a_molecule_relaxes_to_a_minimum():
@@ -104,13 +103,15 @@ def test_fixed_atoms_stay(atoms):
 
 def test_cell_relaxation_lowers_the_energy(atoms):
     before, cell = atoms.get_potential_energy(), atoms.cell.copy()
-    FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-8, steps=15)
+    FIRE(FrechetCellFilter(atoms), logfile=None, maxstep=0.02).run(fmax=1e-8, steps=10)
     assert atoms.get_potential_energy() < before
     assert np.abs(atoms.cell - cell).max() > 1e-4
 
 
 def test_dynamics_conserves_energy(atoms):
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    momenta = np.sqrt(atoms.get_masses() * units.kB * 300)[:, None]
+    atoms.set_momenta(momenta * generator.standard_normal((len(atoms), 3)))
     kinetic = atoms.get_kinetic_energy()
 
     def spread(timestep, steps):

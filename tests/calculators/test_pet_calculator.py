@@ -509,9 +509,8 @@ def test_gpu_gives_the_results_of_the_cpu(model):
 
 def test_repr_and_dictionary_say_what_is_computed(shipped):
     calculator = PETCalculator(skin=0.5)
-    assert repr(calculator) == (
-        f"PETCalculator('auto', device='{calculator.device}', dtype='float32', ecse='auto', skin=0.5)"
-    )
+    options = f"device='{calculator.device}', dtype='float32', ecse='auto', skin=0.5"
+    assert repr(calculator) == f"PETCalculator('auto', {options})"
     assert calculator.todict()["model"] == "auto"
     calculator.calculate(liquid(), ["energy"])
     assert "'water-v2'" in repr(calculator)

@@ -1,0 +1,42 @@
+"""``pet-calc evaluate``: errors of a potential on labelled structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Labelled structures, extended XYZ or other.")],
+    model: Annotated[str, typer.Option(help="A shipped potential or a model folder.")],
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+) -> None:
+    """Errors of a potential on labelled structures, in total and per element.
+
+    Example: pet-calc evaluate DATA/water/test.extxyz.xz --model pet-water-v1
+    """
+    # torch is loaded only when it is needed
+    from rich.console import Console
+    from rich.progress import track
+
+    from pet_calc import pretrained
+    from pet_calc.cli.train import census_table, evaluation_table
+    from pet_calc.errors import DatasetError
+    from pet_calc.io.datasets import read_frames
+    from pet_calc.training.data import prepare
+    from pet_calc.training.evaluate import evaluate_frames
+
+    console = Console()
+    potential = pretrained.load(model, dtype=dtype)
+    frames, census = read_frames(files)
+    console.print(census_table({"evaluated": census}))
+    if not any(census.count(label) for label in ("energy", "forces", "stress")):
+        raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
+    network = potential.model
+    prepared = (
+        prepare(f, network.cutoff)
+        for f in track(frames, description=potential.name, console=console)
+    )
+    console.print(evaluation_table({"evaluated": evaluate_frames(network, prepared)}))
