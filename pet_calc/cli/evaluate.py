@@ -9,7 +9,9 @@ import typer
 
 
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="Labelled structures, extended XYZ or other.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Labelled structures, extended XYZ or other.")
+    ],
     model: Annotated[str, typer.Option(help="A shipped potential or a model folder.")],
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
 ) -> None:

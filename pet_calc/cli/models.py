@@ -102,4 +102,4 @@ def verify_model(name: Name) -> None:
                 table.add_row(dtype, d.structure, d.quantity, *numbers, verdict)
         console.print(table)
     verification.require(name)
-    console.print(f"{name} is what was published")
+    console.print(f"{name}: everything is as recorded")

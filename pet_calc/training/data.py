@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from ase.data import covalent_radii
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pet_calc.errors import DatasetError
-from pet_calc.geometry import Edges, System
+from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.datasets import LabelledFrame
@@ -143,6 +144,36 @@ def fit_reference_energies(frames: Sequence[LabelledFrame], elements: Sequence[i
             raise DatasetError(f"the model covers {list(elements)}, but the data hold {outside}")
     energies = np.array([f.energy for f in labelled], float)
     return fit_composition([f.atoms.numbers for f in labelled], energies, elements)
+
+
+def shortest_distances(
+    frames: Sequence[Batch], elements: Sequence[int], fallback: float = 0.8
+) -> Tensor:
+    """Shortest distance of each pair of elements in the data, in Å.
+
+    Parameters
+    ----------
+    frames : sequence of Batch
+    elements : sequence of int
+    fallback : float
+        Share of the sum of covalent radii for a pair that never comes within the cutoff.
+
+    Returns
+    -------
+    Tensor, shape (n_elements, n_elements), float64
+    """
+    radii = torch.tensor([covalent_radii[z] for z in elements], dtype=torch.float64)
+    place = {z: k for k, z in enumerate(elements)}
+    shortest = torch.full((len(elements),) * 2, torch.inf, dtype=torch.float64)
+    for frame in frames:
+        species = torch.tensor([place[z] for z in frame.system.numbers.tolist()])
+        i, j = frame.edges.edge_index
+        distances = edge_vectors(frame.system, frame.edges).norm(dim=-1)
+        pair = species[i] * len(elements) + species[j]
+        flat = shortest.view(-1)
+        flat.scatter_reduce_(0, pair, distances, "amin")
+    bare = fallback * (radii[:, None] + radii[None, :])
+    return torch.where(torch.isfinite(shortest), shortest, bare)
 
 
 def fit_composition(

@@ -28,6 +28,7 @@ from pet_calc.training.data import (
     fit_composition,
     fit_reference_energies,
     prepare,
+    shortest_distances,
     training_batch,
 )
 from pet_calc.training.ema import start_average, update_average
@@ -175,7 +176,7 @@ def train(
     claim_folder(out, ())
     frames = [prepare(f, config.model.cutoff) for f in data.train]
     validation = [prepare(f, config.model.cutoff) for f in data.validation]
-    run = Run.start(config, data.train)
+    run = Run.start(config, data.train, frames)
     path = out / CHECKPOINT
     if path.exists():
         run.restore(load_checkpoint(path), path)
@@ -238,8 +239,14 @@ class Run:
         self.begin_stage(0)
 
     @classmethod
-    def start(cls, config: TrainConfig, frames: Sequence[LabelledFrame]) -> Run:
-        """A fresh run: seeded weights, reference energies and scale from the training frames."""
+    def start(
+        cls, config: TrainConfig, frames: Sequence[LabelledFrame], prepared: Sequence[Batch]
+    ) -> Run:
+        """A fresh run: seeded weights; the rest of the model from the training frames.
+
+        Reference energies come from the total energies, the energy scale from the forces, the
+        onset of the repulsion from the shortest distances.
+        """
         # the forked generator leaves the caller's random state as it was
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -254,6 +261,8 @@ class Run:
             forces = [f.forces.reshape(-1) for f in frames if f.forces is not None]
             if forces:
                 model.energy_scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
+            if model.repulsion is not None:
+                model.repulsion.onset.copy_(shortest_distances(prepared, config.model.elements))
             return cls(config, model)
 
     def begin_stage(self, stage: int) -> None:

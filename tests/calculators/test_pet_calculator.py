@@ -175,7 +175,8 @@ def test_evaluate_is_stateless_and_equal_to_the_shell(model):
 
 
 def cell(atoms):
-    atoms.set_cell(atoms.cell * 1.02, scale_atoms=False)
+    # by more than the skin: images come within the cutoff that no list had
+    atoms.set_cell(atoms.cell * 0.75, scale_atoms=False)
 
 
 def strain(atoms):
@@ -252,6 +253,10 @@ def test_nothing_is_left_of_a_structure_after_a_refusal(model):
     for _ in range(2):
         with pytest.raises(InvalidStructureError):
             atoms.get_potential_energy()
+    assert atoms.calc.results == {}
+    atoms.calc.calculate(liquid(), ["energy"])
+    with pytest.raises(InvalidStructureError):
+        atoms.calc.calculate(atoms, ["energy"])
     assert atoms.calc.results == {}
     atoms.positions = liquid().positions
     assert atoms.get_potential_energy() == pytest.approx(good, abs=1e-9)

@@ -61,7 +61,7 @@ def test_verify_says_what_it_compared(root, run):
     assert f"{WEIGHTS}: SHA-256 as recorded" in output
     assert output.count("forces") == 2
     assert "float64" in output
-    assert "water-v1 is what was published" in output
+    assert "water-v1: everything is as recorded" in output
 
 
 def test_verify_fails_for_changed_weights(root, run):

@@ -31,6 +31,9 @@ class PETConfig:
         vector and `num_radial` Gaussians of |r_ij| beside it, which learn much faster.
     num_radial : int
         Number of Gaussians of the radial encoding.
+    short_range_repulsion : bool
+        Add a pair repulsion below the shortest distance that each pair of elements has in the
+        training data (`pet_calc.models.pet.repulsion`).
     """
 
     elements: tuple[int, ...]
@@ -46,6 +49,7 @@ class PETConfig:
     attention_temperature: float = 1.0
     input_encoding: InputEncoding = "cartesian"
     num_radial: int = 48
+    short_range_repulsion: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))

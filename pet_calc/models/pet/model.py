@@ -20,6 +20,7 @@ from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
 from pet_calc.models.cutoff import bump
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.layers import MessageLayer
+from pet_calc.models.pet.repulsion import ShortRangeRepulsion
 
 # keeps the logarithm finite and the gradient of |r| defined; of no effect within 1e-15
 _TINY = 1e-15
@@ -110,6 +111,8 @@ class PET(nn.Module):
         self.node_head = readout(config.d_node, config.d_head)
         self.edge_head = readout(d, config.d_head)
         self.to(dtype)
+        # after the cast: its distances stay in float64
+        self.repulsion = ShortRangeRepulsion(n_species) if config.short_range_repulsion else None
 
         species = torch.full((119,), -1, dtype=torch.int64)
         species[list(config.elements)] = torch.arange(n_species)
@@ -137,7 +140,11 @@ class PET(nn.Module):
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
         species = self.species(numbers)
-        return self.read_out(species, self.features(species, edges, vectors))
+        energies = self.read_out(species, self.features(species, edges, vectors))
+        if self.repulsion is not None:
+            distances = vectors.double().square().sum(-1).sqrt()
+            energies = energies + self.repulsion(species, edges, distances)
+        return energies
 
     def read_out(self, species: Tensor, features: TokenFeatures) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64, from the features."""
