@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
+from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import bump
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.layers import MessageLayer
@@ -220,7 +221,7 @@ class PET(nn.Module):
                 outs.append(e.reshape(bucket.n_atoms * bucket.width, d))
             node = torch.cat(nodes)
             out = torch.cat(outs)
-            both = torch.cat([out, out[layout.reverse_slot]], dim=1)
+            both = torch.cat([out, reverse_edges(out, layout.reverse_slot)], dim=1)
             update = self.combination_mlps[g](self.combination_norms[g](both))
             previous = message[neighbour] if g == 0 else message
             message = previous + out + update
