@@ -35,7 +35,7 @@ _STORAGES: Final[dict[str, torch.dtype]] = {
 }
 # no legitimate checkpoint names anything from these; one that does is refused by name
 _HOSTILE: Final = frozenset({
-    "__builtin__", "builtins", "commands", "ctypes", "importlib", "marshal", "multiprocessing",
+    "__builtin__", "_io", "builtins", "commands", "ctypes", "importlib", "io", "marshal", "multiprocessing",
     "nt", "os", "pickle", "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys",
     "webbrowser",
 })  # fmt: skip
