@@ -45,7 +45,8 @@ HEADS = {
 COVERING: dict[str, dict[str, object]] = {
     "first-public": {
         "featurizer_type": "residual", "transformer_type": "PostLN", "normalization": "LayerNorm",
-        "activation": "SiLU", "cutoff_function": "Cosine", "d_node": 16, "cutoff": 3.76, "cutoff_width": 0.765,
+        "activation": "SiLU", "cutoff_function": "Cosine", "d_node": 16,
+        "cutoff": 3.76, "cutoff_width": 0.765,
     },
     "solver": {**ADAPTIVE["solver"]},
     "solver-residual": {

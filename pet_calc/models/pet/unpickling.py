@@ -35,9 +35,9 @@ _STORAGES: Final[dict[str, torch.dtype]] = {
 }
 # no legitimate checkpoint names anything from these; one that does is refused by name
 _HOSTILE: Final = frozenset({
-    "__builtin__", "_io", "builtins", "commands", "ctypes", "importlib", "io", "marshal", "multiprocessing",
-    "nt", "os", "pickle", "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys",
-    "webbrowser",
+    "__builtin__", "_io", "builtins", "commands", "ctypes", "importlib", "io", "marshal",
+    "multiprocessing", "nt", "os", "pickle", "posix", "pty", "runpy", "shutil", "socket",
+    "subprocess", "sys", "webbrowser",
 })  # fmt: skip
 _HARMLESS_BUILTINS: Final[dict[str, type]] = {"set": set, "frozenset": frozenset}
 
