@@ -41,6 +41,6 @@ def import_model(
     if len(config.energy_heads) > 1:
         console.print(f"energy heads: {', '.join(config.energy_heads)}", markup=False)
     if imported.wrapper:
-        console.print("its uncertainties (LLPR) were left out", markup=False)
+        console.print("with its uncertainties (LLPR)", markup=False)
     if imported.ignored:
         console.print(f"left out: {', '.join(imported.ignored)}", markup=False)

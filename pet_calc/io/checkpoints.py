@@ -5,12 +5,24 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
-from pet_calc.errors import CheckpointError, PotentialNotFoundError
-from pet_calc.io.weights import empty_model, require_matching, save_model
+from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
+from pet_calc.io.weights import (
+    empty_model,
+    read_config,
+    require_digest,
+    require_matching,
+    save_model,
+    write_atomically,
+)
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.checkpoints import ImportedPET, import_checkpoint
+from pet_calc.models.pet.uncertainty import LLPR
+
+#: Beside the weights of a model that knows its uncertainty.
+UNCERTAINTY = "uncertainty.safetensors"
 
 
 def read_published(path: Path | str) -> ImportedPET:
@@ -67,10 +79,60 @@ def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
     imported = read_published(path)
     # float64, so that what is stored is the file's own numbers
     model = model_of(imported, path, torch.float64)
-    source = {
+    source: dict[str, object] = {
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "format": imported.version,
     }
-    save_model(folder, model, {"imported_from": source})
+    details: dict[str, object] = {"imported_from": source}
+    if imported.wrapper:
+        content = safetensors.torch.save(llpr_of(imported).to_tensors())
+        write_atomically(Path(folder) / UNCERTAINTY, content)
+        details["uncertainty_sha256"] = hashlib.sha256(content).hexdigest()
+    save_model(folder, model, details)
     return imported
+
+
+def llpr_of(imported: ImportedPET) -> LLPR:
+    """The uncertainty model of a checkpoint that wraps one, for the energy head in use.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    config = imported.config
+    head = config.energy_head or config.energy_heads[0]
+    suffix = head.replace("energy", "energy_uncertainty", 1)
+    wrapper = imported.wrapper
+    if f"cholesky_{suffix}" not in wrapper:
+        raise CheckpointError(
+            f"the checkpoint must hold cholesky_{suffix} to give uncertainties, but holds "
+            f"{sorted(wrapper)[:5]}"
+        )
+    return LLPR(
+        cholesky=wrapper[f"cholesky_{suffix}"].double(),
+        multiplier=wrapper[f"multiplier_{suffix}"].double().reshape(()),
+        ensemble=wrapper.get(f"llpr_ensemble_layers.{head}.weight", torch.zeros(0, 0)).double(),
+    )
+
+
+def load_uncertainty(folder: Path | str) -> LLPR:
+    """The uncertainty model of a model folder.
+
+    Raises
+    ------
+    PotentialNotFoundError
+        If the folder has none.
+    IntegrityError
+        If the file does not have its recorded SHA-256.
+    """
+    path = Path(folder) / UNCERTAINTY
+    if not path.is_file():
+        raise PotentialNotFoundError(f"this model has no uncertainties: there is no {path}")
+    content = path.read_bytes()
+    recorded = read_config(folder).get("training", {}).get("uncertainty_sha256")
+    if not isinstance(recorded, str):
+        raise IntegrityError(f"the model's configuration must record the digest of {path}")
+    require_digest(path, hashlib.sha256(content).hexdigest(), recorded)
+    return LLPR.from_tensors(safetensors.torch.load(content))

@@ -239,6 +239,25 @@ class PET(nn.Module):
         assert total is not None
         return total
 
+    def last_layer_features(self, features: TokenFeatures) -> Tensor:
+        """What the last linear maps of the energy head act on, (n_atoms, n_features).
+
+        For each layer that is read out: hidden features of the node, then those of the edges,
+        summed with their cutoff weights.
+        """
+        name = self.config.energy_head or self.config.energy_heads[0]
+        parts = []
+        for (node, edge), (node_head, edge_head) in zip(
+            features.layers, self.readouts(name), strict=True
+        ):
+            hidden_node, hidden_edge = node_head[:-1](node), edge_head[:-1](edge)
+            unordered = torch.zeros_like(hidden_node).index_copy(
+                0, features.layout.atom_order, hidden_node
+            )
+            parts.append(unordered)
+            parts.append(features.per_atom(torch.zeros_like(hidden_node), hidden_edge))
+        return torch.cat(parts, dim=1)
+
     def readouts(self, name: str) -> list[tuple[nn.Sequential, nn.Sequential]]:
         """Node and edge readout of each layer that is read out, for one head."""
         if name == self.config.energy_heads[0]:
