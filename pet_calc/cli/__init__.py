@@ -6,6 +6,7 @@ torch, ASE and the workflows inside their functions.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -34,8 +35,22 @@ def verbs() -> None:
     """PET neural potentials: molecular dynamics and training from the command line."""
 
 
+def free_cores() -> int:
+    """Processors that this process may use less those that others keep busy; at least 1."""
+    if not hasattr(os, "sched_getaffinity") or not hasattr(os, "getloadavg"):
+        return os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0))
+    return max(1, usable - round(os.getloadavg()[0]))
+
+
 def main() -> None:
-    """Run ``pet-calc``; foreseen errors become one paragraph on stderr and exit code 1."""
+    """Run ``pet-calc``; foreseen errors become one paragraph on stderr and exit code 1.
+
+    Threads that wait for a busy core make a step many times slower than fewer threads would, so
+    that their number follows the free cores, unless OMP_NUM_THREADS says otherwise. torch reads
+    it when a verb imports it.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(free_cores()))
     try:
         app()
     except (PetCalcError, ValueError) as error:

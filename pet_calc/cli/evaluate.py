@@ -14,6 +14,9 @@ def evaluate(
     ],
     model: Annotated[str, typer.Option(help="A shipped potential or a model folder.")],
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    rotations: Annotated[
+        int, typer.Option(help="Random orientations to measure the error of symmetry with.")
+    ] = 0,
 ) -> None:
     """Errors of a potential on labelled structures, in total and per element.
 
@@ -28,7 +31,7 @@ def evaluate(
     from pet_calc.errors import DatasetError
     from pet_calc.io.datasets import read_frames
     from pet_calc.training.data import prepare
-    from pet_calc.training.evaluate import evaluate_frames
+    from pet_calc.training.evaluate import evaluate_frames, rotation_error
 
     console = Console()
     potential = pretrained.load(model, dtype=dtype)
@@ -37,8 +40,13 @@ def evaluate(
     if not any(census.count(label) for label in ("energy", "forces", "stress")):
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
     network = potential.model
-    prepared = (
-        prepare(f, network.cutoff)
-        for f in track(frames, description=potential.name, console=console)
-    )
-    console.print(evaluation_table({"evaluated": evaluate_frames(network, prepared)}))
+    prepared = [prepare(f, network.cutoff) for f in frames]
+    progress = track(prepared, description=potential.name, console=console)
+    console.print(evaluation_table({"evaluated": evaluate_frames(network, progress)}))
+    if rotations:
+        progress = track(prepared, description=f"{rotations} orientations", console=console)
+        spread = rotation_error(network, progress, rotations)
+        console.print(
+            f"standard deviation under rotation and reflection: energy {spread.energy:.3f} "
+            f"meV/atom, forces {spread.forces:.2f} meV/Å"
+        )

@@ -186,7 +186,7 @@ def bucket_boundaries(
     return ends[::-1]
 
 
-def node_edge_layout(edges: Edges, n_atoms: int, *, max_padding: float = 0.05) -> NodeEdgeLayout:
+def node_edge_layout(edges: Edges, n_atoms: int, *, max_padding: float = 0.03) -> NodeEdgeLayout:
     """Arrange the edges of `n_atoms` atoms into padded buckets (`NodeEdgeLayout`).
 
     Parameters

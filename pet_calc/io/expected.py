@@ -42,7 +42,7 @@ QUANTITIES: Final = ("energy", "forces", "stress")
 #: Largest accepted deviation: energy in eV per atom, forces in eV/Å, stress in eV/Å³. Those of
 #: float64 leave room for another order of summation, those of float32 for its rounding.
 TOLERANCES: Final[dict[str, dict[str, float]]] = {
-    "float32": {"energy": 1e-4, "forces": 1e-3, "stress": 1e-5},
+    "float32": {"energy": 1e-5, "forces": 1e-4, "stress": 1e-6},
     "float64": {"energy": 1e-9, "forces": 1e-8, "stress": 1e-10},
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pet_calc.models import EnergyModel, evaluate
-from pet_calc.training.data import Batch
+from pet_calc.training.data import Batch, random_orthogonal
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,59 @@ def evaluate_frames(model: EnergyModel, frames: Iterable[Batch]) -> Evaluation:
         forces_by_element={
             chemical_symbols[n]: Error.of(1e3 * f[z == n].reshape(-1)) for n in np.unique(z)
         },
+    )
+
+
+@dataclass(frozen=True)
+class RotationError:
+    """How much predictions depend on the orientation of a structure.
+
+    Attributes
+    ----------
+    energy : float
+        Standard deviation over orientations of the energy per atom, in meV/atom.
+    forces : float
+        Standard deviation over orientations of a force component, turned back, in meV/Å.
+    orientations : int
+        Random rotations and rotary reflections per structure.
+    """
+
+    energy: float
+    forces: float
+    orientations: int
+
+
+def rotation_error(
+    model: EnergyModel, frames: Iterable[Batch], orientations: int, seed: int = 0
+) -> RotationError:
+    """Root mean square over `frames` of the spread under random elements of O(3).
+
+    Parameters
+    ----------
+    model : EnergyModel
+    frames : iterable of Batch
+        Prepared at the model's cutoff; labels are not used.
+    orientations : int
+        At least 2.
+    seed : int
+    """
+    if orientations < 2:
+        raise ValueError(f"a spread needs at least 2 orientations, got {orientations}")
+    generator = np.random.default_rng(seed)
+    energy_variance, force_variance = [], []
+    for frame in frames:
+        energies, forces = [], []
+        for _ in range(orientations):
+            matrix = random_orthogonal(generator)
+            turned = frame.transformed(matrix)
+            results = evaluate(model, turned.system, turned.edges, stress=False)
+            assert results.forces is not None
+            energies.append((results.energy / frame.n_atoms).numpy())
+            forces.append((results.forces @ matrix.T).numpy())
+        energy_variance.append(np.var(energies, axis=0, ddof=1).mean())
+        force_variance.append(np.var(forces, axis=0, ddof=1).mean())
+    return RotationError(
+        energy=1e3 * float(np.sqrt(np.mean(energy_variance))),
+        forces=1e3 * float(np.sqrt(np.mean(force_variance))),
+        orientations=orientations,
     )

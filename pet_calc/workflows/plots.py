@@ -59,7 +59,7 @@ def md_figure(
             ax.axvspan(0.0, equilibration * scale, color="0.95", lw=0, zorder=0)
     if equilibration > 0:
         axes[0].annotate(
-            "left out of averages",
+            "not averaged",
             (0.5 * equilibration * scale, 0.03),
             xycoords=("data", "axes fraction"),
             ha="center",

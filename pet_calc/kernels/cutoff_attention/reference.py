@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def cutoff_attention(
-    query: Tensor, key: Tensor, value: Tensor, log_weight: Tensor, scale: float
-) -> Tensor:
+def cutoff_attention(packed: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
     r"""Attention over the tokens of one atom with a multiplicative weight on every key.
 
     .. math:: o_q = \frac{\sum_k \varphi_k\, e^{s\, q_q \cdot k_k} v_k}
@@ -23,18 +21,21 @@ def cutoff_attention(
 
     Parameters
     ----------
-    query, key, value : Tensor, shape (n_atoms, n_heads, n_tokens, d_head)
+    packed : Tensor, shape (n_atoms, n_tokens, 3 width)
+        Queries, keys and values side by side, each with its heads side by side.
     log_weight : Tensor, shape (n_atoms, n_tokens)
         A large negative number hides a token from all others.
+    heads : int
     scale : float
 
     Returns
     -------
-    Tensor, shape (n_atoms, n_heads, n_tokens, d_head)
+    Tensor, shape (n_atoms, n_tokens, width)
         Differentiable any number of times.
     """
-    n, h, t, d = query.shape
-    q, k, v = (x.reshape(n * h, t, d) for x in (query, key, value))
-    bias = log_weight[:, None, None, :].expand(n, h, 1, t).reshape(n * h, 1, t)
-    logits = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
-    return torch.bmm(torch.softmax(logits, dim=-1), v).view(n, h, t, d)
+    n, t, width = packed.shape
+    split = packed.reshape(n, t, 3, heads, width // (3 * heads))
+    q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)  # (n_atoms, heads, n_tokens, width / heads)
+    logits = scale * q @ k.transpose(-1, -2) + log_weight[:, None, None, :]
+    out = torch.softmax(logits, dim=-1) @ v
+    return out.transpose(1, 2).reshape(n, t, width // 3)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pet_calc.kernels.cutoff_attention import cutoff_attention
+from pet_calc.kernels.gated_linear_unit import gated_linear_unit
+from pet_calc.kernels.rms_direction import rms_direction
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization
 
@@ -20,8 +22,7 @@ from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization
 class RMSNorm(nn.Module):
     r"""Root-mean-square normalisation, y = w x / sqrt(mean(x²) + eps) [arXiv:1910.07467].
 
-    eps is the machine epsilon of the dtype, as in ``torch.nn.RMSNorm``; written out because it
-    is differentiated twice in training.
+    eps is the machine epsilon of the dtype, as in ``torch.nn.RMSNorm``.
     """
 
     def __init__(self, width: int) -> None:
@@ -30,16 +31,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise along the last axis."""
-        return self.direction(x) * self.weight
-
-    def direction(self, x: Tensor) -> Tensor:
-        """The normalised tensor without the weight w."""
-        mean_square = x.square().mean(-1, keepdim=True)
-        return x * torch.rsqrt(mean_square + torch.finfo(x.dtype).eps)
+        return rms_direction(x) * self.weight
 
     def then(self, linear: nn.Linear, x: Tensor) -> Tensor:
         """``linear(self(x))``, with w multiplied into the weights instead of the tokens."""
-        return functional.linear(self.direction(x), linear.weight * self.weight, linear.bias)
+        return functional.linear(rms_direction(x), linear.weight * self.weight, linear.bias)
 
 
 class GatedMLP(nn.Module):
@@ -55,7 +51,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor, norm: Normalization) -> Tensor:
         """Map (..., width) to (..., width), normalised first."""
-        return self.w_out(functional.glu(norm.then(self.w_in, x), dim=-1))
+        return self.w_out(gated_linear_unit(norm.then(self.w_in, x)))
 
 
 class MLP(nn.Module):
@@ -91,12 +87,8 @@ class Attention(nn.Module):
         log_weight : Tensor, shape (n_atoms, n_tokens)
             Logarithm of each key's cutoff weight.
         """
-        n, t, width = tokens.shape
-        qkv = norm.then(self.input_linear, tokens).reshape(n, t, 3, self.heads, width // self.heads)
-        # one copy for all three; (n_atoms, heads, n_tokens, width / heads) each
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
-        out = cutoff_attention(query, key, value, log_weight, self.scale)
-        return self.output_linear(out.transpose(1, 2).reshape(n, t, width))
+        packed = norm.then(self.input_linear, tokens)
+        return self.output_linear(cutoff_attention(packed, log_weight, self.heads, self.scale))
 
 
 class TransformerLayer(nn.Module):

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
+from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import bump, cosine
 from pet_calc.models.pet.adaptive_cutoff import adaptive_environment
 from pet_calc.models.pet.conditioning import Conditions, SystemConditioning
@@ -365,9 +366,9 @@ class PET(nn.Module):
             previous = message[neighbour] if g == 0 else message
             if residual:
                 earlier.append((node, out))
-                message = 0.5 * (previous + out[layout.reverse_slot])
+                message = 0.5 * (previous + reverse_edges(out, layout.reverse_slot))
                 continue
-            both = torch.cat([out, out[layout.reverse_slot]], dim=1)
+            both = torch.cat([out, reverse_edges(out, layout.reverse_slot)], dim=1)
             update = self.combination_mlps[g](self.combination_norms[g](both))
             message = previous + out + update
         if residual:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, node_edge_layout
+from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import cosine
 from pet_calc.models.pet.readout import mlp_head
 
@@ -230,7 +231,9 @@ class OriginalPET(nn.Module):
                 atoms.append(energy)
                 outs.append(mixed[:, 1:].reshape(-1, tokens.shape[-1]))
             total = total + torch.cat(atoms)
-            message = self.config.residual_factor * (message + torch.cat(outs)[layout.reverse_slot])
+            message = self.config.residual_factor * (
+                message + reverse_edges(torch.cat(outs), layout.reverse_slot)
+            )
         energies = torch.zeros_like(total).index_copy(0, layout.atom_order, total)
         return self.reference_energies[species] + energies.double()
 

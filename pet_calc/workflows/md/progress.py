@@ -71,10 +71,8 @@ class MDProgress:
             )
         elif sample.step == 1:
             seconds = now - self._started
-            self._line(
-                f"first step done in {1e3 * seconds:.0f} ms; {self.config.steps} steps need about "
-                f"{duration(seconds * self.config.steps)}"
-            )
+            # no estimate from it: the first step also pays for starting the threads
+            self._line(f"first step done in {1e3 * seconds:.0f} ms")
         if sample.step % self.config.log_interval == 0:
             self._samples.append(sample)
         last = sample.step == self.config.steps
@@ -94,12 +92,3 @@ class MDProgress:
             f"{sample.ns_per_day:.3g} ns/day  {sample.temperature:4.0f} K  "
             f"drift {slope} meV/atom/ps"
         )
-
-
-def duration(seconds: float) -> str:
-    """A span of time as people say it: ``40 s``, ``3 min``, ``2.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,56 @@
+"""``pet-calc evaluate`` as a user runs it."""
+
+import ase.io
+import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
+from calculators.small_potentials import liquid, small_pet
+from typer.testing import CliRunner
+
+from pet_calc.calculators import PETCalculator
+from pet_calc.cli import app
+from pet_calc.errors import DatasetError, PotentialNotFoundError
+from pet_calc.io.weights import save_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model, and structures labelled with that model plus 0.1 eV/Å on every force."""
+    model = small_pet()
+    save_model(tmp_path / "model", model)
+    frames = []
+    for seed in range(2):
+        atoms = liquid(seed=seed)
+        atoms.calc = PETCalculator(tmp_path / "model", dtype="float64")
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces() + 0.1
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        frames.append(atoms)
+    ase.io.write(tmp_path / "data.extxyz", frames)
+    return tmp_path
+
+
+def run(folder, *extra):
+    command = ["evaluate", str(folder / "data.extxyz"), "--model", str(folder / "model"), *extra]
+    return CliRunner().invoke(app, command)
+
+
+def test_prints_the_errors(folder):
+    result = run(folder, "--dtype", "float64", "--rotations", "2")
+    assert result.exit_code == 0, result.output
+    forces = next(x for x in result.output.splitlines() if "│ forces  " in x)
+    assert "100.00" in forces
+    assert "under rotation and reflection" in result.output
+
+
+def test_refuses_what_cannot_be_compared(folder):
+    bare = ase.io.read(folder / "data.extxyz", ":")
+    for atoms in bare:
+        atoms.calc = None
+    ase.io.write(folder / "data.extxyz", bare)
+    assert isinstance(run(folder).exception, DatasetError)
+
+
+def test_refuses_an_absent_model(folder):
+    result = CliRunner().invoke(
+        app, ["evaluate", str(folder / "data.extxyz"), "--model", str(folder / "absent")]
+    )
+    assert isinstance(result.exception, PotentialNotFoundError)

@@ -1,0 +1,100 @@
+"""Every kernel with a derivative of its own against its reference: value, first, second."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pet_calc.kernels.cutoff_attention import analytic as attention
+from pet_calc.kernels.cutoff_attention import reference as attention_reference
+from pet_calc.kernels.gated_linear_unit import analytic as glu
+from pet_calc.kernels.gated_linear_unit import reference as glu_reference
+from pet_calc.kernels.reverse_edges import analytic as reverse
+from pet_calc.kernels.reverse_edges import reference as reverse_reference
+from pet_calc.kernels.rms_direction import analytic as rms
+from pet_calc.kernels.rms_direction import reference as rms_reference
+
+Kernel = Callable[..., Tensor]
+REVERSE = torch.tensor([3, 4, 2, 0, 1])
+
+
+def random(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+# name: fast kernel, reference, differentiable arguments, other arguments
+CASES: dict[str, tuple[Kernel, Kernel, tuple[Tensor, ...], tuple[Any, ...]]] = {
+    "rms": (rms.rms_direction, rms_reference.rms_direction, (random(2, 3, 5),), ()),
+    "rms-width-1": (rms.rms_direction, rms_reference.rms_direction, (random(4, 1),), ()),
+    "glu": (glu.gated_linear_unit, glu_reference.gated_linear_unit, (random(2, 3, 6),), ()),
+    "reverse": (
+        reverse.reverse_edges,
+        reverse_reference.reverse_edges,
+        (random(5, 3),),
+        (REVERSE,),
+    ),
+    "attention": (
+        attention.cutoff_attention,
+        attention_reference.cutoff_attention,
+        (random(2, 4, 12), random(2, 4)),
+        (2, 0.6),
+    ),
+    "attention-one-token": (
+        attention.cutoff_attention,
+        attention_reference.cutoff_attention,
+        (random(3, 1, 6), random(3, 1)),
+        (1, 1.0),
+    ),
+}
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> tuple[Kernel, Kernel, tuple[Tensor, ...], Any]:
+    fast, reference, tensors, others = CASES[request.param]
+    return fast, reference, tuple(t.clone().requires_grad_() for t in tensors), others
+
+
+def derivatives(kernel: Kernel, tensors: tuple[Tensor, ...], others: Any) -> list[Tensor]:
+    """Value, gradient, and gradient of a function of the gradient."""
+    value = kernel(*tensors, *others)
+    weight = torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view_as(value)
+    first = torch.autograd.grad((weight * value.sin()).sum(), tensors, create_graph=True)
+    scalar = sum((g.cos() * (k + 1)).sum() for k, g in enumerate(first))
+    second = torch.autograd.grad(scalar, tensors)
+    plain = torch.autograd.grad((weight * kernel(*tensors, *others).sin()).sum(), tensors)
+    return [value.detach(), *(g.detach() for g in first), *plain, *second]
+
+
+def largest(a: list[Tensor], b: list[Tensor]) -> float:
+    return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def test_value_and_derivatives_are_those_of_the_reference(case) -> None:
+    fast, reference, tensors, others = case
+    found = derivatives(fast, tensors, others)
+    expected = derivatives(reference, tensors, others)
+    assert largest(found, expected) < 1e-12
+    # control: the comparison sees a deviation of 1e-9
+    assert largest([found[0] + 1e-9, *found[1:]], expected) > 1e-12
+
+
+def test_derivatives_are_those_of_finite_differences(case) -> None:
+    fast, _, tensors, others = case
+    assert torch.autograd.gradcheck(lambda *x: fast(*x, *others), tensors)
+    assert torch.autograd.gradgradcheck(lambda *x: fast(*x, *others), tensors)
+
+
+def test_signatures_agree(case) -> None:
+    fast, reference, _, _ = case
+    assert inspect.signature(fast) == inspect.signature(reference)
+
+
+def test_inputs_are_not_changed(case) -> None:
+    fast, _, tensors, others = case
+    before = [t.detach().clone() for t in tensors]
+    fast(*tensors, *others).sum().backward()
+    assert all(torch.equal(t.detach(), b) for t, b in zip(tensors, before, strict=True))
