@@ -7,6 +7,17 @@ from typing import Any, Literal
 
 InputEncoding = Literal["cartesian", "radial"]
 
+# what each option that is a name may be
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "input_encoding": ("cartesian", "radial"),
+    "featurizer_type": ("feedforward", "residual"),
+    "transformer_type": ("PreLN", "PostLN"),
+    "normalization": ("RMSNorm", "LayerNorm"),
+    "activation": ("GLU", "SiLU"),
+    "cutoff_function": ("Bump", "Cosine"),
+    "adaptive_cutoff_method": ("solver", "grid"),
+}
+
 
 @dataclass(frozen=True)
 class PETConfig:
@@ -34,6 +45,38 @@ class PETConfig:
     short_range_repulsion : bool
         Add a pair repulsion below the shortest distance that each pair of elements has in the
         training data (`pet_calc.models.pet.repulsion`).
+    featurizer_type : {"feedforward", "residual"}
+        How layers hand over: a learned combination of both directions of an edge, read out after
+        the last layer; or the mean of message and reverse edge, read out after every layer.
+    transformer_type : {"PreLN", "PostLN"}
+        Normalise what enters attention and feed-forward layers, or the sum with what they return.
+    normalization : {"RMSNorm", "LayerNorm"}
+        The normalisation of tokens.
+    activation : {"GLU", "SiLU"}
+        Feed-forward layers: gated linear unit (metatrain calls it "SwiGLU", though its gate is a
+        plain sigmoid), or SiLU.
+    cutoff_function : {"Bump", "Cosine"}
+        Weight of an edge; "Cosine" is only once continuously differentiable.
+    num_neighbors_adaptive : float, optional
+        If given, each atom has a cutoff of its own, at most `cutoff`, chosen for about this many
+        neighbours (`pet_calc.models.pet.adaptive_cutoff`).
+    adaptive_cutoff_method : {"solver", "grid"}
+        How that cutoff is found; "grid" is the method of older checkpoints.
+    cutoff_width_adaptive : float
+        Width in Å of the step by which neighbours are counted for it.
+    zbl : bool
+        Add the Ziegler-Biersack-Littmark repulsion of nuclei (`pet_calc.models.pet.zbl`).
+    system_conditioning : bool
+        Node features depend on the total charge and spin multiplicity of the system.
+    max_charge, max_spin_multiplicity : int
+        Largest |charge| and 2S + 1 that the conditioning knows.
+    energy_heads : tuple of str
+        Names of the energy heads; the first is the main one, the others are variants with
+        readouts, reference energies and scales of their own.
+    energy_head : str, optional
+        The head that the energy is read from; by default the first.
+    direct_forces, direct_stress : bool
+        Heads that predict forces or stress directly, not as derivatives of the energy.
     """
 
     elements: tuple[int, ...]
@@ -50,6 +93,22 @@ class PETConfig:
     input_encoding: InputEncoding = "cartesian"
     num_radial: int = 48
     short_range_repulsion: bool = False
+    featurizer_type: Literal["feedforward", "residual"] = "feedforward"
+    transformer_type: Literal["PreLN", "PostLN"] = "PreLN"
+    normalization: Literal["RMSNorm", "LayerNorm"] = "RMSNorm"
+    activation: Literal["GLU", "SiLU"] = "GLU"
+    cutoff_function: Literal["Bump", "Cosine"] = "Bump"
+    num_neighbors_adaptive: float | None = None
+    adaptive_cutoff_method: Literal["solver", "grid"] = "solver"
+    cutoff_width_adaptive: float = 1.0
+    zbl: bool = False
+    system_conditioning: bool = False
+    max_charge: int = 10
+    max_spin_multiplicity: int = 10
+    energy_heads: tuple[str, ...] = ("energy",)
+    energy_head: str | None = None
+    direct_forces: bool = False
+    direct_stress: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
@@ -64,7 +123,7 @@ class PETConfig:
             )
         counts = (
             "d_pet", "d_node", "d_head", "d_feedforward", "num_heads", "num_attention_layers",
-            "num_gnn_layers", "num_radial",
+            "num_gnn_layers", "num_radial", "max_charge", "max_spin_multiplicity",
         )  # fmt: skip
         for name in counts:
             if getattr(self, name) < 1:
@@ -73,18 +132,43 @@ class PETConfig:
             raise ValueError(
                 f"`d_pet` must be a multiple of `num_heads`, got {self.d_pet} and {self.num_heads}"
             )
-        if self.input_encoding not in ("cartesian", "radial"):
-            raise ValueError(
-                f"`input_encoding` must be 'cartesian' or 'radial', got {self.input_encoding!r}"
-            )
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"`{name}` must be {' or '.join(map(repr, allowed))}, "
+                    f"got {getattr(self, name)!r}"
+                )
         if self.attention_temperature <= 0:
             raise ValueError(
                 f"`attention_temperature` must be positive, got {self.attention_temperature}"
             )
 
+        for name in ("num_neighbors_adaptive", "cutoff_width_adaptive"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"`{name}` must be positive, got {value}")
+        object.__setattr__(self, "energy_heads", tuple(self.energy_heads))
+        if not self.energy_heads or len(set(self.energy_heads)) < len(self.energy_heads):
+            raise ValueError(f"`energy_heads` must be unique names, got {self.energy_heads}")
+        bad = [h for h in self.energy_heads if not h or "." in h]
+        if bad:
+            raise ValueError(f"`energy_heads` must be names without dots, got {bad}")
+        if self.energy_head is not None and self.energy_head not in self.energy_heads:
+            raise ValueError(
+                f"`energy_head` must be one of {list(self.energy_heads)}, got {self.energy_head!r}"
+            )
+
+    @property
+    def num_readout_layers(self) -> int:
+        """Number of layers whose features are read out."""
+        return self.num_gnn_layers if self.featurizer_type == "residual" else 1
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or TOML."""
-        return asdict(self) | {"elements": list(self.elements)}
+        return asdict(self) | {
+            "elements": list(self.elements),
+            "energy_heads": list(self.energy_heads),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PETConfig:

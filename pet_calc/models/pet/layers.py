@@ -16,6 +16,7 @@ from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.gated_linear_unit import gated_linear_unit
 from pet_calc.kernels.rms_direction import rms_direction
 from pet_calc.models.pet.config import PETConfig
+from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization
 
 
 class RMSNorm(nn.Module):
@@ -48,9 +49,22 @@ class GatedMLP(nn.Module):
         self.w_in = nn.Linear(width, 2 * hidden)
         self.w_out = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
+    def forward(self, x: Tensor, norm: Normalization) -> Tensor:
         """Map (..., width) to (..., width), normalised first."""
         return self.w_out(gated_linear_unit(norm.then(self.w_in, x)))
+
+
+class MLP(nn.Module):
+    """Linear, SiLU, Linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w_in = nn.Linear(width, hidden)
+        self.w_out = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, norm: Normalization) -> Tensor:
+        """Map (..., width) to (..., width), normalised first."""
+        return self.w_out(functional.silu(norm.then(self.w_in, x)))
 
 
 class Attention(nn.Module):
@@ -63,13 +77,13 @@ class Attention(nn.Module):
         self.input_linear = nn.Linear(width, 3 * width)
         self.output_linear = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, norm: RMSNorm, log_weight: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, norm: Normalization, log_weight: Tensor) -> Tensor:
         """Normalise, and attend within each atom.
 
         Parameters
         ----------
         tokens : Tensor, shape (n_atoms, n_tokens, width)
-        norm : RMSNorm
+        norm : Normalization
         log_weight : Tensor, shape (n_atoms, n_tokens)
             Logarithm of each key's cutoff weight.
         """
@@ -78,31 +92,39 @@ class Attention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """One pre-norm attention layer on a wide node token and the edge tokens of each atom."""
+    """One attention layer on the node token and the edge tokens of each atom."""
 
     def __init__(self, config: PETConfig) -> None:
         super().__init__()
         d, d_node = config.d_pet, config.d_node
+        norm = RMSNorm if config.normalization == "RMSNorm" else LayerNorm
+        mlp = GatedMLP if config.activation == "GLU" else MLP
         self.attention = Attention(d, config.num_heads, config.attention_temperature)
-        self.norm_attention = RMSNorm(d)
-        self.norm_mlp = RMSNorm(d)
-        self.mlp = GatedMLP(d, config.d_feedforward)
+        self.norm_attention = norm(d)
+        self.norm_mlp = norm(d)
+        self.mlp = mlp(d, config.d_feedforward)
+        self.normalises_last = config.transformer_type == "PostLN"
         self.wide_node = d_node != d
         if self.wide_node:
             self.center_contraction = nn.Linear(d_node, d)
             self.center_expansion = nn.Linear(d, d_node)
-            self.norm_center_features = RMSNorm(d_node)
-            self.center_mlp = GatedMLP(d_node, 2 * d_node)
+            self.norm_center_features = norm(d_node)
+            self.center_mlp = mlp(d_node, 2 * d_node)
 
     def forward(self, node: Tensor, edge: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Update node (n_atoms, d_node) and edge tokens (n_atoms, n_neighbors, d_pet)."""
         centre = self.center_contraction(node) if self.wide_node else node
         tokens = torch.cat([centre[:, None, :], edge], dim=1)
-        attended = self.attention(tokens, self.norm_attention, log_weight)
-        # split, as the backward pass of two slices would fill and add two tensors of zeros
-        centre, neighbours = attended.split([1, edge.shape[1]], dim=1)
-        edge = edge + neighbours
-        edge = edge + self.mlp(edge, self.norm_mlp)
+        if self.normalises_last:
+            tokens = self.norm_attention(tokens + self.attention(tokens, NO_NORM, log_weight))
+            tokens = self.norm_mlp(tokens + self.mlp(tokens, NO_NORM))
+            centre, edge = tokens.split([1, edge.shape[1]], dim=1)
+        else:
+            attended = self.attention(tokens, self.norm_attention, log_weight)
+            # split, as the backward pass of two slices would fill and add two tensors of zeros
+            centre, neighbours = attended.split([1, edge.shape[1]], dim=1)
+            edge = edge + neighbours
+            edge = edge + self.mlp(edge, self.norm_mlp)
         if self.wide_node:
             node = node + self.center_expansion(centre[:, 0])
             node = node + self.center_mlp(node, self.norm_center_features)

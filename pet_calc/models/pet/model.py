@@ -3,8 +3,8 @@
 Every atom owns one node token and one token per neighbour. In each message-passing layer a small
 transformer mixes the tokens of an atom; the output token of the edge (i, j) then becomes part of
 the message of the reverse edge (j, i). The energy is the sum of readouts of nodes and of edges,
-the latter weighted by the cutoff function. The architecture is the one of metatrain's PET with
-feed-forward featurizer, PreLN, RMSNorm, GLU and the bump cutoff.
+the latter weighted by the cutoff function. `PETConfig` chooses between the variants that have been
+published; its defaults are metatrain's (feed-forward featurizer, PreLN, RMSNorm, GLU, bump cutoff).
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from torch.nn import functional
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
 from pet_calc.kernels.reverse_edges import reverse_edges
-from pet_calc.models.cutoff import bump
+from pet_calc.models.cutoff import bump, cosine
+from pet_calc.models.pet.adaptive_cutoff import adaptive_environment
+from pet_calc.models.pet.conditioning import Conditions, SystemConditioning
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.layers import MessageLayer
+from pet_calc.models.pet.readout import Readout, mlp_head, pairs
 from pet_calc.models.pet.repulsion import ShortRangeRepulsion
+from pet_calc.models.pet.zbl import ZBL
 
 # keeps the logarithm finite and the gradient of |r| defined; of no effect within 1e-15
 _TINY = 1e-15
@@ -43,12 +47,20 @@ class TokenFeatures:
         Edge features.
     slot_weight : Tensor, shape (n_slots,)
         Cutoff weight of each edge, 0 on padding.
+    earlier : tuple of (Tensor, Tensor)
+        Node and edge features of the layers before the last, where those are read out too.
     """
 
     layout: NodeEdgeLayout
     node: Tensor
     message: Tensor
     slot_weight: Tensor
+    earlier: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    @property
+    def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Node and edge features of all layers that are read out."""
+        return (*self.earlier, (self.node, self.message))
 
     def per_atom(self, node: Tensor, edge: Tensor) -> Tensor:
         """Node values plus cutoff-weighted sums of edge values, in the original order of atoms.
@@ -84,12 +96,24 @@ class PET(nn.Module):
         Energy of an atom of each element in eV, added to what the network says.
     energy_scale : Tensor, scalar, float64
         Factor on the network's energy.
+    variant_reference_energies : Tensor, shape (n_heads - 1, n_species), float64
+        Reference energies of the energy heads after the first.
+    variant_scales : Tensor, shape (n_heads - 1,), float64
+        Their factors.
+    direct_force_scale : Tensor, shape (n_species,), float64
+        Factor on the direct forces, by element.
+    direct_stress_scale : Tensor, scalar, float64
+        Factor on the direct stress.
     """
 
     reference_energies: Tensor
     energy_scale: Tensor
     species_of_number: Tensor
     gaussian_centers: Tensor
+    variant_reference_energies: Tensor
+    variant_scales: Tensor
+    direct_force_scale: Tensor
+    direct_stress_scale: Tensor
 
     def __init__(self, config: PETConfig, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -97,23 +121,34 @@ class PET(nn.Module):
         d, n_species = config.d_pet, len(config.elements)
         geometry_width = 4 if config.input_encoding == "cartesian" else 7 + config.num_radial
         self.edge_embedder = nn.Embedding(n_species, d)
-        self.node_embedders = nn.ModuleList([nn.Embedding(n_species, config.d_node)])
+        self.node_embedders = nn.ModuleList(
+            nn.Embedding(n_species, config.d_node) for _ in range(config.num_readout_layers)
+        )
         self.gnn_layers = nn.ModuleList(
             MessageLayer(config, first=g == 0, geometry_width=geometry_width)
             for g in range(config.num_gnn_layers)
         )
-        self.combination_norms = nn.ModuleList(
-            nn.LayerNorm(2 * d) for _ in range(config.num_gnn_layers)
-        )
+        combinations = config.num_gnn_layers if config.featurizer_type == "feedforward" else 0
+        self.combination_norms = nn.ModuleList(nn.LayerNorm(2 * d) for _ in range(combinations))
         self.combination_mlps = nn.ModuleList(
             nn.Sequential(nn.Linear(2 * d, 2 * d), nn.SiLU(), nn.Linear(2 * d, d))
-            for _ in range(config.num_gnn_layers)
+            for _ in range(combinations)
         )
-        self.node_head = readout(config.d_node, config.d_head)
-        self.edge_head = readout(d, config.d_head)
+        self.node_head = mlp_head(config.d_node, config.d_head, 1)
+        self.edge_head = mlp_head(d, config.d_head, 1)
+        self.layer_heads = nn.ModuleList(
+            Readout(config, 1) for _ in range(config.num_readout_layers - 1)
+        )
+        self.heads = nn.ModuleDict({
+            name: nn.ModuleList(Readout(config, width) for _ in range(config.num_readout_layers))
+            for name, width in further_heads(config).items()
+        })  # fmt: skip
+        self.conditioning = SystemConditioning(config) if config.system_conditioning else None
         self.to(dtype)
         # after the cast: its distances stay in float64
         self.repulsion = ShortRangeRepulsion(n_species) if config.short_range_repulsion else None
+
+        self.zbl = ZBL(config.elements) if config.zbl else None
 
         species = torch.full((119,), -1, dtype=torch.int64)
         species[list(config.elements)] = torch.arange(n_species)
@@ -122,11 +157,24 @@ class PET(nn.Module):
         self.register_buffer("gaussian_centers", centers.to(dtype), persistent=False)
         self.register_buffer("reference_energies", torch.zeros(n_species, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
+        variants = len(config.energy_heads) - 1
+        if variants:
+            shape = (variants, n_species)
+            self.register_buffer(
+                "variant_reference_energies", torch.zeros(shape, dtype=torch.float64)
+            )
+            self.register_buffer("variant_scales", torch.ones(variants, dtype=torch.float64))
+        if config.direct_forces:
+            self.register_buffer("direct_force_scale", torch.ones(n_species, dtype=torch.float64))
+        if config.direct_stress:
+            self.register_buffer("direct_stress_scale", torch.ones((), dtype=torch.float64))
 
     @property
     def cutoff(self) -> float:
         """Radius in Å within which neighbours matter."""
-        return self.config.cutoff
+        if not self.config.zbl:
+            return self.config.cutoff
+        return max(self.config.cutoff, ZBL.cutoff(self.config.elements))
 
     @property
     def atomic_numbers(self) -> tuple[int, ...]:
@@ -139,20 +187,90 @@ class PET(nn.Module):
         return self.edge_embedder.weight.dtype
 
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
+        """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`.
+
+        With `system_conditioning` these are the energies of neutral singlets; see
+        `pet_calc.models.pet.conditioning.ConditionedPET` for others.
+        """
+        return self.energies_under(None, numbers, edges, vectors)
+
+    def energies_under(
+        self, conditions: Conditions | None, numbers: Tensor, edges: Edges, vectors: Tensor
+    ) -> Tensor:
+        """Per-atom energies as `energies`, for systems of given charge and spin multiplicity."""
         species = self.species(numbers)
-        energies = self.read_out(species, self.features(species, edges, vectors))
-        if self.repulsion is not None:
-            distances = vectors.double().square().sum(-1).sqrt()
-            energies = energies + self.repulsion(species, edges, distances)
-        return energies
+        features = self.features(species, edges, vectors, conditions)
+        return self.read_out(species, features) + self.pair_energies(species, edges, vectors)
+
+    def pair_energies(self, species: Tensor, edges: Edges, vectors: Tensor) -> Tensor | float:
+        """Repulsion that is added to the network, per atom in eV, float64; 0 if there is none."""
+        if self.repulsion is None and self.zbl is None:
+            return 0.0
+        distances = vectors.double().square().sum(-1).sqrt()
+        terms = [m(species, edges, distances) for m in (self.repulsion, self.zbl) if m is not None]
+        return sum(terms[1:], start=terms[0])
 
     def read_out(self, species: Tensor, features: TokenFeatures) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64, from the features."""
-        network = features.per_atom(
-            self.node_head(features.node)[:, 0], self.edge_head(features.message)[:, 0]
-        )
-        return self.reference_energies[species] + self.energy_scale * network.double()
+        name = self.config.energy_head or self.config.energy_heads[0]
+        network = self.predict(name, features)[:, 0]
+        variant = self.config.energy_heads.index(name) - 1
+        if variant < 0:
+            references, scale = self.reference_energies, self.energy_scale
+        else:
+            references = self.variant_reference_energies[variant]
+            scale = self.variant_scales[variant]
+        return references[species] + scale * network.double()
+
+    def predict(self, name: str, features: TokenFeatures) -> Tensor:
+        """What one head of the network says of each atom, (n_atoms, n_components).
+
+        Parameters
+        ----------
+        name : str
+            An energy head, "direct_forces" or "direct_stress".
+        features : TokenFeatures
+        """
+        total: Tensor | None = None
+        for (node, edge), (node_head, edge_head) in zip(
+            features.layers, self.readouts(name), strict=True
+        ):
+            term = features.per_atom(node_head(node), edge_head(edge))
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def last_layer_features(self, features: TokenFeatures) -> Tensor:
+        """What the last linear maps of the energy head act on, (n_atoms, n_features).
+
+        For each layer that is read out: hidden features of the node, then those of the edges,
+        summed with their cutoff weights.
+        """
+        name = self.config.energy_head or self.config.energy_heads[0]
+        parts = []
+        for (node, edge), (node_head, edge_head) in zip(
+            features.layers, self.readouts(name), strict=True
+        ):
+            hidden_node, hidden_edge = node_head[:-1](node), edge_head[:-1](edge)
+            unordered = torch.zeros_like(hidden_node).index_copy(
+                0, features.layout.atom_order, hidden_node
+            )
+            parts.append(unordered)
+            parts.append(features.per_atom(torch.zeros_like(hidden_node), hidden_edge))
+        return torch.cat(parts, dim=1)
+
+    def readouts(self, name: str) -> list[tuple[nn.Sequential, nn.Sequential]]:
+        """Node and edge readout of each layer that is read out, for one head."""
+        if name == self.config.energy_heads[0]:
+            return [*pairs(self.layer_heads), (self.node_head, self.edge_head)]
+        if name not in self.heads:
+            raise ValueError(
+                f"`name` must be a head of the model "
+                f"({[*self.config.energy_heads[:1], *self.heads]}), got {name!r}"
+            )
+        layers = self.heads[name]
+        assert isinstance(layers, nn.ModuleList)
+        return pairs(layers)
 
     def species(self, numbers: Tensor) -> Tensor:
         """Index of each atom's element in ``config.elements``."""
@@ -174,7 +292,9 @@ class PET(nn.Module):
         gaussians = torch.exp(-0.5 * ((r - self.gaussian_centers) / spacing).square())
         return torch.cat([vectors, r, vectors / r, gaussians], dim=1)
 
-    def features(self, species: Tensor, edges: Edges, vectors: Tensor) -> TokenFeatures:
+    def features(
+        self, species: Tensor, edges: Edges, vectors: Tensor, conditions: Conditions | None = None
+    ) -> TokenFeatures:
         """Run all message-passing layers.
 
         Parameters
@@ -184,10 +304,22 @@ class PET(nn.Module):
         edges : Edges
         vectors : Tensor, shape (n_edges, 3)
             In Å, in the model's dtype.
+        conditions : Conditions, optional
+            Charge and spin multiplicity of each atom's system.
         """
-        layout = node_edge_layout(edges, len(species))
+        config = self.config
         distances = (vectors.square().sum(-1) + _TINY).sqrt()
-        weights = bump(distances, self.config.cutoff, self.config.cutoff_width)
+        cutoff: float | Tensor = config.cutoff
+        if self.cutoff > config.cutoff:  # the list reaches further, for the repulsion
+            keep = distances <= config.cutoff
+            edges, vectors, distances = edges.select(keep), vectors[keep], distances[keep]
+        if config.num_neighbors_adaptive is not None:
+            found = adaptive_environment(edges, vectors, distances, len(species), config)
+            edges, vectors, distances = found.edges, found.vectors, found.distances
+            cutoff = found.cutoff
+        layout = node_edge_layout(edges, len(species))
+        taper = bump if config.cutoff_function == "Bump" else cosine
+        weights = taper(distances, cutoff, config.cutoff_width)
         slot_weight = append_row(weights, 0.0)[layout.slot_edge]
         log_weight = torch.where(
             layout.slot_mask, slot_weight.clamp_min(_TINY).log(), slot_weight.new_tensor(_HIDDEN)
@@ -199,11 +331,19 @@ class PET(nn.Module):
             rows = log_weight[bucket.slots].view(bucket.n_atoms, bucket.width)
             log_weights.append(functional.pad(rows, (1, 0)))  # the node token has weight 1
 
-        d = self.config.d_pet
-        node = self.node_embedders[0](species[layout.atom_order])
+        d = config.d_pet
+        ordered_species = species[layout.atom_order]
+        node = self.node_embedders[0](ordered_species)
         message: Tensor = self.edge_embedder.weight
+        condition: Tensor | None = None
+        if self.conditioning is not None:
+            condition = self.conditioning(conditions, len(species))[layout.atom_order]
+        residual = config.featurizer_type == "residual"
+        earlier: list[tuple[Tensor, Tensor]] = []
         for g, layer in enumerate(self.gnn_layers):
             assert isinstance(layer, MessageLayer)
+            if residual and g > 0:
+                node = self.node_embedders[g](ordered_species)
             tokens = layer.embed(geometry, neighbour, message)
             nodes, outs = [], []
             # split, as the backward pass of slices would add full-sized tensors of zeros
@@ -221,22 +361,29 @@ class PET(nn.Module):
                 outs.append(e.reshape(bucket.n_atoms * bucket.width, d))
             node = torch.cat(nodes)
             out = torch.cat(outs)
+            if condition is not None:
+                node = node + condition
+            previous = message[neighbour] if g == 0 else message
+            if residual:
+                earlier.append((node, out))
+                message = 0.5 * (previous + reverse_edges(out, layout.reverse_slot))
+                continue
             both = torch.cat([out, reverse_edges(out, layout.reverse_slot)], dim=1)
             update = self.combination_mlps[g](self.combination_norms[g](both))
-            previous = message[neighbour] if g == 0 else message
             message = previous + out + update
-        return TokenFeatures(layout, node, message, slot_weight)
+        if residual:
+            node, message = earlier.pop()
+        return TokenFeatures(layout, node, message, slot_weight, tuple(earlier))
 
 
-def readout(width: int, hidden: int) -> nn.Sequential:
-    """Linear, SiLU, Linear, SiLU, and a last Linear to one energy."""
-    return nn.Sequential(
-        nn.Linear(width, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, 1),
-    )
+def further_heads(config: PETConfig) -> dict[str, int]:
+    """Name and number of components of the heads beside the main energy."""
+    heads = dict.fromkeys(config.energy_heads[1:], 1)
+    if config.direct_forces:
+        heads["direct_forces"] = 3
+    if config.direct_stress:
+        heads["direct_stress"] = 9
+    return heads
 
 
 def append_row(x: Tensor, value: float) -> Tensor:

@@ -1,0 +1,76 @@
+"""Forces and stress that heads of PET predict directly, not as derivatives of the energy.
+
+They cost less than derivatives, but no energy is conserved along a trajectory that follows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.geometry.cell import voigt_from_matrix, volume
+from pet_calc.models.derivatives import Results, evaluate, sum_per_system
+from pet_calc.models.pet.model import PET
+
+
+def evaluate_direct(
+    model: PET, system: System, edges: Edges, *, forces: bool = True, stress: bool = True
+) -> Results:
+    """Energy, and forces or stress from the model's direct heads.
+
+    Parameters
+    ----------
+    model : PET
+        With the heads that are asked for.
+    system : System
+    edges : Edges
+        Neighbour list of `system` at ``model.cutoff``.
+    forces, stress : bool
+        Which of the two comes from a direct head; the other one is a derivative of the energy.
+
+    Returns
+    -------
+    Results
+        As from `pet_calc.models.evaluate`. The mean direct force of each system is subtracted,
+        so that the net force is zero. The stress is NaN where it is not defined.
+
+    Raises
+    ------
+    ValueError
+        If the model lacks the head.
+    """
+    for asked, name in ((forces, "direct_forces"), (stress, "direct_stress")):
+        if asked and not getattr(model.config, name):
+            raise ValueError(
+                f"`{name.removeprefix('direct_')}` cannot be direct: this PET model has no head "
+                f"for it; use the derivatives of the energy instead"
+            )
+    results = evaluate(model, system, edges, forces=not forces, stress=not stress)
+    with torch.no_grad():
+        species = model.species(system.numbers)
+        vectors = edge_vectors(system, edges).to(model.dtype)
+        features = model.features(species, edges, vectors)
+        if forces:
+            found = model.predict("direct_forces", features).double()
+            found = model.direct_force_scale[species][:, None] * found
+            results = replace(results, forces=without_net_force(found, system))
+        if stress:
+            matrix = model.predict("direct_stress", features).double().view(-1, 3, 3)
+            total = model.direct_stress_scale * sum_per_system(matrix, system)
+            v = volume(system.cell)
+            v = torch.where(v > 0, v, torch.full_like(v, torch.nan))
+            voigt = voigt_from_matrix(total) / v[:, None]
+            periodic = system.pbc.all(dim=1, keepdim=True)
+            voigt = torch.where(periodic, voigt, torch.full_like(voigt, torch.nan))
+            results = replace(results, stress=voigt)
+    return results
+
+
+def without_net_force(forces: Tensor, system: System) -> Tensor:
+    """Forces (n_atoms, 3) less the mean of their system."""
+    counts = sum_per_system(torch.ones_like(forces[:, 0]), system)
+    mean = sum_per_system(forces, system) / counts[:, None]
+    return forces - mean[system.system_index]
