@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pet_calc.pretrained import PotentialEntry
 
-models_app = typer.Typer(help="List, show and verify potentials.", no_args_is_help=True)
+models_app = typer.Typer(help="List, show, verify and import potentials.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of a shipped potential, or a potential's folder.")]
 
