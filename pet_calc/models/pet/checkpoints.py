@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -321,8 +321,3 @@ def read_block(buffer: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, An
         samples = samples[samples.dtype.names[0]]
     samples = np.asarray(samples).reshape(len(values), -1)[:, 0]
     return samples, values.reshape(len(values), -1)
-
-
-def without_variants(imported: ImportedPET, head: str) -> ImportedPET:
-    """The same model, whose energy is read from another of its heads."""
-    return replace(imported, config=replace(imported.config, energy_head=head))
