@@ -16,10 +16,12 @@ text.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +34,7 @@ from pet_calc.errors import (
     PotentialNotFoundError,
     UnsupportedElementError,
 )
+from pet_calc.io.checkpoints import convert_checkpoint
 from pet_calc.io.expected import EXPECTED, Deviation, compare_expected
 from pet_calc.io.weights import (
     CONFIG,
@@ -42,6 +45,8 @@ from pet_calc.io.weights import (
     sha256,
 )
 from pet_calc.models.pet import PET
+
+_log = logging.getLogger("pet_calc")
 
 INDEX: Final = "index.toml"
 CARD: Final = "README.md"
@@ -212,8 +217,9 @@ def resolve(name_or_path: str | Path) -> PotentialEntry:
     Parameters
     ----------
     name_or_path : str or Path
-        "pet-water-v1" is that version, "pet-water" the newest one. A path names a folder, or one
-        of the two files in it. A string is a name if the index knows it.
+        "pet-water-v1" is that version, "pet-water" the newest one. A path names a folder, one of
+        the two files in it, or a published checkpoint (.ckpt, .ckpt.gz), which is converted into
+        the cache (`cache_folder`) at its first use. A string is a name if the index knows it.
 
     Raises
     ------
@@ -251,14 +257,39 @@ def find_shipped(name: str) -> PotentialEntry | None:
     return None
 
 
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: ``PET_CALC_CACHE``, else the user's cache folder."""
+    if named := os.environ.get("PET_CALC_CACHE"):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "pet_calc"
+
+
+def converted(checkpoint: Path) -> Path:
+    """The folder of a published checkpoint in the cache, made at its first use.
+
+    The folder is named by the checkpoint's SHA-256, so that another file under the same path is
+    another potential.
+    """
+    folder = cache_folder() / "imported" / sha256(checkpoint)
+    # the configuration is written last: where it is, the rest is
+    if not (folder / CONFIG).is_file():
+        convert_checkpoint(checkpoint, folder)
+        _log.info("converted %s into %s", checkpoint, folder)
+    return folder
+
+
 def entry_from_path(path: Path) -> PotentialEntry:
-    """The potential in a folder; a file in it names it too."""
+    """The potential in a folder; a file in it names it too, and a published checkpoint its own."""
     if not path.exists():
         raise PotentialNotFoundError(f"there is no {path}; check the path of the potential")
+    if path.is_file() and path.name.endswith((".ckpt", ".ckpt.gz")):
+        return replace(entry_from_path(converted(path)), name=str(path))
     folder = (path if path.is_dir() else path.parent).resolve()
     if path.is_file() and path.name not in (CONFIG, WEIGHTS):
         raise PotentialNotFoundError(
-            f"a potential is a folder with {CONFIG} and {WEIGHTS}, but {path} is neither"
+            f"a potential is a folder with {CONFIG} and {WEIGHTS} or a published checkpoint "
+            f"(.ckpt), but {path} is neither"
         )
     # the folder of a shipped potential is held to the digests of the index
     if any(folder.parent == root.resolve() for root in ROOTS):

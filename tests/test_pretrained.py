@@ -246,3 +246,35 @@ def test_a_users_folder_verifies_by_its_own_digest(root, tmp_path):
     verification = pretrained.verify(tmp_path / "mine")
     assert set(verification.digests) == {WEIGHTS}
     verification.require("mine")
+
+
+def test_published_checkpoint_runs_and_is_converted_once(reference_dir, tmp_path, monkeypatch):
+    from ase.build import molecule
+
+    from pet_calc.calculators import PETCalculator
+
+    monkeypatch.setenv("PET_CALC_CACHE", str(tmp_path / "cache"))
+    checkpoint = tmp_path / "model.ckpt"
+    checkpoint.write_bytes((reference_dir / "pet" / "pet_modern.ckpt").read_bytes())
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = PETCalculator(checkpoint, dtype="float64")
+    energy = atoms.get_potential_energy()
+    (folder,) = (tmp_path / "cache" / "imported").iterdir()
+    written = (folder / WEIGHTS).stat().st_mtime_ns
+    entry = pretrained.resolve(str(checkpoint))
+    assert entry.name == str(checkpoint)
+    assert entry.folder == folder
+    assert (folder / WEIGHTS).stat().st_mtime_ns == written
+    # another file under the same path is another potential
+    checkpoint.write_bytes((reference_dir / "pet" / "pet_legacy.ckpt").read_bytes())
+    atoms.calc = PETCalculator(checkpoint, dtype="float64")
+    assert atoms.get_potential_energy() != energy
+    assert len(list((tmp_path / "cache" / "imported").iterdir())) == 2
+
+
+def test_damaged_checkpoint_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PET_CALC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"model\.ckpt"):
+        pretrained.resolve(tmp_path / "model.ckpt")
+    assert not list((tmp_path / "cache").rglob("*.json"))
