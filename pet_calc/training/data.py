@@ -103,11 +103,12 @@ def batch_indices(step: int, batch_size: int, n_frames: int, seed: int) -> list[
 
     A function of its arguments alone, so that a resumed run sees the same data.
     """
-    indices = []
-    for k in range(step * batch_size, (step + 1) * batch_size):
-        epoch, place = divmod(k, n_frames)
-        indices.append(int(np.random.default_rng((seed, 1, epoch)).permutation(n_frames)[place]))
-    return indices
+    begin, end = step * batch_size, (step + 1) * batch_size
+    first = begin // n_frames
+    epochs = range(first, (end - 1) // n_frames + 1)
+    orders = [np.random.default_rng((seed, 1, e)).permutation(n_frames) for e in epochs]
+    offset = first * n_frames
+    return [int(k) for k in np.concatenate(orders)[begin - offset : end - offset]]
 
 
 def training_batch(

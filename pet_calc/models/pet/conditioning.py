@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pet_calc.geometry import Edges
 from pet_calc.models.pet.config import PETConfig
+from pet_calc.models.pet.derived import DerivedPET
 
 if TYPE_CHECKING:
     from pet_calc.models.pet.model import PET
@@ -82,7 +83,7 @@ class SystemConditioning(nn.Module):
         return self.project(embedded)
 
 
-class ConditionedPET:
+class ConditionedPET(DerivedPET):
     """A PET with `system_conditioning` at given charges and spins, as an `EnergyModel`.
 
     Parameters
@@ -98,23 +99,8 @@ class ConditionedPET:
                 "`model` must have been made with system_conditioning=True: this one knows neither "
                 "charge nor spin"
             )
-        self.model = model
+        super().__init__(model)
         self.conditions = conditions
-
-    @property
-    def cutoff(self) -> float:
-        """Radius in Å within which neighbours matter."""
-        return self.model.cutoff
-
-    @property
-    def atomic_numbers(self) -> tuple[int, ...]:
-        """Elements covered, ascending."""
-        return self.model.atomic_numbers
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the weights."""
-        return self.model.dtype
 
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""

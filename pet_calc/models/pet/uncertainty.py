@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.models.derivatives import evaluate, sum_per_system
+from pet_calc.models.pet.derived import DerivedPET
 from pet_calc.models.pet.model import PET
 
 
@@ -91,7 +92,7 @@ class Uncertainties:
     forces_uncertainty: Tensor | None
 
 
-class EnsembleMember:
+class EnsembleMember(DerivedPET):
     """One member of a last-layer ensemble as an `EnergyModel`.
 
     Parameters
@@ -103,22 +104,8 @@ class EnsembleMember:
     """
 
     def __init__(self, model: PET, llpr: LLPR, index: int) -> None:
-        self.model, self.llpr, self.index = model, llpr, index
-
-    @property
-    def cutoff(self) -> float:
-        """Radius in Å within which neighbours matter."""
-        return self.model.cutoff
-
-    @property
-    def atomic_numbers(self) -> tuple[int, ...]:
-        """Elements covered, ascending."""
-        return self.model.atomic_numbers
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the weights."""
-        return self.model.dtype
+        super().__init__(model)
+        self.llpr, self.index = llpr, index
 
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
