@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pet_calc.cli.inputs import make_calculator, read_structure
+
 if TYPE_CHECKING:
     from ase import Atoms
     from rich.table import Table
@@ -143,7 +145,7 @@ def md(
         f"{source}: {atoms.get_chemical_formula(empirical=len(atoms) > 50)}, {len(atoms)} atoms",
         highlight=False,
     )
-    atoms.calc = make_calculator(model, device, dtype.value)
+    atoms.calc = make_calculator(model, None, device, dtype.value)
     potential = potential_name(atoms.calc, model, atoms)
     settings: dict[str, Any] = {
         "structure": source,
@@ -184,38 +186,11 @@ def thermostat_time(tau: float | None, friction: float | None, ensemble: Ensembl
     return 1000.0 / friction
 
 
-def read_structure(path: Path) -> Atoms:
-    """The last frame of a structure file, or a plain error."""
-    from ase import Atoms
-    from ase.io import read
-
-    from pet_calc.errors import InvalidStructureError
-
-    if not path.is_file():
-        raise InvalidStructureError(f"there is no structure file {path}")
-    try:
-        atoms = read(path, index=-1)
-    except Exception as error:  # each of ASE's many readers fails in its own way
-        raise InvalidStructureError(
-            f"{path} cannot be read as a structure ({type(error).__name__}: {error})"
-        ) from error
-    if not isinstance(atoms, Atoms):
-        raise InvalidStructureError(f"{path} does not hold a structure")
-    return atoms
-
-
 def build_water(molecules: int, seed: int) -> Atoms:
     """The built-in water box."""
     from pet_calc.workflows.water_box import water_box
 
     return water_box(molecules, density=1.0, seed=seed)
-
-
-def make_calculator(model: str, device: str | None, dtype: str) -> Any:
-    """The potential as an ASE calculator."""
-    from pet_calc.calculators.pet import PETCalculator
-
-    return PETCalculator(model, device=device, dtype=dtype)
 
 
 def potential_name(calculator: Any, model: str, atoms: Atoms) -> str:

@@ -1,0 +1,145 @@
+"""What the verbs share: structures, calculators, and options from a file."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def read_structure(path: Path, index: str | int = -1) -> Atoms:
+    """One frame of a structure file, by default the last, or a plain error."""
+    return read_structures(path, index)[-1]
+
+
+def read_structures(path: Path, index: str | int = ":") -> list[Atoms]:
+    """Frames of a structure file in any format that ASE reads.
+
+    Raises
+    ------
+    InvalidStructureError
+        If the file is absent, unreadable or empty.
+    """
+    from ase import Atoms
+    from ase.io import read
+
+    from pet_calc.errors import InvalidStructureError
+
+    if not path.is_file():
+        raise InvalidStructureError(f"there is no structure file {path}")
+    try:
+        found = read(path, index=index)
+    except Exception as error:  # each of ASE's many readers fails in its own way
+        raise InvalidStructureError(
+            f"{path} cannot be read as a structure ({type(error).__name__}: {error})"
+        ) from error
+    frames = [found] if isinstance(found, Atoms) else found
+    if not frames or not all(isinstance(a, Atoms) for a in frames):
+        raise InvalidStructureError(f"{path} does not hold a structure")
+    return frames
+
+
+def make_calculator(model: str, factory: str | None, device: str | None, dtype: str | None) -> Any:
+    """The potential as an ASE calculator, or what ``module:factory`` returns.
+
+    Parameters
+    ----------
+    model : str
+        Name or path of a potential, or "auto".
+    factory : str or None
+        ``module:callable`` that returns an ASE calculator without arguments; excludes the rest.
+    device, dtype : str or None
+        Of the potential.
+    """
+    if factory is None:
+        from pet_calc.calculators.pet import PETCalculator
+
+        return PETCalculator(model, device=device, dtype=dtype)
+    if model != "auto" or device is not None or dtype is not None:
+        raise typer.BadParameter(
+            "--calculator brings its own model, device and precision; leave those options out",
+            param_hint="--calculator",
+        )
+    module, _, name = factory.partition(":")
+    if not module or not name:
+        raise typer.BadParameter(
+            f"write module:factory, as in ase.calculators.emt:EMT, got {factory!r}",
+            param_hint="--calculator",
+        )
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise typer.BadParameter(str(error), param_hint="--calculator") from error
+    return make()
+
+
+def read_options(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a TOML or YAML file the defaults of a verb's flags.
+
+    A flag on the command line wins over the file. The table ``provenance`` is left out, so that
+    the settings that a run wrote can be used for the next one.
+    """
+    if path is None or context.resilient_parsing:
+        return path
+    values = load_table(path)
+    values.pop("provenance", None)
+    values = {str(k).replace("-", "_"): v for k, v in values.items()}
+    known = {p.name for p in context.command.params if p.name} - {"config"}
+    if unknown := sorted(set(values) - known):
+        raise typer.BadParameter(
+            f"{path} sets {', '.join(unknown)}, which this verb does not know; it knows "
+            f"{', '.join(sorted(known))}",
+            param_hint="--config",
+        )
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def load_table(path: Path) -> dict[str, Any]:
+    """The top-level table of a TOML or YAML file.
+
+    Raises
+    ------
+    ValueError
+        If the file is absent, malformed or no table.
+    """
+    import tomllib
+
+    import yaml
+
+    if not path.is_file():
+        raise ValueError(f"there is no options file {path}; name a TOML or YAML file")
+    text = path.read_text(encoding="utf-8")
+    try:
+        is_yaml = path.suffix in (".yaml", ".yml")
+        values = yaml.safe_load(text) if is_yaml else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is malformed: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a table of options, got {type(values).__name__}")
+    return values
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="TOML or YAML file with the same names as the flags; flags win over it.",
+        is_eager=True,
+        callback=read_options,
+        show_default=False,
+    ),
+]
+CalculatorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--calculator",
+        help="Another ASE calculator: module:factory, as in ase.calculators.emt:EMT.",
+        show_default=False,
+    ),
+]
