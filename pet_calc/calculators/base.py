@@ -16,21 +16,24 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.data import chemical_symbols
+from ase.outputs import Properties, all_outputs
 
+from pet_calc.calculators.results import PERIODIC, PROPERTIES, ase_results
 from pet_calc.errors import InvalidStructureError, SimulationError, UnsupportedElementError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.models import EnergyModel, Results, evaluate
+from pet_calc.models.committee import Evaluation
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
-
-PROPERTIES: Final = ("energy", "free_energy", "energies", "forces", "stress")
 
 #: Atoms closer than this in Å overlap. The shortest bond, H2, has 0.74 Å, and two protons at 0.1 Å
 #: repel each other by 144 eV: what a potential says there is noise, and a doubled atom is likely.
 OVERLAP: Final = 0.1
 
 
-def checked_evaluation(model: EnergyModel, system: System, edges: Edges) -> Results:
+def checked_evaluation(
+    model: EnergyModel, system: System, edges: Edges, evaluation: Evaluation = evaluate
+) -> Results:
     """Energy, forces and stress of structures that the model can be asked about.
 
     Parameters
@@ -39,6 +42,8 @@ def checked_evaluation(model: EnergyModel, system: System, edges: Edges) -> Resu
     system : System
     edges : Edges
         Pairs closer than ``model.cutoff``.
+    evaluation : callable
+        What computes the results.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def checked_evaluation(model: EnergyModel, system: System, edges: Edges) -> Resu
     """
     require_elements(system, model.atomic_numbers)
     require_separation(system, edges)
-    results = evaluate(model, system, edges)
+    results = evaluation(model, system, edges)
     require_finite(results)
     return results
 
@@ -116,8 +121,10 @@ def require_finite(results: Results) -> None:
 class ModelCalculator(Calculator):
     """ASE's calculator interface to an `EnergyModel`.
 
-    A subclass says which model computes a system (`model_for`). Everything here is float64 in ASE
-    units (eV, Å), whatever the model computes in.
+    A subclass says which model computes a system (`model_for`), and may say how (`evaluation`),
+    depending on what else of a structure (`prepared`), and with which results beside the usual
+    ones (`further_results`). Everything here is float64 in ASE units (eV, Å), whatever the model
+    computes in.
 
     Parameters
     ----------
@@ -128,7 +135,7 @@ class ModelCalculator(Calculator):
 
     # ASE declares both without ClassVar
     implemented_properties: list[str] = list(PROPERTIES)  # noqa: RUF012
-    # the models know neither charges nor spins
+    # the models know neither charges nor spins of single atoms
     ignored_changes: builtins.set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(self, *, skin: float = 1.0) -> None:
@@ -149,6 +156,21 @@ class ModelCalculator(Calculator):
     def device(self) -> torch.device:
         """Where the model computes."""
 
+    def prepared(self, atoms: Atoms) -> tuple[System, EnergyModel]:
+        """A structure as tensors, and the model as it sees this structure."""
+        system = system_from_atoms(atoms, self.device)
+        return system, self.model_for(system)
+
+    def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """Energy, per-atom energies, forces and stress, unchecked."""
+        return evaluate(model, system, edges)
+
+    def further_results(
+        self, names: Sequence[str], model: EnergyModel, system: System, edges: Edges
+    ) -> dict[str, Any]:
+        """Results that are computed only when one of `names` asks for them."""
+        return {}
+
     def evaluate(self, atoms: Atoms) -> Results:
         """Energy, per-atom energies, forces and stress, without use or change of any cache.
 
@@ -163,9 +185,9 @@ class ModelCalculator(Calculator):
         InvalidStructureError, UnsupportedElementError, SimulationError
             See `system_from_atoms` and `checked_evaluation`.
         """
-        system = system_from_atoms(atoms, self.device)
-        model = self.model_for(system)
-        return checked_evaluation(model, system, neighbor_list(system, model.cutoff))
+        system, model = self.prepared(atoms)
+        edges = neighbor_list(system, model.cutoff)
+        return checked_evaluation(model, system, edges, self.evaluation)
 
     def calculate(
         self,
@@ -176,12 +198,14 @@ class ModelCalculator(Calculator):
         """Compute all properties of `atoms` into a new ``results`` dictionary.
 
         One backward pass gives forces and stress together, so nothing is computed twice when a
-        program asks for one after the other.
+        program asks for one after the other. What costs more is computed when it is asked for,
+        and added to the results of the same structure.
 
         Raises
         ------
         ase.calculators.calculator.PropertyNotImplementedError
-            If the stress is asked for and the structure is not periodic in three dimensions.
+            If the stress or its uncertainty is asked for and the structure is not periodic in three
+            dimensions.
         InvalidStructureError, UnsupportedElementError, SimulationError
             See `evaluate`.
         """
@@ -189,22 +213,36 @@ class ModelCalculator(Calculator):
         if structure is None:
             raise ValueError("`atoms` must be given at the first calculation, got None")
         periodic = bool(np.all(structure.pbc))
-        if "stress" in properties and not periodic:
+        if not periodic and PERIODIC & set(properties):
             # before anything is forgotten: energy and forces of the structure stay valid
             raise PropertyNotImplementedError(
                 f"stress is energy per volume and needs periodicity in three dimensions, but the "
                 f"structure has pbc={structure.pbc.tolist()}; set atoms.pbc = True if it is a "
                 f"crystal or a liquid"
             )
+        # ASE says what has changed: nothing, if it asks for one more result of the same structure
+        known = {} if system_changes else self.results
         # not through the base class, which would make the folder of an input file as well
         self.results = {}
         self.atoms = structure.copy()
-        system = system_from_atoms(self.atoms, self.device)
-        model = self.model_for(system)
+        # ASE's copy shares the arrays in there, whose changes in place would go unnoticed
+        self.atoms.info = {
+            k: v.copy() if isinstance(v, np.ndarray) else v for k, v in structure.info.items()
+        }
+        system, model = self.prepared(self.atoms)
         self._verlet, edges = update_verlet(
             self._verlet, system, cutoff=model.cutoff, skin=self.skin
         )
-        self.results = ase_results(checked_evaluation(model, system, edges), stress=periodic)
+        if not known:
+            results = checked_evaluation(model, system, edges, self.evaluation)
+            known = ase_results(results, stress=periodic)
+        missing = [name for name in properties if name not in known]
+        more = self.further_results(missing, model, system, edges) if missing else {}
+        self.results = {**known, **more}
+
+    def export_properties(self) -> Properties:
+        """Results under the names that ASE knows, for ``Atoms.get_properties``."""
+        return Properties({k: v for k, v in self.results.items() if k in all_outputs})
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Refuse changes: a calculator keeps the options that it was made with."""
@@ -214,18 +252,3 @@ class ModelCalculator(Calculator):
                 f"{type(self).__name__} with them"
             )
         return {}
-
-
-def ase_results(results: Results, *, stress: bool) -> dict[str, Any]:
-    """Results of one structure as ASE names and shapes them; float64 arrays of their own memory."""
-    assert results.forces is not None
-    assert results.stress is not None
-    energy = float(results.energy[0])
-    # there are no electrons whose entropy could tell the two apart
-    values: dict[str, Any] = {"energy": energy, "free_energy": energy}
-    tensors = {"energies": results.energies, "forces": results.forces}
-    if stress:
-        tensors["stress"] = results.stress[0]
-    for name, tensor in tensors.items():
-        values[name] = np.array(tensor.cpu().numpy(), dtype=np.float64)
-    return values

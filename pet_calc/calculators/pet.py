@@ -10,20 +10,65 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
 import torch
+from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
-from pet_calc.geometry import System
+from pet_calc.calculators.conditions import charge_and_spin, same_info, under_conditions
+from pet_calc.calculators.results import (
+    DERIVATIVE_UNCERTAINTIES,
+    ENERGY_UNCERTAINTIES,
+    PROPERTIES,
+    array,
+    ase_uncertainties,
+)
+from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.io.uncertainty import find_uncertainty
 from pet_calc.io.weights import DTYPES, copy_model
+from pet_calc.models import EnergyModel, Results, evaluate
+from pet_calc.models.committee import Committee, evaluate_committee
 from pet_calc.models.pet import PET
+from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
+from pet_calc.models.pet.direct import evaluate_direct, require_head
+from pet_calc.models.pet.uncertainty import LLPR, evaluate_uncertainty
+from pet_calc.neighbors import neighbor_list
 from pet_calc.pretrained import LoadedPotential
 
 _log = logging.getLogger("pet_calc")
+
+NonConservative = bool | Literal["forces", "stress"]
+_DIRECT: Final[dict[NonConservative, tuple[bool, bool]]] = {
+    False: (False, False),
+    True: (True, True),
+    "forces": (True, False),
+    "stress": (False, True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Environments:
+    """What each atom sees.
+
+    Attributes
+    ----------
+    cutoff : array, shape (n_atoms,)
+        Radius in Å; the same for all atoms unless the model's cutoff is adaptive. A pair is seen
+        within the mean of its two radii.
+    n_neighbors : array, shape (n_atoms,)
+        Number of neighbours seen, periodic images included.
+    """
+
+    cutoff: NDArray[np.float64]
+    n_neighbors: NDArray[np.int64]
 
 
 class PETCalculator(ModelCalculator):
@@ -32,13 +77,26 @@ class PETCalculator(ModelCalculator):
     Energies are smooth in all positions: an atom enters and leaves the cutoff without a jump. PET
     learns rotational symmetry from data and has it only approximately.
 
+    A potential made with `system_conditioning` reads the total charge and the spin multiplicity
+    2S + 1 from ``atoms.info["charge"]`` and ``atoms.info["spin_multiplicity"]`` (or ``"spin"``),
+    by default a neutral singlet. Any other potential refuses a charge, and warns once that it
+    takes a spin for that of its training data; initial charges and magnetic moments of single
+    atoms mean nothing.
+
+    Models that know their uncertainty, and lists of models, have more results, which
+    ``calc.get_property(name, atoms)`` gives: ``energy_uncertainty`` (eV), ``energies_uncertainty``
+    (n_atoms,), ``energy_ensemble`` (n_members,), ``forces_uncertainty`` (n_atoms, 3) in eV/Å and
+    ``stress_uncertainty`` (6,) in eV/Å³, all of them standard deviations but the ensemble. They
+    are listed in ``implemented_properties`` where they exist, and computed when asked for.
+
     Parameters
     ----------
-    model : str, Path or PET
+    model : str, Path, PET, or a sequence of these
         Name of a shipped potential ("pet-water-v1", or "pet-water" for its newest version), path
         of a folder that ``pet-calc train`` wrote, or a model. With "auto" the first calculation
         picks the shipped potential that covers the elements present and logs which one (logger
         ``pet_calc``, level INFO); later structures that it does not cover make it pick again.
+        Of several models the results are the mean, and the uncertainties their spread.
     device : str or torch.device, optional
         "cpu", "cuda" or "cuda:1". By default a GPU if there is one that works.
     dtype : {"float32", "float64"}, optional
@@ -49,11 +107,17 @@ class PETCalculator(ModelCalculator):
         Symmetrisation of the results; this version evaluates the plain model in both cases.
     skin : float
         Reach of the neighbour list beyond the cutoff in Å; a matter of speed only.
+    non_conservative : bool or {"forces", "stress"}
+        Take forces and stress (True) or one of them from heads that predict them directly. That
+        is faster, but the forces are no gradient of the energy, which drifts in a simulation. The
+        net force is removed.
+    variant : str, optional
+        Energy head to use of a potential that has several; by default the main one.
 
     Attributes
     ----------
-    potential : LoadedPotential or None
-        Name, elements, SHA-256 and card of the potential in use; None before "auto" has chosen.
+    potentials : tuple of LoadedPotential
+        Name, elements, SHA-256 and card of each potential in use; empty before "auto" has chosen.
 
     Raises
     ------
@@ -62,17 +126,19 @@ class PETCalculator(ModelCalculator):
     IntegrityError
         If its files do not have their recorded SHA-256.
     ValueError
-        For an option outside of those above.
+        For an option outside of those above, or that the model does not have.
     """
 
     def __init__(
         self,
-        model: str | Path | PET = "auto",
+        model: str | Path | PET | Sequence[str | Path | PET] = "auto",
         *,
         device: str | torch.device | None = None,
         dtype: str | None = None,
         ecse: Literal["auto", False] = "auto",
         skin: float = 1.0,
+        non_conservative: NonConservative = False,
+        variant: str | None = None,
     ) -> None:
         super().__init__(skin=skin)
         if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
@@ -82,34 +148,36 @@ class PETCalculator(ModelCalculator):
                 f"`ecse` must be 'auto' or False, got {ecse!r}: symmetrised evaluation is not part "
                 f"of this version"
             )
-        if not isinstance(model, str | Path | PET):
-            raise TypeError(
-                f"`model` must be a name, a path or a PET model, got {type(model).__name__}"
+        if not isinstance(non_conservative, bool | str) or non_conservative not in _DIRECT:
+            raise ValueError(
+                f"`non_conservative` must be False, True, 'forces' or 'stress', got "
+                f"{non_conservative!r}"
             )
+        sources = [model] if isinstance(model, str | Path | PET) else list_of_models(model)
         self._device = choose_device(device)
         self.ecse = ecse
-        self.auto = isinstance(model, str) and model == "auto"
-        self.potential: LoadedPotential | None = None
-        if isinstance(model, PET):
-            found = str(model.dtype).removeprefix("torch.")
-            if dtype is None and found not in DTYPES:
-                raise ValueError(f"`model` must be in float32 or float64, got {found}")
-            self.dtype = dtype or found
-            elements = tuple(chemical_symbols[z] for z in model.atomic_numbers)
-            # a copy: freezing the caller's own model would stop its training
-            frozen = copy_model(model, DTYPES[self.dtype]).to(self._device)
-            self.potential = LoadedPotential("pet", frozen, elements)
-        else:
-            self.dtype = dtype or "float32"
-            if not self.auto:
-                self.potential = self._load(model)
+        self.non_conservative: NonConservative = non_conservative
+        self.variant = variant
+        self.auto = len(sources) == 1 and isinstance(sources[0], str) and sources[0] == "auto"
+        self.dtype = dtype or common_dtype(sources)
+        self.potentials: tuple[LoadedPotential, ...] = ()
+        self._told = False
+        self._committee: Committee | None = None
+        self._llpr: LLPR | None = None
+        if not self.auto:
+            self._use([self._load(source) for source in sources])
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self._device
 
-    def model_for(self, system: System) -> PET:
+    @property
+    def potential(self) -> LoadedPotential | None:
+        """The potential in use, the first of several; None before "auto" has chosen."""
+        return self.potentials[0] if self.potentials else None
+
+    def model_for(self, system: System) -> EnergyModel:
         """The model in use; with "auto" one that covers the elements of `system`.
 
         Raises
@@ -123,45 +191,248 @@ class PETCalculator(ModelCalculator):
         )
         if self.auto and not covered:
             symbols = [symbol(z) for z in numbers]
-            self.potential = self._load(pretrained.choose_for(symbols))
+            self._use([self._load(pretrained.choose_for(symbols))])
             _log.info(
-                "using the potential %s for %s (%s)",
-                self.potential.name,
-                ", ".join(symbols),
-                self.dtype,
+                "using the potential %s for %s (%s)", self.name, ", ".join(symbols), self.dtype
             )
-        assert self.potential is not None
-        require_elements(
-            system, self.potential.model.atomic_numbers, f"the potential {self.potential.name}"
-        )
-        return self.potential.model
+        model: EnergyModel = self._committee or self.potentials[0].model
+        require_elements(system, model.atomic_numbers, f"the potential {self.name}")
+        return model
 
-    def _load(self, source: str | Path | pretrained.PotentialEntry) -> LoadedPotential:
-        potential = pretrained.load(source, self.dtype)
-        potential.model.to(self._device)
-        return potential
+    def prepared(self, atoms: Atoms) -> tuple[System, EnergyModel]:
+        """A structure as tensors, and the model at its charge and spin."""
+        system, model = super().prepared(atoms)
+        charge, spin = charge_and_spin(atoms)
+        if spin != 1 and not self._told and not all(map(knows_spin, self.potentials)):
+            self._told = True
+            _log.warning(
+                "%s knows no spins: it takes every structure for what its training data were, "
+                "whatever atoms.info says (2S + 1 = %d)", self.name, spin
+            )  # fmt: skip
+        if isinstance(model, Committee):
+            members = zip(model.members, self.potentials, strict=True)
+            return system, Committee(
+                [under_conditions(m, charge, spin, system.n_atoms, p.name) for m, p in members]
+            )
+        return system, under_conditions(model, charge, spin, system.n_atoms, self.name)
+
+    def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """Results of one model or of several, with derivatives or direct heads."""
+        if isinstance(model, Committee):
+            return evaluate_committee(model, system, edges, self.evaluation)
+        forces, stress = _DIRECT[self.non_conservative]
+        if not forces and not stress:
+            return evaluate(model, system, edges)
+        plain, conditions = parts(model)
+        return evaluate_direct(
+            plain, system, edges, forces=forces, stress=stress, conditions=conditions
+        )
+
+    def further_results(
+        self, names: Sequence[str], model: EnergyModel, system: System, edges: Edges
+    ) -> dict[str, Any]:
+        """Uncertainties of a model that knows them."""
+        if not set(names) & {*ENERGY_UNCERTAINTIES, *DERIVATIVE_UNCERTAINTIES}:
+            return {}
+        if self._llpr is None:
+            return {}
+        plain, conditions = parts(model)
+        found = evaluate_uncertainty(
+            plain, self._llpr, system, edges,
+            derivatives=bool(set(names) & set(DERIVATIVE_UNCERTAINTIES)), conditions=conditions,
+        )  # fmt: skip
+        values = ase_uncertainties(found, stress=bool(system.pbc.all()))
+        return {k: v for k, v in values.items() if k in self.implemented_properties}
+
+    def get_features(self, atoms: Atoms | None = None, *, pooled: bool = False) -> NDArray[Any]:
+        """Last-layer features: what the last linear maps of the energy head act on.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms, optional
+            By default the structure of the last calculation.
+        pooled : bool
+            Sum over the atoms, on which the energy depends; divide by their number to compare
+            structures of different size.
+
+        Returns
+        -------
+        array, shape (n_atoms, n_features) or (n_features,), float64
+
+        Raises
+        ------
+        ValueError
+            For several models: features belong to one.
+        """
+        system, edges, model, conditions = self._seen(atoms)
+        with torch.no_grad():
+            vectors = edge_vectors(system, edges).to(model.dtype)
+            tokens = model.features(model.species(system.numbers), edges, vectors, conditions)
+            features = model.last_layer_features(tokens).double()
+        return array(features.sum(0) if pooled else features)
+
+    def get_environments(self, atoms: Atoms | None = None) -> Environments:
+        """Cutoff radius and number of neighbours of each atom.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms, optional
+            By default the structure of the last calculation.
+
+        Raises
+        ------
+        ValueError
+            For several models: environments belong to one.
+        """
+        system, edges, model, _ = self._seen(atoms)
+        with torch.no_grad():
+            vectors = edge_vectors(system, edges).to(model.dtype)
+            found = model.environment(edges, vectors, system.n_atoms)
+        counts = torch.bincount(found.edges.edge_index[0], minlength=system.n_atoms)
+        return Environments(array(found.atomic_cutoff), counts.cpu().numpy())
+
+    def _seen(self, atoms: Atoms | None) -> tuple[System, Edges, PET, Conditions | None]:
+        """A structure, its edges, and the model with the conditions that it is under."""
+        structure = self.atoms if atoms is None else atoms
+        if structure is None:
+            raise ValueError("`atoms` must be given before the first calculation, got None")
+        system, model = self.prepared(structure)
+        if isinstance(model, Committee):
+            raise ValueError(
+                f"this belongs to one model, but the calculator has {len(model.members)}; make a "
+                f"calculator of one of them"
+            )
+        return system, neighbor_list(system, model.cutoff), *parts(model)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation, charge and spin included."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self.atoms is not None and not same_info(self.atoms, atoms):
+            changes.append("info")
+        return changes
+
+    def _load(self, source: str | Path | PET | pretrained.PotentialEntry) -> LoadedPotential:
+        """A potential on the device, read through the head in use."""
+        if isinstance(source, PET):
+            elements = tuple(chemical_symbols[z] for z in source.atomic_numbers)
+            # a copy: freezing the caller's own model would stop its training
+            loaded = LoadedPotential("pet", copy_model(source, DTYPES[self.dtype]), elements)
+        else:
+            loaded = pretrained.load(source, self.dtype)
+        model = loaded.model.to(self._device)
+        if self.variant is not None:
+            model = parts(model)[0].with_energy_head(self.variant)
+        for direct, head in zip(
+            _DIRECT[self.non_conservative], ("direct_forces", "direct_stress"), strict=True
+        ):
+            if direct:
+                require_head(parts(model)[0], head)
+        return replace(loaded, model=model)
+
+    def _use(self, potentials: list[LoadedPotential]) -> None:
+        """Compute with these from now on, and declare the results that they have."""
+        self.potentials = tuple(potentials)
+        forces, stress = _DIRECT[self.non_conservative]
+        self._committee = self._llpr = None
+        names = list(PROPERTIES)
+        if len(potentials) > 1:
+            self._committee = Committee([p.model for p in potentials])
+            names += [*ENERGY_UNCERTAINTIES, *DERIVATIVE_UNCERTAINTIES]
+        else:
+            (only,) = potentials
+            if only.folder is not None and isinstance(only.model, PET):
+                found = find_uncertainty(only.folder, only.model.energy_head)
+                self._llpr = None if found is None else found.to(self._device)
+            if self._llpr is not None:
+                names += ENERGY_UNCERTAINTIES[:2]
+                if self._llpr.n_members > 1:
+                    names.append(ENERGY_UNCERTAINTIES[2])
+                    # the ensemble spreads the energy: it says nothing about direct heads
+                    derived = zip(DERIVATIVE_UNCERTAINTIES, (forces, stress), strict=True)
+                    names += [name for name, direct in derived if not direct]
+        self.implemented_properties = names
 
     def _get_name(self) -> str:
         """Name under which ASE's files record the calculator: that of the potential."""
-        return "pet" if self.potential is None else self.potential.name
+        return " + ".join(p.name for p in self.potentials) or "pet"
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """What ASE's files record: the potential with its SHA-256, and the options."""
+        names = [p.name for p in self.potentials] or ["auto"]
+        digests = [p.digest for p in self.potentials] or [None]
         return {
-            "model": "auto" if self.potential is None else self.potential.name,
-            "sha256": None if self.potential is None else self.potential.digest,
+            "model": names[0] if len(names) == 1 else names,
+            "sha256": digests[0] if len(digests) == 1 else digests,
             "dtype": self.dtype,
             "device": str(self.device),
             "ecse": self.ecse,
             "skin": self.skin,
+            **self._rare_options(),
         }
 
+    def _rare_options(self) -> dict[str, Any]:
+        """Options that differ from what they are by default."""
+        options = {
+            "non_conservative": (self.non_conservative, False),
+            "variant": (self.variant, None),
+        }
+        return {name: value for name, (value, default) in options.items() if value != default}
+
     def __repr__(self) -> str:
-        name = "auto" if self.potential is None else self.potential.name
+        names = [p.name for p in self.potentials] or ["auto"]
+        rare = "".join(f", {name}={value!r}" for name, value in self._rare_options().items())
         return (
-            f"PETCalculator({name!r}, device={str(self.device)!r}, dtype={self.dtype!r}, "
-            f"ecse={self.ecse!r}, skin={self.skin:g})"
+            f"PETCalculator({names[0] if len(names) == 1 else names!r}, "
+            f"device={str(self.device)!r}, dtype={self.dtype!r}, "
+            f"ecse={self.ecse!r}, skin={self.skin:g}{rare})"
         )
+
+
+def parts(model: EnergyModel) -> tuple[PET, Conditions | None]:
+    """A PET and the charge and spin that it is under; `ValueError` for other models."""
+    if isinstance(model, ConditionedPET):
+        return model.model, model.conditions
+    if isinstance(model, PET):
+        return model, None
+    raise ValueError(
+        f"variants, direct heads, features and environments need a model of the current PET, got "
+        f"{type(model).__name__}"
+    )
+
+
+def knows_spin(potential: LoadedPotential) -> bool:
+    """Whether its results depend on charge and spin."""
+    model: EnergyModel = potential.model
+    return isinstance(model, PET) and model.config.system_conditioning
+
+
+def list_of_models(models: object) -> list[str | Path | PET]:
+    """The models of a committee; `TypeError` for anything else."""
+    kinds = (str, Path, PET)
+    if not isinstance(models, list | tuple) or not all(isinstance(m, kinds) for m in models):
+        raise TypeError(
+            f"`model` must be a name, a path or a PET model, or a list of these, got "
+            f"{type(models).__name__}"
+        )
+    if len(models) < 2 or "auto" in [m for m in models if isinstance(m, str)]:
+        raise ValueError(
+            f"a list of models needs at least two of them, each named, got "
+            f"{[m if isinstance(m, str) else type(m).__name__ for m in models]}"
+        )
+    return list(models)
+
+
+def common_dtype(sources: Sequence[str | Path | PET]) -> str:
+    """Precision for models if none is asked for: their own, and float32 for those on disk."""
+    found = {
+        str(m.dtype).removeprefix("torch.") if isinstance(m, PET) else "float32" for m in sources
+    }
+    if len(found) > 1:
+        raise ValueError(f"`dtype` must be named for models of several, got {sorted(found)}")
+    (dtype,) = found
+    if dtype not in DTYPES:
+        raise ValueError(f"`model` must be in float32 or float64, got {dtype}")
+    return dtype
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

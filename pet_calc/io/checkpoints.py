@@ -5,24 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
-from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
-from pet_calc.io.weights import (
-    empty_model,
-    read_config,
-    require_digest,
-    require_matching,
-    save_model,
-    write_atomically,
-)
+from pet_calc.errors import CheckpointError, PotentialNotFoundError
+from pet_calc.io.uncertainty import write_uncertainty
+from pet_calc.io.weights import empty_model, require_matching, save_model
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.checkpoints import ImportedPET, import_checkpoint
+from pet_calc.models.pet.checkpoints import ImportedPET, import_checkpoint, uncertainty_name
 from pet_calc.models.pet.uncertainty import LLPR
-
-#: Beside the weights of a model that knows its uncertainty.
-UNCERTAINTY = "uncertainty.safetensors"
 
 
 def read_published(path: Path | str) -> ImportedPET:
@@ -86,53 +76,47 @@ def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
     }
     details: dict[str, object] = {"imported_from": source}
     if imported.wrapper:
-        content = safetensors.torch.save(llpr_of(imported).to_tensors())
-        write_atomically(Path(folder) / UNCERTAINTY, content)
-        details["uncertainty_sha256"] = hashlib.sha256(content).hexdigest()
+        details |= write_uncertainty(folder, uncertainties_of(imported))
     save_model(folder, model, details)
     return imported
 
 
-def llpr_of(imported: ImportedPET) -> LLPR:
-    """The uncertainty model of a checkpoint that wraps one, for the energy head in use.
+def llpr_of(imported: ImportedPET, head: str | None = None) -> LLPR:
+    """The uncertainty model of a checkpoint that wraps one.
+
+    Parameters
+    ----------
+    imported : ImportedPET
+    head : str, optional
+        An energy head; by default the one in use.
 
     Raises
     ------
     CheckpointError
-        If there is none.
+        If there is none for that head.
     """
     config = imported.config
-    head = config.energy_head or config.energy_heads[0]
-    suffix = head.replace("energy", "energy_uncertainty", 1)
-    wrapper = imported.wrapper
-    if f"cholesky_{suffix}" not in wrapper:
+    head = head or config.energy_head or config.energy_heads[0]
+    found = uncertainties_of(imported).get(head)
+    if found is None:
         raise CheckpointError(
-            f"the checkpoint must hold cholesky_{suffix} to give uncertainties, but holds "
-            f"{sorted(wrapper)[:5]}"
+            f"the checkpoint must hold cholesky_{uncertainty_name(head)} to give uncertainties, "
+            f"but holds {sorted(imported.wrapper)[:5]}"
         )
-    return LLPR(
-        cholesky=wrapper[f"cholesky_{suffix}"].double(),
-        multiplier=wrapper[f"multiplier_{suffix}"].double().reshape(()),
-        ensemble=wrapper.get(f"llpr_ensemble_layers.{head}.weight", torch.zeros(0, 0)).double(),
-    )
+    return found
 
 
-def load_uncertainty(folder: Path | str) -> LLPR:
-    """The uncertainty model of a model folder.
-
-    Raises
-    ------
-    PotentialNotFoundError
-        If the folder has none.
-    IntegrityError
-        If the file does not have its recorded SHA-256.
-    """
-    path = Path(folder) / UNCERTAINTY
-    if not path.is_file():
-        raise PotentialNotFoundError(f"this model has no uncertainties: there is no {path}")
-    content = path.read_bytes()
-    recorded = read_config(folder).get("training", {}).get("uncertainty_sha256")
-    if not isinstance(recorded, str):
-        raise IntegrityError(f"the model's configuration must record the digest of {path}")
-    require_digest(path, hashlib.sha256(content).hexdigest(), recorded)
-    return LLPR.from_tensors(safetensors.torch.load(content))
+def uncertainties_of(imported: ImportedPET) -> dict[str, LLPR]:
+    """The uncertainty models of a checkpoint by energy head; those that it has."""
+    wrapper = imported.wrapper
+    found = {}
+    for head in imported.config.energy_heads:
+        name = uncertainty_name(head)
+        if f"cholesky_{name}" in wrapper:
+            cholesky = wrapper[f"cholesky_{name}"].double()
+            ensemble = wrapper.get(f"llpr_ensemble_layers.{head}.weight")
+            if ensemble is None:
+                ensemble = cholesky.new_zeros(0, len(cholesky))
+            multiplier = wrapper[f"multiplier_{name}"].double().reshape(())
+            found[head] = LLPR(cholesky, multiplier, ensemble.double())
+    return found

@@ -13,6 +13,7 @@ This is the only module that calls ``torch.autograd.grad``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -128,6 +129,45 @@ def gradient_of_sum(
         if through is not None:
             total[0] += through
     return energies, total[0]
+
+
+def member_derivatives(
+    member_energies: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    system: System,
+    edges: Edges,
+) -> tuple[Tensor, Tensor]:
+    """Forces and stress of every member of an ensemble that shares its forward pass.
+
+    One forward pass, and one backward pass for each member.
+
+    Parameters
+    ----------
+    member_energies : callable
+        From edge vectors (n_edges, 3) to per-atom energies (n_atoms, n_members) in eV.
+    dtype : torch.dtype
+        Of the vectors that it takes.
+    system : System
+    edges : Edges
+
+    Returns
+    -------
+    forces : Tensor, shape (n_members, n_atoms, 3), float64
+        In eV/Å.
+    stress : Tensor, shape (n_members, n_systems, 6), float64
+        In eV/Å³; NaN where it is not defined.
+    """
+    exact = edge_vectors(system, edges).detach()
+    vectors = exact.to(dtype).detach().requires_grad_()
+    forces, stress = [], []
+    with torch.enable_grad():
+        totals = member_energies(vectors).sum(0)
+        for total in totals.unbind():
+            (gradient,) = torch.autograd.grad(total, vectors, retain_graph=True)
+            gradient = gradient.to(exact.dtype)
+            forces.append(forces_from_gradient(gradient, edges, system.n_atoms))
+            stress.append(stress_from_gradient(gradient, exact, edges, system))
+    return torch.stack(forces), torch.stack(stress)
 
 
 def sum_per_system(values: Tensor, system: System) -> Tensor:

@@ -100,3 +100,24 @@ def flip_a_bit(path: Path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def rare_pet(seed=0, **options):
+    """A random PET in float64 with any options; every head has references of its own."""
+    config = {
+        "elements": (1, 8), "cutoff": CUTOFF, "cutoff_width": 1.5, "d_pet": 8, "d_node": 12,
+        "d_head": 8, "d_feedforward": 8, "num_heads": 2, "num_attention_layers": 1,
+        "num_gnn_layers": 2,
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = PET(PETConfig(**(config | options)), dtype=torch.float64)
+    with torch.no_grad():
+        if model.conditioning is not None:  # starts at zero, so that it would do nothing
+            gate = model.conditioning.project[2].weight
+            gate.copy_(torch.randn(gate.shape, dtype=torch.float64, generator=generator))
+        model.reference_energies += -7.0
+        for k in range(len(model.config.energy_heads) - 1):
+            model.variant_reference_energies[k] -= 11.0 + k
+    return model.requires_grad_(False)

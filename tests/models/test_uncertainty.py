@@ -15,13 +15,12 @@ from contracts.structures import dense_random, system, water_box
 from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
 from pet_calc.geometry import System, edge_vectors
 from pet_calc.io.checkpoints import (
-    UNCERTAINTY,
     convert_checkpoint,
     llpr_of,
     load_published,
-    load_uncertainty,
     read_published,
 )
+from pet_calc.io.uncertainty import UNCERTAINTY, load_uncertainty
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR, EnsembleMember, evaluate_uncertainty, fit_llpr
@@ -132,7 +131,7 @@ def test_members_have_forces_of_their_energies(fitted: tuple[PET, LLPR]) -> None
     forces_match_energy(Potential(EnsembleMember(model, few, 1)), dense_random())
     box = dense_random()
     edges = neighbor_list(box, model.cutoff)
-    found = evaluate_uncertainty(model, few, box, edges, forces=True)
+    found = evaluate_uncertainty(model, few, box, edges, derivatives=True)
     assert found.forces_ensemble is not None
     assert found.forces_uncertainty is not None
     plain = evaluate(model, box, edges).forces
@@ -141,4 +140,4 @@ def test_members_have_forces_of_their_energies(fitted: tuple[PET, LLPR]) -> None
     assert found.forces_uncertainty.shape == plain.shape
     one = LLPR(llpr.cholesky, llpr.multiplier, llpr.ensemble[:1])
     with pytest.raises(ValueError, match="at least two members, got 1"):
-        evaluate_uncertainty(model, one, box, edges, forces=True)
+        evaluate_uncertainty(model, one, box, edges, derivatives=True)

@@ -46,8 +46,8 @@ class Environment:
         In Å.
     distances : Tensor, shape (n_edges,)
         In Å.
-    cutoff : Tensor, shape (n_edges,)
-        R_ij in Å.
+    cutoff : float, or Tensor of shape (n_edges,)
+        R_ij in Å; one number if it is fixed.
     atomic_cutoff : Tensor, shape (n_atoms,)
         r_i in Å.
     """
@@ -55,7 +55,7 @@ class Environment:
     edges: Edges
     vectors: Tensor
     distances: Tensor
-    cutoff: Tensor
+    cutoff: float | Tensor
     atomic_cutoff: Tensor
 
 

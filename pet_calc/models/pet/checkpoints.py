@@ -62,7 +62,8 @@ class ImportedPET:
     ignored : tuple of str
         Targets of the published model that PET does not predict here.
     wrapper : dict of str to Tensor
-        Tensors of the uncertainty model around it (LLPR); empty if there is none.
+        Tensors of the uncertainty model around it (LLPR), those of energies in eV; empty if there
+        is none.
     """
 
     config: PETConfig
@@ -102,6 +103,7 @@ def import_checkpoint(content: bytes) -> ImportedPET:
             f"the checkpoint must be of the architecture 'pet', got {architecture!r:.60}"
         )
     published = published_model(checkpoint)
+    wrapper = in_electronvolts(wrapper, published.targets)
     try:
         config, state, ignored = convert(migrate(published))
     except (KeyError, IndexError, ValueError) as error:
@@ -279,6 +281,21 @@ def energy_unit(target: Target) -> float:
             f"the energy must be in one of {sorted(_ENERGY_UNITS)}, got {target.unit!r}"
         )
     return unit
+
+
+def uncertainty_name(target: str) -> str:
+    """Name that checkpoints give the uncertainty of an energy."""
+    return target.replace("energy", "energy_uncertainty", 1)
+
+
+def in_electronvolts(wrapper: dict[str, Tensor], targets: dict[str, Target]) -> dict[str, Tensor]:
+    """Tensors of an uncertainty model, with the energies among them in eV."""
+    found = dict(wrapper)
+    for name, target in targets.items():
+        for key in (f"multiplier_{uncertainty_name(name)}", f"llpr_ensemble_layers.{name}.weight"):
+            if target.quantity == "energy" and key in found:
+                found[key] = energy_unit(target) * found[key].double()
+    return found
 
 
 def composition(state: dict[str, Tensor], target: str, elements: Sequence[int]) -> Tensor:

@@ -13,11 +13,18 @@ from torch import Tensor
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import voigt_from_matrix, volume
 from pet_calc.models.derivatives import Results, evaluate, sum_per_system
-from pet_calc.models.pet.model import PET
+from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
+from pet_calc.models.pet.model import PET, TokenFeatures
 
 
 def evaluate_direct(
-    model: PET, system: System, edges: Edges, *, forces: bool = True, stress: bool = True
+    model: PET,
+    system: System,
+    edges: Edges,
+    *,
+    forces: bool = True,
+    stress: bool = True,
+    conditions: Conditions | None = None,
 ) -> Results:
     """Energy, and forces or stress from the model's direct heads.
 
@@ -30,6 +37,9 @@ def evaluate_direct(
         Neighbour list of `system` at ``model.cutoff``.
     forces, stress : bool
         Which of the two comes from a direct head; the other one is a derivative of the energy.
+        With both, no gradient is taken at all.
+    conditions : Conditions, optional
+        Charge and spin multiplicity of each atom's system.
 
     Returns
     -------
@@ -42,31 +52,54 @@ def evaluate_direct(
     ValueError
         If the model lacks the head.
     """
-    for asked, name in ((forces, "direct_forces"), (stress, "direct_stress")):
-        if asked and not getattr(model.config, name):
-            raise ValueError(
-                f"`{name.removeprefix('direct_')}` cannot be direct: this PET model has no head "
-                f"for it; use the derivatives of the energy instead"
-            )
-    results = evaluate(model, system, edges, forces=not forces, stress=not stress)
+    if forces:
+        require_head(model, "direct_forces")
+    if stress:
+        require_head(model, "direct_stress")
     with torch.no_grad():
         species = model.species(system.numbers)
         vectors = edge_vectors(system, edges).to(model.dtype)
-        features = model.features(species, edges, vectors)
+        features = model.features(species, edges, vectors, conditions)
+    if forces and stress:
+        with torch.no_grad():
+            energies = model.read_out(species, features)
+            energies = energies + model.pair_energies(species, edges, vectors)
+        results = Results(sum_per_system(energies, system), energies, None, None)
+    else:
+        plain = model if conditions is None else ConditionedPET(model, conditions)
+        results = evaluate(plain, system, edges, forces=not forces, stress=not stress)
+    with torch.no_grad():
         if forces:
-            found = model.predict("direct_forces", features).double()
-            found = model.direct_force_scale[species][:, None] * found
-            results = replace(results, forces=without_net_force(found, system))
+            results = replace(results, forces=direct_forces(model, features, species, system))
         if stress:
-            matrix = model.predict("direct_stress", features).double().view(-1, 3, 3)
-            total = model.direct_stress_scale * sum_per_system(matrix, system)
-            v = volume(system.cell)
-            v = torch.where(v > 0, v, torch.full_like(v, torch.nan))
-            voigt = voigt_from_matrix(total) / v[:, None]
-            periodic = system.pbc.all(dim=1, keepdim=True)
-            voigt = torch.where(periodic, voigt, torch.full_like(voigt, torch.nan))
-            results = replace(results, stress=voigt)
+            results = replace(results, stress=direct_stress(model, features, system))
     return results
+
+
+def require_head(model: PET, name: str) -> None:
+    """Raise `ValueError` if the model lacks the head "direct_forces" or "direct_stress"."""
+    if not getattr(model.config, name):
+        raise ValueError(
+            f"`{name.removeprefix('direct_')}` cannot be direct: this PET model has no head "
+            f"for it; use the derivatives of the energy instead"
+        )
+
+
+def direct_forces(model: PET, features: TokenFeatures, species: Tensor, system: System) -> Tensor:
+    """What the head for forces says, (n_atoms, 3) in eV/Å, without net force."""
+    found = model.predict("direct_forces", features).double()
+    return without_net_force(model.direct_force_scale[species][:, None] * found, system)
+
+
+def direct_stress(model: PET, features: TokenFeatures, system: System) -> Tensor:
+    """What the head for the stress says, (n_systems, 6) in eV/Å³; NaN where it is not defined."""
+    matrix = model.predict("direct_stress", features).double().view(-1, 3, 3)
+    total = model.direct_stress_scale * sum_per_system(matrix, system)
+    v = volume(system.cell)
+    v = torch.where(v > 0, v, torch.full_like(v, torch.nan))
+    voigt = voigt_from_matrix(total) / v[:, None]
+    periodic = system.pbc.all(dim=1, keepdim=True)
+    return torch.where(periodic, voigt, torch.full_like(voigt, torch.nan))
 
 
 def without_net_force(forces: Tensor, system: System) -> Tensor:

@@ -9,7 +9,8 @@ published; its defaults are metatrain's (feed-forward featurizer, PreLN, RMSNorm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
 from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import bump, cosine
-from pet_calc.models.pet.adaptive_cutoff import adaptive_environment
+from pet_calc.models.pet.adaptive_cutoff import Environment, adaptive_environment
 from pet_calc.models.pet.conditioning import Conditions, SystemConditioning
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.layers import MessageLayer
@@ -184,6 +185,28 @@ class PET(nn.Module):
         """Floating-point type of the weights."""
         return self.edge_embedder.weight.dtype
 
+    def with_energy_head(self, name: str) -> PET:
+        """The same model, with the same weights in memory, read through another energy head.
+
+        Raises
+        ------
+        ValueError
+            If it has no energy head of that name.
+        """
+        if name not in self.config.energy_heads:
+            raise ValueError(
+                f"the energy must be read from a head of the model, "
+                f"{list(self.config.energy_heads)}, got {name!r}"
+            )
+        other = copy.copy(self)
+        other.config = replace(self.config, energy_head=name)
+        return other
+
+    @property
+    def energy_head(self) -> str:
+        """Name of the head that the energy is read from."""
+        return self.config.energy_head or self.config.energy_heads[0]
+
     @property
     def strictly_local(self) -> bool:
         """Whether an atom's energy depends on the vectors to its neighbours alone."""
@@ -222,7 +245,7 @@ class PET(nn.Module):
 
     def read_out(self, species: Tensor, features: TokenFeatures) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64, from the features."""
-        name = self.config.energy_head or self.config.energy_heads[0]
+        name = self.energy_head
         network = self.predict(name, features)[:, 0]
         variant = self.config.energy_heads.index(name) - 1
         if variant < 0:
@@ -256,10 +279,9 @@ class PET(nn.Module):
         For each layer that is read out: hidden features of the node, then those of the edges,
         summed with their cutoff weights.
         """
-        name = self.config.energy_head or self.config.energy_heads[0]
         parts = []
         for (node, edge), (node_head, edge_head) in zip(
-            features.layers, self.readouts(name), strict=True
+            features.layers, self.readouts(self.energy_head), strict=True
         ):
             hidden_node, hidden_edge = node_head[:-1](node), edge_head[:-1](edge)
             unordered = torch.zeros_like(hidden_node).index_copy(
@@ -302,6 +324,26 @@ class PET(nn.Module):
         gaussians = torch.exp(-0.5 * ((r - self.gaussian_centers) / spacing).square())
         return torch.cat([vectors, r, vectors / r, gaussians], dim=1)
 
+    def environment(self, edges: Edges, vectors: Tensor, n_atoms: int) -> Environment:
+        """The edges that the network sees, of a list that may reach further.
+
+        Parameters
+        ----------
+        edges : Edges
+        vectors : Tensor, shape (n_edges, 3)
+            In Å, in the model's dtype.
+        n_atoms : int
+        """
+        config = self.config
+        distances = (vectors.square().sum(-1) + _TINY).sqrt()
+        if self.cutoff > config.cutoff:  # the list reaches further, for the repulsion
+            keep = distances <= config.cutoff
+            edges, vectors, distances = edges.select(keep), vectors[keep], distances[keep]
+        if config.num_neighbors_adaptive is not None:
+            return adaptive_environment(edges, vectors, distances, n_atoms, config)
+        radii = distances.new_full((n_atoms,), config.cutoff)
+        return Environment(edges, vectors, distances, config.cutoff, radii)
+
     def features(
         self, species: Tensor, edges: Edges, vectors: Tensor,
         conditions: Conditions | None = None, draw: Tensor | None = None,
@@ -321,16 +363,9 @@ class PET(nn.Module):
             With ECSE: uniform numbers in [0, 1) that choose one frame of each atom instead of all.
         """
         config = self.config
-        distances = (vectors.square().sum(-1) + _TINY).sqrt()
-        cutoff: float | Tensor = config.cutoff
-        if self.cutoff > config.cutoff:  # the list reaches further, for the repulsion
-            keep = distances <= config.cutoff
-            edges, vectors, distances = edges.select(keep), vectors[keep], distances[keep]
-        if config.num_neighbors_adaptive is not None:
-            found = adaptive_environment(edges, vectors, distances, len(species), config)
-            edges, vectors, distances = found.edges, found.vectors, found.distances
-            cutoff = found.cutoff
-        tokens = self.tokens(species, edges, vectors, distances, cutoff, draw)
+        seen = self.environment(edges, vectors, len(species))
+        edges, vectors = seen.edges, seen.vectors
+        tokens = self.tokens(species, edges, vectors, seen.distances, seen.cutoff, draw)
         layout, neighbour = tokens.layout, tokens.neighbour
         ordered_species = species[layout.atom_order]
         node = self.node_embedders[0](ordered_species)
