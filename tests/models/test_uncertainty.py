@@ -20,10 +20,21 @@ from pet_calc.io.checkpoints import (
     load_published,
     read_published,
 )
-from pet_calc.io.uncertainty import UNCERTAINTY, load_uncertainty
+from pet_calc.io.uncertainty import UNCERTAINTY, add_uncertainty, load_uncertainty
+from pet_calc.io.weights import load_model, read_config, save_model
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.uncertainty import LLPR, EnsembleMember, evaluate_uncertainty, fit_llpr
+from pet_calc.models.pet.checkpoints import in_electronvolts
+from pet_calc.models.pet.migrations import Target
+from pet_calc.models.pet.uncertainty import (
+    CALIBRATIONS,
+    LLPR,
+    Calibration,
+    EnsembleMember,
+    calibration_factor,
+    evaluate_uncertainty,
+    fit_llpr,
+)
 from pet_calc.neighbors import neighbor_list
 
 RELATIVE = 1e-8
@@ -109,7 +120,9 @@ def fitted() -> tuple[PET, LLPR]:
     features = torch.stack([summed_features(model, box).sum(0) for box in boxes])
     counts = torch.tensor([box.n_atoms for box in boxes])
     errors = torch.randn(30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    llpr = fit_llpr(features, counts, errors, members=400)
+    llpr = fit_llpr(
+        features, counts, features, errors, calibration="squared_residuals", members=400
+    )
     ratio = errors / llpr.sigma(features)
     assert ratio.square().mean().item() == pytest.approx(1.0)
     return model, llpr
@@ -138,6 +151,92 @@ def test_members_have_forces_of_their_energies(fitted: tuple[PET, LLPR]) -> None
     assert plain is not None
     assert torch.allclose(found.forces_ensemble.mean(0), plain, rtol=0, atol=1e-10)
     assert found.forces_uncertainty.shape == plain.shape
+    for k in range(3):  # one forward pass for all members, and one for each, are the same
+        alone = evaluate(EnsembleMember(model, few, k), box, edges)
+        assert alone.forces is not None
+        assert alone.stress is not None
+        assert found.stress_ensemble is not None
+        assert torch.allclose(found.forces_ensemble[k], alone.forces, rtol=0, atol=1e-11)
+        assert torch.allclose(found.stress_ensemble[k], alone.stress, rtol=0, atol=1e-12)
     one = LLPR(llpr.cholesky, llpr.multiplier, llpr.ensemble[:1])
     with pytest.raises(ValueError, match="at least two members, got 1"):
         evaluate_uncertainty(model, one, box, edges, derivatives=True)
+
+
+@pytest.mark.parametrize("method", CALIBRATIONS)
+def test_calibration_recovers_a_known_factor(method: Calibration) -> None:
+    generator = torch.Generator().manual_seed(2)
+    sigma = torch.rand(20_000, dtype=torch.float64, generator=generator) + 0.1
+    errors = 2.5 * sigma * torch.randn(20_000, dtype=torch.float64, generator=generator)
+    assert calibration_factor(errors, sigma, method).item() == pytest.approx(2.5, rel=0.02)
+    # positive control: errors of another distribution tell the methods apart
+    uniform = sigma * (2 * torch.rand(20_000, dtype=torch.float64, generator=generator) - 1)
+    assert calibration_factor(uniform, sigma, method).item() == pytest.approx(
+        {
+            "absolute_residuals": np.sqrt(np.pi / 2) / 2,
+            "squared_residuals": np.sqrt(1 / 3),
+            "crps": 0.640,  # α (2 Φ(1 / α) - 1) = 1 / sqrt(π)
+        }[method],
+        rel=0.02,
+    )
+
+
+def test_crps_calibration_minimises_the_score() -> None:
+    generator = torch.Generator().manual_seed(3)
+    sigma = torch.rand(50, dtype=torch.float64, generator=generator) + 0.1
+    errors = torch.randn(50, dtype=torch.float64, generator=generator)
+
+    def score(alpha: torch.Tensor) -> float:
+        normal = torch.distributions.Normal(0.0, 1.0)
+        s = alpha * sigma
+        z = errors / s
+        density = normal.log_prob(z).exp()
+        return (s * (z * (2 * normal.cdf(z) - 1) + 2 * density - np.pi**-0.5)).mean().item()
+
+    best = calibration_factor(errors, sigma, "crps")
+    for factor in (0.99, 1.01):
+        assert score(best) < score(factor * best)
+
+
+def test_calibration_refuses_what_sets_no_scale() -> None:
+    one = torch.ones(1)
+    for errors in (torch.zeros(3), torch.full((3,), torch.nan), torch.zeros(0)):
+        with pytest.raises(ValueError, match="`errors` must be finite and not all zero"):
+            calibration_factor(errors, torch.ones(len(errors)))
+    with pytest.raises(ValueError, match="`method` must be one of"):
+        calibration_factor(one, one, "nll")  # type: ignore[arg-type]
+
+
+def test_uncertainties_of_energies_in_another_unit_are_in_electronvolt() -> None:
+    wrapper = {
+        "cholesky_energy_uncertainty": torch.eye(2),
+        "multiplier_energy_uncertainty": torch.ones(1),
+        "llpr_ensemble_layers.energy.weight": torch.ones(3, 2),
+    }
+    for unit, value in (("eV", 1.0), ("kcal/mol", 0.0433641153087705)):
+        found = in_electronvolts(wrapper, {"energy": Target("energy", unit, scalar=True)})
+        assert found["multiplier_energy_uncertainty"].item() == pytest.approx(value)
+        assert found["llpr_ensemble_layers.energy.weight"][0, 0].item() == pytest.approx(value)
+        assert torch.equal(found["cholesky_energy_uncertainty"], torch.eye(2))
+
+
+def test_every_head_keeps_its_own_uncertainty(tmp_path: Path) -> None:
+    model = random_pet(42, energy_heads=("energy", "energy/b", "energy/c"), d_head=2)
+    save_model(tmp_path, model, {"steps": 3})
+    eye = torch.eye(4, dtype=torch.float64)
+    models = {
+        head: LLPR(k * eye, torch.tensor(1.0).double(), eye[:2] / k)
+        for k, head in ((1, "energy"), (2, "energy/b"))
+    }
+    add_uncertainty(tmp_path, models)
+    for head, llpr in models.items():
+        assert torch.equal(load_uncertainty(tmp_path, head).cholesky, llpr.cholesky)
+    with pytest.raises(PotentialNotFoundError, match="no uncertainties of 'energy/c'"):
+        load_uncertainty(tmp_path, "energy/c")
+    training = read_config(tmp_path)["training"]
+    assert set(training) == {"steps", "uncertainty_sha256"}
+    assert load_model(tmp_path).config == model.config
+    # a file that the configuration does not record belongs to another model
+    save_model(tmp_path, model)
+    with pytest.raises(PotentialNotFoundError, match="no uncertainties"):
+        load_uncertainty(tmp_path)
