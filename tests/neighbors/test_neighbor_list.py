@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.neighbors import brute_force_edges, neighbor_list
+from pet_calc.neighbors.kd_tree import kd_tree_half_list
+from pet_calc.neighbors.vesin_cpu import complete_cell, vesin_divides
 
 CELLS = {
     "cubic": 4.0 * np.eye(3),
@@ -185,3 +187,54 @@ def test_dependent_lattice_vectors_are_refused_only_if_periodic() -> None:
 def test_bad_cutoff_is_refused(cutoff: float) -> None:
     with pytest.raises(ValueError, match=f"`cutoff` must be a positive number of Å, got {cutoff}"):
         neighbor_list(water_box(), cutoff)
+
+
+# --- boxes that are mostly empty ----------------------------------------------------------------
+
+
+def half_rows(found: tuple[np.ndarray, ...]) -> list[tuple[int, ...]]:
+    return [(int(i), int(j), *s) for i, j, s in zip(*(x.tolist() for x in found), strict=True)]
+
+
+@pytest.mark.parametrize("pbc", MIXES, ids=lambda m: "".join("FT"[p] for p in m))
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cutoff", [1.9, 4.6])
+def test_kd_tree_equals_brute_force(cell: str, pbc: tuple[bool, ...], cutoff: float) -> None:
+    structure = random_system(CELLS[cell], pbc, 6, seed=0, spread=1.8)
+    box = complete_cell(CELLS[cell], np.array(pbc))
+    half = half_rows(kd_tree_half_list(structure.positions.numpy(), box, np.array(pbc), cutoff))
+    both = half + [(j, i, -a, -b, -c) for i, j, a, b, c in half]
+    assert len(set(both)) == len(both), "each pair once"
+    assert sorted(both) == rows(brute_force_edges(structure, cutoff))
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("pbc", [(False,) * 3, (True,) * 3, (True, False, False)])
+@pytest.mark.parametrize("length", [3e5, 1e7, 1e12])
+def test_two_molecules_very_far_apart(axis: int, pbc: tuple[bool, ...], length: float) -> None:
+    """vesin alone divides by zero here, which ends the process."""
+    molecule = np.array([[0.0, 0, 0], [0.9, 0, 0], [0, 0.9, 0.1]])
+    far = np.zeros(3)
+    far[axis] = 0.9 * length
+    cell = 8.0 * np.eye(3)
+    cell[axis, axis] = length
+    positions = np.concatenate([molecule, molecule + far])
+    assert not vesin_divides(positions, complete_cell(cell, np.array(pbc)), np.array(pbc), 3.0)
+    edges = neighbor_list(system(positions, [8, 1, 1, 8, 1, 1], cell, pbc), 3.0)
+    pairs = {(i, j) for i, j, *_ in rows(edges)}
+    assert pairs == {(i, j) for i in range(6) for j in range(6) if i != j and i // 3 == j // 3}
+    assert edges.n_edges == 12
+
+
+@pytest.mark.parametrize("extent", [(480, 480, 1), (100, 100, 900), (45, 60, 80), (30, 30, 30)])
+def test_both_lists_agree_beyond_the_largest_grid_of_vesin(extent: tuple[int, ...]) -> None:
+    """Where vesin coarsens its grid, or would fail to."""
+    generator = np.random.default_rng(5)
+    positions = generator.random((3000, 3)) * extent * 1.5
+    positions[1500:] = positions[:1500] + generator.normal(0, 0.5, (1500, 3))
+    pbc, box = np.zeros(3, dtype=bool), np.eye(3)
+    tree = kd_tree_half_list(positions, box, pbc, 1.5)
+    assert len(tree[0]) > 1000
+    edges = neighbor_list(system(positions, np.ones(3000, int)), 1.5)
+    half = {(i, j) for i, j, *_ in rows(edges) if i < j}
+    assert half == set(zip(tree[0].tolist(), tree[1].tolist(), strict=True))
