@@ -1,60 +1,15 @@
-"""Total charge and spin multiplicity of an ``ase.Atoms``, as its ``info`` gives them."""
+"""A model as a structure of given total charge and spin multiplicity sees it."""
 
 from __future__ import annotations
-
-import logging
-from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
 
 from pet_calc.errors import InvalidStructureError
+from pet_calc.io.conditions import INFO_KEYS
 from pet_calc.models import EnergyModel
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
-
-_log = logging.getLogger("pet_calc")
-
-#: Entries of ``atoms.info`` that results can depend on. "spin" is another name of the multiplicity.
-CHARGE: Final = "charge"
-SPIN: Final = ("spin_multiplicity", "spin")
-INFO_KEYS: Final = (CHARGE, *SPIN)
-
-
-def charge_and_spin(atoms: Atoms) -> tuple[int, int]:
-    """Total charge in elementary charges, and 2S + 1; a neutral singlet where nothing is said.
-
-    Raises
-    ------
-    InvalidStructureError
-        For values that are not whole numbers, and two names of the spin that disagree.
-    """
-    charge = whole_number(atoms, CHARGE)
-    spins = {name: whole_number(atoms, name) for name in SPIN}
-    named = {name: value for name, value in spins.items() if value is not None}
-    if len(set(named.values())) > 1:
-        raise InvalidStructureError(
-            f"a structure has one spin multiplicity 2S + 1, but atoms.info says {named}; delete "
-            f"one of the two"
-        )
-    return charge or 0, next(iter(named.values()), 1)
-
-
-def whole_number(atoms: Atoms, key: str) -> int | None:
-    """An entry of ``atoms.info`` as an integer; None if it is not there."""
-    value: Any = atoms.info.get(key)
-    if value is None:
-        return None
-    try:
-        number = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        number = np.asarray(np.nan)
-    if number.size != 1 or not np.isfinite(number).all() or number.item() != round(number.item()):
-        raise InvalidStructureError(
-            f"atoms.info[{key!r}] must be a whole number, got {value!r}; charges count elementary "
-            f"charges and a spin is given by its multiplicity 2S + 1"
-        )
-    return int(number.item())
 
 
 def under_conditions(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
-from pet_calc.calculators.conditions import charge_and_spin, same_info, under_conditions
+from pet_calc.calculators.conditions import same_info, under_conditions
 from pet_calc.calculators.results import (
     DERIVATIVE_UNCERTAINTIES,
     ENERGY_UNCERTAINTIES,
@@ -32,6 +32,7 @@ from pet_calc.calculators.results import (
     ase_uncertainties,
 )
 from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.uncertainty import find_uncertainty
 from pet_calc.io.weights import DTYPES, copy_model
 from pet_calc.models import EnergyModel, Results, evaluate

@@ -20,6 +20,8 @@ def evaluate(
 ) -> None:
     """Errors of a potential on labelled structures, in total and per element.
 
+    Of a potential that knows its uncertainty, also how well the two agree.
+
     Example: pet-calc evaluate DATA/water/test.extxyz.xz --model pet-water-v1
     """
     # torch is loaded only when it is needed
@@ -27,11 +29,13 @@ def evaluate(
     from rich.progress import track
 
     from pet_calc import pretrained
-    from pet_calc.cli.train import census_table, evaluation_table
+    from pet_calc.cli.train import calibration_table, census_table, evaluation_table
     from pet_calc.errors import DatasetError
     from pet_calc.io.datasets import read_frames
+    from pet_calc.io.uncertainty import find_uncertainty
     from pet_calc.training.data import prepare
     from pet_calc.training.evaluate import evaluate_frames, rotation_error
+    from pet_calc.training.uncertainty import calibration_error
 
     console = Console()
     potential = pretrained.load(model, dtype=dtype)
@@ -40,7 +44,8 @@ def evaluate(
     if not any(census.count(label) for label in ("energy", "forces", "stress")):
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
     network = potential.model
-    prepared = [prepare(f, network.cutoff) for f in frames]
+    conditions = network.config.system_conditioning
+    prepared = [prepare(f, network.cutoff, conditions=conditions) for f in frames]
     progress = track(prepared, description=potential.name, console=console)
     console.print(evaluation_table({"evaluated": evaluate_frames(network, progress)}))
     if rotations:
@@ -50,3 +55,7 @@ def evaluate(
             f"standard deviation under rotation and reflection: energy {spread.energy:.3f} "
             f"meV/atom, forces {spread.forces:.2f} meV/Å"
         )
+    llpr = potential.folder and find_uncertainty(potential.folder, network.energy_head)
+    if llpr and census.count("energy"):
+        progress = track(prepared, description="uncertainties", console=console)
+        console.print(calibration_table({"evaluated": calibration_error(network, llpr, progress)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pet_calc.io.datasets import LabelCensus
     from pet_calc.training.evaluate import Evaluation
     from pet_calc.training.loop import Progress as TrainingProgress
+    from pet_calc.training.uncertainty import CalibrationError
 
 
 def train(
@@ -35,6 +37,7 @@ def train(
     from pet_calc.training.config import TrainConfig
     from pet_calc.training.loop import load_data
     from pet_calc.training.loop import train as run_training
+    from pet_calc.training.uncertainty import CalibrationError
 
     console = Console()
     settings = TrainConfig.from_toml(config)
@@ -75,6 +78,13 @@ def train(
         console.print(f"stopped before the end; the same command goes on from {out}")
         return
     console.print(evaluation_table(table))
+    if settings.uncertainty is not None:
+        stored = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
+        console.print(
+            calibration_table(
+                {split: CalibrationError(**values) for split, values in stored.items()}
+            )
+        )
     console.print(f"potential: {out / 'model'}")
 
 
@@ -111,4 +121,29 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> Table:
                 table.add_row(
                     split, name, f"{error.mae:.3f}", f"{error.rmse:.3f}", unit, str(error.count)
                 )
+    return table
+
+
+def calibration_table(found: dict[str, CalibrationError]) -> Table:
+    """Uncertainties of energies beside their errors."""
+    table = Table(title="uncertainty of the energy (σ) and error (e)", title_justify="left")
+    table.add_column("split")
+    table.add_column("quantity")
+    for name in ("value", "calibrated"):
+        table.add_column(name, justify="right")
+    for split, c in found.items():
+        head = split
+        for name, value, ideal in (
+            ("root mean square of e / σ", f"{c.z_rms:.2f}", "1.00"),
+            ("share with |e| < σ", f"{c.within_one:.3f}", "0.683"),
+            ("share with |e| < 2 σ", f"{c.within_two:.3f}", "0.954"),
+            ("mean σ, meV/atom", f"{c.mean_sigma:.3f}", ""),
+            ("root mean square of e, meV/atom", f"{c.rmse:.3f}", ""),
+            ("CRPS, meV/atom", f"{c.crps:.3f}", ""),
+            ("NLL, e in eV", f"{c.nll:.3f}", ""),
+            ("rank correlation of |e| and σ", f"{c.rank_correlation:.2f}", ""),
+            ("structures", str(c.count), ""),
+        ):
+            table.add_row(head, name, value, ideal)
+            head = ""
     return table

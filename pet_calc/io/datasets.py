@@ -18,6 +18,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from pet_calc.errors import DatasetError
+from pet_calc.io.conditions import INFO_KEYS
 
 #: Names under which each label is looked for, in this order.
 LABEL_KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -35,7 +36,7 @@ class LabelledFrame:
     Attributes
     ----------
     atoms : ase.Atoms
-        Without calculator and constraints.
+        Without calculator and constraints; ``info`` has charge and spin only, where given.
     energy : float or None
         In eV.
     forces : array or None, shape (n_atoms, 3)
@@ -126,8 +127,9 @@ def read_frames(
                 found[target][key] += 1
             elements.update(atoms.get_chemical_symbols())
             bare = Atoms(
-                numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc
-            )
+                numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc,
+                info={key: atoms.info[key] for key in INFO_KEYS if key in atoms.info},
+            )  # fmt: skip
             frames.append(
                 LabelledFrame(
                     bare, labels.get("energy"), labels.get("forces"), labels.get("stress")

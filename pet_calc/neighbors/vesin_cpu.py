@@ -29,7 +29,7 @@ def vesin_half_list(
         S in r_ij = r_j - r_i + S @ cell.
     """
     box = complete_cell(cell, pbc)
-    if not vesin_divides(positions, box, pbc, cutoff):
+    if not vesin_suits(positions, box, pbc, cutoff):
         return kd_tree_half_list(positions, box, pbc, cutoff)
     i, j, shifts = NeighborList(cutoff=cutoff, full_list=False).compute(
         points=np.ascontiguousarray(positions),
@@ -40,18 +40,19 @@ def vesin_half_list(
     return i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64)
 
 
-def vesin_divides(
+def vesin_suits(
     positions: NDArray[np.float64],
     box: NDArray[np.float64],
     pbc: NDArray[np.bool_],
     cutoff: float,
 ) -> bool:
-    """Whether vesin's grid of cells has at least one cell along every direction.
+    """Whether vesin's grid of cells, of one cutoff each, suits these atoms.
 
     Beyond 10⁵ cells vesin coarsens its grid in proportion, and rounds down. In a box that is
     longer than wide by orders of magnitude (a molecule that has drifted far away will do) that
     leaves none across, and a division by zero which ends the process [vesin 0.6.2,
-    src/cpu_cell_list.cpp, the constructor of CellList].
+    src/cpu_cell_list.cpp, the constructor of CellList]. Grids that are nearly empty can take it
+    half a minute for two atoms.
     """
     inverse = np.linalg.inv(box)
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
@@ -60,6 +61,8 @@ def vesin_divides(
     cells = np.maximum(np.trunc(heights / cutoff), 1.0)
     if cells.prod() <= 0.5 * _MOST_CELLS:
         return True
+    if cells.prod() > 10 * len(positions):
+        return False
     coarse_z = np.trunc(np.cbrt(_MOST_CELLS * cells[1] / cells[0] * (cells[2] / cells[1]) ** 2))
     coarse_y = np.trunc(coarse_z * cells[1] / cells[2])
     coarse_x = np.trunc(coarse_y * cells[0] / cells[1])

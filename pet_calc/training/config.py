@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pet_calc.models.pet import PETConfig
+from pet_calc.models.pet.uncertainty import CALIBRATIONS, Calibration
 
 T = TypeVar("T")
 
@@ -115,6 +116,33 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class UncertaintyConfig:
+    """The uncertainty model that is fitted to the trained potential (LLPR).
+
+    Attributes
+    ----------
+    calibration : {"absolute_residuals", "squared_residuals", "crps"}
+        How the energy errors on the validation frames set the scale: by their mean magnitude,
+        which outliers hardly change, by the largest likelihood, or by the smallest continuous
+        ranked probability score.
+    members : int
+        Last layers in the ensemble that carries uncertainties on to forces and stress; 0 is none.
+    """
+
+    calibration: Calibration = "absolute_residuals"
+    members: int = 32
+
+    def __post_init__(self) -> None:
+        if self.calibration not in CALIBRATIONS:
+            raise ValueError(
+                f"`uncertainty.calibration` must be one of {list(CALIBRATIONS)}, got "
+                f"{self.calibration!r}"
+            )
+        if self.members < 0 or self.members == 1:
+            raise ValueError(f"`uncertainty.members` must be 0 or at least 2, got {self.members}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a training run.
 
@@ -133,6 +161,8 @@ class TrainConfig:
         Apply a random rotation or rotary reflection of O(3) to every structure in every step.
     validation_interval : int
         Steps between validations.
+    uncertainty : UncertaintyConfig, optional
+        Fit an uncertainty model at the end; it changes nothing else.
     """
 
     name: str
@@ -143,6 +173,7 @@ class TrainConfig:
     seed: int = 0
     augment: bool = True
     validation_interval: int = 250
+    uncertainty: UncertaintyConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -181,6 +212,9 @@ class TrainConfig:
             )
             for s in values.pop("stages")
         )
+        uncertainty = values.pop("uncertainty", None)
+        if uncertainty is not None:
+            uncertainty = build(UncertaintyConfig, uncertainty, "uncertainty")
         optimizer = dict(values.pop("optimizer", {}))
         if "betas" in optimizer:
             optimizer["betas"] = tuple(optimizer["betas"])
@@ -192,6 +226,7 @@ class TrainConfig:
                 "data": build(DataConfig, data, "data"),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
+                "uncertainty": uncertainty,
             },
             "the top level",
         )

@@ -15,7 +15,11 @@ from pet_calc.errors import DatasetError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
 from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.datasets import LabelledFrame
+from pet_calc.models import EnergyModel
+from pet_calc.models.pet import PET
+from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.neighbors import neighbor_list
 
 
@@ -33,6 +37,8 @@ class Batch:
     stress : Tensor, shape (n_systems, 6), eV/Å³
     n_atoms : Tensor, shape (n_systems,)
         Atoms in each system.
+    conditions : Conditions or None
+        Charge and spin of each atom's system, for models that are conditioned on them.
     """
 
     system: System
@@ -41,6 +47,7 @@ class Batch:
     forces: Tensor
     stress: Tensor
     n_atoms: Tensor
+    conditions: Conditions | None = None
 
     @classmethod
     def concatenate(cls, parts: Sequence[Batch]) -> Batch:
@@ -52,6 +59,7 @@ class Batch:
             forces=torch.cat([p.forces for p in parts]),
             stress=torch.cat([p.stress for p in parts]),
             n_atoms=torch.cat([p.n_atoms for p in parts]),
+            conditions=Conditions.concatenate([p.conditions for p in parts]),
         )
 
     def transformed(self, matrix: Tensor) -> Batch:
@@ -69,8 +77,22 @@ class Batch:
         )
 
 
-def prepare(frame: LabelledFrame, cutoff: float) -> Batch:
-    """A frame as a batch of one, with its edges; these stay valid under rotation."""
+def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) -> Batch:
+    """A frame as a batch of one, with its edges; these stay valid under rotation.
+
+    Parameters
+    ----------
+    frame : LabelledFrame
+    cutoff : float
+        Of the model, in Å.
+    conditions : bool
+        With charge and spin, for models made with `system_conditioning`.
+
+    Raises
+    ------
+    InvalidStructureError
+        For a structure that means nothing, and with `conditions` for a charge or spin that does.
+    """
     system = system_from_atoms(frame.atoms)
     n = system.n_atoms
     nan = float("nan")
@@ -85,7 +107,13 @@ def prepare(frame: LabelledFrame, cutoff: float) -> Batch:
         if frame.stress is None
         else torch.from_numpy(frame.stress.copy())[None],
         n_atoms=torch.tensor([n]),
+        conditions=Conditions.uniform(n, *charge_and_spin(frame.atoms)) if conditions else None,
     )
+
+
+def conditioned(model: PET, batch: Batch) -> EnergyModel:
+    """The model as the systems of a batch see it."""
+    return model if batch.conditions is None else ConditionedPET(model, batch.conditions)
 
 
 def random_orthogonal(generator: np.random.Generator) -> Tensor:

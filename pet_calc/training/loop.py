@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pet_calc.errors import CheckpointError, DatasetError, SimulationError
 from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
 from pet_calc.io.outputs import claim_folder
+from pet_calc.io.uncertainty import write_uncertainty
 from pet_calc.io.weights import save_model
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.pet import PET
@@ -26,6 +27,7 @@ from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.config import StageConfig, TrainConfig
 from pet_calc.training.data import (
     Batch,
+    conditioned,
     fit_composition,
     fit_reference_energies,
     prepare,
@@ -37,6 +39,7 @@ from pet_calc.training.evaluate import Evaluation, evaluate_frames
 from pet_calc.training.losses import loss as loss_of
 from pet_calc.training.optimizers import make_optimizer
 from pet_calc.training.schedule import learning_rate
+from pet_calc.training.uncertainty import calibration_error, fit_uncertainty
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 LOG_COLUMNS: Final = (
@@ -150,7 +153,8 @@ def train(
     config : TrainConfig
     out : Path
         Folder of the run: ``checkpoint.safetensors``, ``log.csv`` and at the end ``model/`` with
-        the averaged weights and ``evaluation.json``.
+        the averaged weights, ``evaluation.json``, and ``calibration.json`` if uncertainties are
+        fitted.
     data : TrainingData
         From `load_data`.
     report : callable, optional
@@ -175,8 +179,12 @@ def train(
         If the loss is no longer finite.
     """
     claim_folder(out, ())
-    frames = [prepare(f, config.model.cutoff) for f in data.train]
-    validation = [prepare(f, config.model.cutoff) for f in data.validation]
+    if config.uncertainty and all(f.energy is None for f in data.validation):
+        raise DatasetError(
+            "[uncertainty] needs energies of validation frames to set its scale, but none has one"
+        )
+    frames = prepare_all(data.train, config)
+    validation = prepare_all(data.validation, config)
     run = Run.start(config, data.train, frames)
     path = out / CHECKPOINT
     if path.exists():
@@ -206,8 +214,20 @@ def train(
     if run.step < config.total_steps:
         return None
     model = run.best_model()
-    save_model(out / "model", model, training={"config": config.to_dict(), "steps": run.step})
-    test = [prepare(f, config.model.cutoff) for f in data.test]
+    details: dict[str, Any] = {"config": config.to_dict(), "steps": run.step}
+    if config.uncertainty is not None:
+        llpr = fit_uncertainty(model, frames, validation, config.uncertainty, config.seed)
+        details |= write_uncertainty(out / "model", {model.energy_head: llpr})
+    save_model(out / "model", model, training=details)
+    test = prepare_all(data.test, config)
+    if config.uncertainty is not None:
+        splits = {"validation": validation} | ({"test": test} if data.test else {})
+        calibrations = {
+            split: asdict(calibration_error(model, llpr, frames))
+            for split, frames in splits.items()
+            if any(bool(torch.isfinite(f.energy).any()) for f in frames)
+        }
+        (out / "calibration.json").write_text(json.dumps(calibrations, indent=1) + "\n")
     table = {
         "train": evaluate_frames(model, frames),
         "validation": evaluate_frames(model, validation),
@@ -218,6 +238,12 @@ def train(
         json.dumps({split: asdict(e) for split, e in table.items()}, indent=1) + "\n"
     )
     return table
+
+
+def prepare_all(frames: Sequence[LabelledFrame], config: TrainConfig) -> list[Batch]:
+    """Frames as the model of a configuration needs them."""
+    model = config.model
+    return [prepare(f, model.cutoff, conditions=model.system_conditioning) for f in frames]
 
 
 class Run:
@@ -313,9 +339,10 @@ class Run:
     def seen(self, stage: StageConfig, batch: Batch) -> EnergyModel:
         """The model as a step sees it: with one frame per atom where the stage draws them."""
         if self.config.model.ecse == "none" or stage.frames == "all":
-            return self.model
+            return conditioned(self.model, batch)
         generator = np.random.default_rng((self.config.seed, 3, self.step))
-        return SampledPET(self.model, torch.from_numpy(generator.random(batch.system.n_atoms)))
+        draw = torch.from_numpy(generator.random(batch.system.n_atoms))
+        return SampledPET(self.model, draw, batch.conditions)
 
     def align_energies(self, frames: Sequence[Batch]) -> None:
         """Shift the reference energies by the model's mean error, by least squares.
@@ -327,7 +354,10 @@ class Run:
         if not labelled:
             return
         errors = [
-            f.energy - evaluate(self.model, f.system, f.edges, forces=False, stress=False).energy
+            f.energy
+            - evaluate(
+                conditioned(self.model, f), f.system, f.edges, forces=False, stress=False
+            ).energy
             for f in labelled
         ]
         shift = fit_composition(
@@ -390,6 +420,8 @@ class Run:
             TrainConfig.from_dict(json.loads(json.dumps(c))).to_dict()
             for c in (state["config"], self.config.to_dict())
         )
+        for found in (saved, wanted):  # what is fitted at the end may change until then
+            found.pop("uncertainty", None)
         if saved != wanted:
             changed = sorted(k for k in wanted if saved.get(k) != wanted[k])
             raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,19 @@ class Conditions:
         return cls(
             charge=torch.full((n_atoms,), charge, dtype=torch.int64),
             spin_multiplicity=torch.full((n_atoms,), spin_multiplicity, dtype=torch.int64),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Conditions | None]) -> Conditions | None:
+        """Conditions of a batch from those of its systems; None if they have none."""
+        given = [p for p in parts if p is not None]
+        if not given:
+            return None
+        if len(given) < len(parts):
+            raise ValueError("either all systems of a batch have conditions or none")
+        return cls(
+            charge=torch.cat([p.charge for p in given]),
+            spin_multiplicity=torch.cat([p.spin_multiplicity for p in given]),
         )
 
 

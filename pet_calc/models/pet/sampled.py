@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pet_calc.geometry import Edges
+from pet_calc.models.pet.conditioning import Conditions
 from pet_calc.models.pet.derived import DerivedPET
 from pet_calc.models.pet.model import PET
 
@@ -20,14 +21,16 @@ class SampledPET(DerivedPET):
         With ``config.ecse == "layerwise"``.
     draw : Tensor, shape (n_atoms,)
         Uniform numbers in [0, 1), one for each atom of the batch that will be evaluated.
+    conditions : Conditions, optional
+        Charge and spin multiplicity of each atom's system.
     """
 
-    def __init__(self, model: PET, draw: Tensor) -> None:
+    def __init__(self, model: PET, draw: Tensor, conditions: Conditions | None = None) -> None:
         if model.config.ecse != "layerwise":
             raise ValueError("`model` must have layerwise ECSE; a plain PET has no frames to draw")
         super().__init__(model)
-        self.draw = draw
+        self.draw, self.conditions = draw, conditions
 
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
-        return self.model.energies_under(None, numbers, edges, vectors, self.draw)
+        return self.model.energies_under(self.conditions, numbers, edges, vectors, self.draw)
