@@ -36,6 +36,7 @@ from pet_calc.training.data import (
 )
 from pet_calc.training.ema import start_average, update_average
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
+from pet_calc.training.losses import direct_loss
 from pet_calc.training.losses import loss as loss_of
 from pet_calc.training.optimizers import make_optimizer
 from pet_calc.training.schedule import learning_rate
@@ -271,23 +272,35 @@ class Run:
     ) -> Run:
         """A fresh run: seeded weights; the rest of the model from the training frames.
 
-        Reference energies come from the total energies, the energy scale from the forces, the
-        onset of the repulsion from the shortest distances.
+        Reference energies come from the total energies, the scales of energy and direct forces
+        from the forces, that of the direct stress from the virials, the onset of the repulsion from
+        the shortest distances.
         """
         # the forked generator leaves the caller's random state as it was
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = PET(config.model, dtype=torch.float32)
             with torch.no_grad():
-                for head in (model.node_head, model.edge_head):
+                for head in model.readouts(model.energy_head)[-1]:
                     last = head[-1]
                     assert isinstance(last, nn.Linear)
                     last.weight.mul_(0.3)
                     last.bias.zero_()
-            model.reference_energies.copy_(fit_reference_energies(frames, config.model.elements))
+            references, scale = model.head_constants()
+            references.copy_(fit_reference_energies(frames, config.model.elements))
             forces = [f.forces.reshape(-1) for f in frames if f.forces is not None]
             if forces:
-                model.energy_scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
+                size = float(np.sqrt(np.square(np.concatenate(forces)).mean()))
+                scale.fill_(size)
+                if config.model.direct_forces:
+                    model.direct_force_scale.fill_(size)
+            virials = [
+                f.stress * f.atoms.cell.volume / len(f.atoms)
+                for f in frames
+                if f.stress is not None
+            ]
+            if virials and config.model.direct_stress:
+                model.direct_stress_scale.fill_(float(np.sqrt(np.square(virials).mean())))
             if model.repulsion is not None:
                 model.repulsion.onset.copy_(shortest_distances(prepared, config.model.elements))
             return cls(config, model)
@@ -323,6 +336,8 @@ class Run:
             create_graph=True,
         )
         value = loss_of(results, batch, stage.loss)
+        if self.config.model.direct_forces or self.config.model.direct_stress:
+            value = value + direct_loss(self.model, batch, stage.loss)
         if not torch.isfinite(value):
             raise SimulationError(
                 f"the training loss is {value.item()} at step {self.step}; lower the learning rate "
@@ -365,7 +380,7 @@ class Run:
             torch.cat(errors).numpy(),
             self.config.model.elements,
         )
-        self.model.reference_energies.add_(shift)
+        self.model.head_constants()[0].add_(shift)
 
     def track(self, results: Results, batch: Batch, k: int) -> None:
         """Update the running force error."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pet_calc.geometry import edge_vectors
 from pet_calc.models import Results
+from pet_calc.models.pet import PET
+from pet_calc.models.pet.direct import direct_forces, direct_stress
 from pet_calc.training.config import LossConfig
 from pet_calc.training.data import Batch
 
@@ -31,6 +34,25 @@ def loss(results: Results, batch: Batch, weights: LossConfig) -> Tensor:
         total = total + weights.stress * mean_square(
             results.stress - batch.stress, torch.isfinite(batch.stress)
         )
+    return total
+
+
+def direct_loss(model: PET, batch: Batch, weights: LossConfig) -> Tensor:
+    """Loss of the heads that predict forces and stress directly, with the same weights.
+
+    They share the network with the energy, but not the derivatives: a second forward pass.
+    """
+    system = batch.system
+    species = model.species(system.numbers)
+    vectors = edge_vectors(system, batch.edges).to(model.dtype)
+    features = model.features(species, batch.edges, vectors, batch.conditions)
+    total = batch.energy.new_zeros(())
+    if model.config.direct_forces and weights.forces > 0:
+        error = direct_forces(model, features, species, system) - batch.forces
+        total = total + weights.forces * mean_square(error, torch.isfinite(batch.forces))
+    if model.config.direct_stress and weights.stress > 0:
+        error = direct_stress(model, features, system) - batch.stress
+        total = total + weights.stress * mean_square(error, torch.isfinite(batch.stress))
     return total
 
 

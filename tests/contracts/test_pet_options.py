@@ -5,14 +5,27 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from contracts.energy_model import CHECKS, PERIODIC_CHECKS, Potential
 from contracts.models import pet_config, random_pet
 from contracts.structures import PERIODIC, STRUCTURES
 
+from pet_calc.io.datasets import LabelledFrame
 from pet_calc.io.weights import load_model, save_model
+from pet_calc.models import evaluate
 from pet_calc.models.pet import PETConfig
+from pet_calc.training.config import (
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+)
+from pet_calc.training.data import conditioned
+from pet_calc.training.loop import Run, prepare_all
 
 NAMED = {
     "featurizer_type": ("feedforward", "residual"),
@@ -84,25 +97,103 @@ def test_contract(check: str, structure: str, options: str) -> None:
     (CHECKS | PERIODIC_CHECKS)[check](Potential(model), STRUCTURES[structure]())
 
 
-@pytest.mark.parametrize("adaptive", ADAPTIVE)
-@pytest.mark.parametrize("options", COMBINATIONS, ids=lambda o: "-".join(map(str, o.values())))
-def test_combination_evaluates_saves_and_loads(
-    tmp_path: Path, options: dict[str, object], adaptive: str
+# what any of the above may be combined with
+EXTRAS: dict[str, dict[str, object]] = {
+    "conditioning": {"system_conditioning": True, "max_charge": 2, "max_spin_multiplicity": 3},
+    "variants": {"energy_heads": ("energy", "energy/other"), "energy_head": "energy/other"},
+    "direct": {"direct_forces": True, "direct_stress": True},
+    "zbl": {"zbl": True},
+    "temperature": {"attention_temperature": 0.6},
+    "radial": {"input_encoding": "radial"},
+}
+SUBSETS = [
+    tuple(name for k, name in enumerate(EXTRAS) if code >> k & 1)
+    for code in range(2 ** len(EXTRAS))
+]
+PLAN = [
+    (options, adaptive, SUBSETS[(37 * k + 11 * (k // len(SUBSETS))) % len(SUBSETS)])
+    for k, (options, adaptive) in enumerate(itertools.product(COMBINATIONS, ADAPTIVE))
+]
+
+
+def test_plan_meets_every_pair_of_options() -> None:
+    """All of the main options with each other; each of them with each extra, on and off."""
+    assert len({(*o.values(), a) for o, a, _ in PLAN}) == len(PLAN) == 2**6 * 3
+    assert {extras for *_, extras in PLAN} == set(SUBSETS)
+    for extra in EXTRAS:
+        for present in (True, False):
+            meeting = [(o, a) for o, a, extras in PLAN if (extra in extras) == present]
+            assert {a for _, a in meeting} == set(ADAPTIVE)
+            for name, values in NAMED.items():
+                assert {o[name] for o, _ in meeting} == set(values)
+
+
+def labelled_frames() -> list[LabelledFrame]:
+    """Two structures with labels of no meaning, of different charge and spin."""
+    generator = np.random.default_rng(0)
+    frames = []
+    for k in range(2):
+        atoms = Atoms(
+            "OHHSi", cell=[3.4, 3.6, 3.8], pbc=True, info={"charge": k, "spin": k + 1},
+            positions=[[0, 0, 0], [0.9, 0.1, 0], [0, 1.0, 0.2], [1.7, 1.6, 1.8]]
+            + 0.05 * generator.standard_normal((4, 3)),
+        )  # fmt: skip
+        labels = generator.standard_normal((4, 3)), 0.01 * generator.standard_normal(6)
+        frames.append(LabelledFrame(atoms, -20.0 + k, *labels))
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("options", "adaptive", "extras"),
+    PLAN,
+    ids=lambda x: (
+        "-".join(map(str, x.values() if isinstance(x, dict) else x)) or "plain"
+        if not isinstance(x, str)
+        else x
+    ),
+)
+def test_combination_trains_saves_and_loads(
+    tmp_path: Path, options: dict[str, object], adaptive: str, extras: tuple[str, ...]
 ) -> None:
-    model = random_pet(21, torch.float32, **options, **ADAPTIVE[adaptive])
-    found = Potential(model)(STRUCTURES["left-handed-4"]())
-    for values in (found.energy, found.forces, found.stress):
-        assert values is not None
-        assert bool(torch.isfinite(values).all())
-    assert found.forces is not None
-    assert found.forces.abs().max() > 1e-3
+    choices = options | ADAPTIVE[adaptive]
+    for extra in extras:
+        choices |= EXTRAS[extra]
+    config = TrainConfig(
+        name="two-steps",
+        model=pet_config(**choices, num_attention_layers=1),
+        data=DataConfig(train=("none",)),
+        stages=(StageConfig(2, batch_size=2, warmup_steps=1, loss=LossConfig(1.0, 1.0, 1.0)),),
+        optimizer=OptimizerConfig(ema_decay=0.0),
+    )
+    labelled = labelled_frames()
+    frames = prepare_all(labelled, config)
+    run = Run.start(config, labelled, frames)
+    before = {name: p.clone() for name, p in run.model.named_parameters()}
+    losses = [run.advance(frames)[0] for _ in range(2)]
+    assert all(np.isfinite(losses))
+    moved = {n for n, p in run.model.named_parameters() if not torch.equal(p, before[n])}
+    # the main head beside a variant in use is the only part that stays
+    idle = {n for n in before if n.startswith(("node_head", "edge_head", "layer_heads"))}
+    expected = before.keys() - (idle if "variants" in extras else set())
+    assert unmoved(expected - moved) == set()
+
+    model = run.best_model()
+    assert model.config == config.model
     save_model(tmp_path, model)
     loaded = load_model(tmp_path)
-    assert loaded.config == model.config
-    again = Potential(loaded)(STRUCTURES["left-handed-4"]())
-    assert torch.equal(again.energy, found.energy)
-    assert again.forces is not None
-    assert torch.equal(again.forces, found.forces)
+    assert loaded.config == config.model
+    for frame in frames:
+        found, again = (
+            evaluate(conditioned(m, frame), frame.system, frame.edges) for m in (model, loaded)
+        )
+        for name in ("energy", "forces", "stress"):
+            assert bool(torch.isfinite(getattr(found, name)).all()), name
+            assert torch.equal(getattr(again, name), getattr(found, name)), name
+
+
+def unmoved(names: set[str]) -> set[str]:
+    """Parameters without a reason to stay: all but embeddings of what the frames do not hold."""
+    return {n for n in names if "embed" not in n or "weight" not in n}
 
 
 @pytest.mark.parametrize("options", COVERING)

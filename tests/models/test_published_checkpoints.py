@@ -90,16 +90,60 @@ def test_published_model(
         compare(calculate(model, to_system(structures[structure])), values, tolerances)
 
 
+# eV per atom, eV/Å, eV/Å³: what rounding in float32 may do
+SINGLE = (1e-5, 1.5e-5, 5e-7)
+
+
+def rounding(
+    model: PET, structures: dict[str, ase.Atoms], exact: dict[str, dict[str, np.ndarray]]
+) -> np.ndarray:
+    """Largest deviations of energy per atom, forces and stress over the structures."""
+    worst = np.zeros(3)
+    for name, values in exact.items():
+        found = calculate(model, to_system(structures[name]))
+        assert found.forces is not None
+        assert found.stress is not None
+        single = {"energy": found.energy[0], "forces": found.forces, "stress": found.stress[0]}
+        worst = np.maximum(worst, deviations(single, values, len(structures[name])))
+    return worst
+
+
+def deviations(found: dict[str, Any], exact: dict[str, np.ndarray], n_atoms: int) -> np.ndarray:
+    scales = {"energy": n_atoms, "forces": 1, "stress": 1}
+    return np.array([
+        np.abs(np.asarray(found[key]) - exact[key]).max() / scale if key in exact else 0.0
+        for key, scale in scales.items()
+    ])  # fmt: skip
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_published_model_in_float32(
+def test_float32_rounds_no_more_than_the_original(
     reference_dir: Path, structures: dict[str, ase.Atoms], name: str
 ) -> None:
-    model = load_published(reference_dir / "pet" / f"{name}.ckpt")
-    for structure, values in golden(reference_dir / "pet" / f"{name}.f64.results.npz").items():
-        n_atoms = len(structures[structure])
-        compare(
-            calculate(model, to_system(structures[structure])), values, (1e-5 * n_atoms, 5e-5, 1e-6)
-        )
+    folder = reference_dir / "pet"
+    exact = golden(folder / f"{name}.f64.results.npz")
+    theirs = np.max(
+        [
+            deviations(values, exact[structure], len(structures[structure]))
+            for structure, values in golden(folder / f"{name}.f32.results.npz").items()
+        ],
+        axis=0,
+    )
+    ours = rounding(load_published(folder / f"{name}.ckpt"), structures, exact)
+    assert (ours < SINGLE).all(), ours
+    # two ways to round the same numbers spread alike
+    assert (ours < 2 * theirs).all(), (ours, theirs)
+
+
+def test_float32_comparison_notices_coarser_numbers(
+    reference_dir: Path, structures: dict[str, ase.Atoms]
+) -> None:
+    """Positive control: one weight matrix in half precision is seen."""
+    model = load_published(reference_dir / "pet" / "pet_modern.ckpt")
+    weight = model.gnn_layers[0].trans.layers[0].attention.input_linear.weight
+    weight.copy_(weight.half().float())
+    exact = golden(reference_dir / "pet" / "pet_modern.f64.results.npz")
+    assert rounding(model, structures, exact)[1] > SINGLE[1]
 
 
 def test_direct_forces_and_stress(reference_dir: Path, structures: dict[str, ase.Atoms]) -> None:

@@ -77,7 +77,7 @@ class PETConfig:
         Names of the energy heads; the first is the main one, the others are variants with
         readouts, reference energies and scales of their own.
     energy_head : str, optional
-        The head that the energy is read from; by default the first.
+        The head that the energy is read from, and that is trained; by default the first.
     direct_forces, direct_stress : bool
         Heads that predict forces or stress directly, not as derivatives of the energy.
     ecse : {"none", "layerwise"}

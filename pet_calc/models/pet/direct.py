@@ -96,10 +96,10 @@ def direct_stress(model: PET, features: TokenFeatures, system: System) -> Tensor
     matrix = model.predict("direct_stress", features).double().view(-1, 3, 3)
     total = model.direct_stress_scale * sum_per_system(matrix, system)
     v = volume(system.cell)
-    v = torch.where(v > 0, v, torch.full_like(v, torch.nan))
-    voigt = voigt_from_matrix(total) / v[:, None]
-    periodic = system.pbc.all(dim=1, keepdim=True)
-    return torch.where(periodic, voigt, torch.full_like(voigt, torch.nan))
+    defined = system.pbc.all(dim=1) & (v > 0)
+    # 1 rather than NaN below the fraction, whose gradient would be NaN too
+    voigt = voigt_from_matrix(total) / torch.where(defined, v, torch.ones_like(v))[:, None]
+    return torch.where(defined[:, None], voigt, torch.full_like(voigt, torch.nan))
 
 
 def without_net_force(forces: Tensor, system: System) -> Tensor:

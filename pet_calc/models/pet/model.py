@@ -245,15 +245,16 @@ class PET(nn.Module):
 
     def read_out(self, species: Tensor, features: TokenFeatures) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64, from the features."""
-        name = self.energy_head
-        network = self.predict(name, features)[:, 0]
-        variant = self.config.energy_heads.index(name) - 1
-        if variant < 0:
-            references, scale = self.reference_energies, self.energy_scale
-        else:
-            references = self.variant_reference_energies[variant]
-            scale = self.variant_scales[variant]
+        references, scale = self.head_constants()
+        network = self.predict(self.energy_head, features)[:, 0]
         return references[species] + scale * network.double()
+
+    def head_constants(self) -> tuple[Tensor, Tensor]:
+        """Reference energies (n_species,) and scale of the energy head in use, as views."""
+        variant = self.config.energy_heads.index(self.energy_head) - 1
+        if variant < 0:
+            return self.reference_energies, self.energy_scale
+        return self.variant_reference_energies[variant], self.variant_scales[variant]
 
     def predict(self, name: str, features: TokenFeatures) -> Tensor:
         """What one head of the network says of each atom, (n_atoms, n_components).
