@@ -286,3 +286,27 @@ def test_an_isolated_atom_has_the_energy_that_the_model_was_given(conditioned):
         apart = Atoms("OO", [[0.0, 0.0, 0.0], [0.0, 0.0, 1e4]])
         assert energy(apart, PETCalculator(model)) == pytest.approx(2 * alone, abs=1e-9)
         assert (apart.get_forces() == 0).all()
+
+
+# sizes
+
+
+def test_more_than_65535_atoms_on_a_long_line():
+    """More atoms than 16 bits count, in a box whose grid of cells would divide by zero."""
+    model = rare_pet(7, d_pet=4, d_node=4, d_head=4, d_feedforward=4, num_gnn_layers=1)
+    n = 70_000
+    positions = np.zeros((n, 3))
+    positions[:, 0] = 5.0 * np.arange(n)
+    positions[-1, 0] = positions[-2, 0] + 1.0  # one pair at the end
+    atoms = Atoms(np.tile([8, 1], n // 2), positions)
+    calculator = PETCalculator(model, dtype="float32")
+    results = calculator.evaluate(atoms)
+    pair = calculator.evaluate(atoms[-2:])
+    alone = calculator.evaluate(atoms[:1])
+    assert (results.energies[-2:] - pair.energies).abs().max() < 1e-5
+    assert (results.energies[:-2:2] - alone.energies).abs().max() < 1e-5
+    assert (results.forces[-2:] - pair.forces).abs().max() < 1e-5
+    assert pair.forces.abs().max() > 1e-4
+    assert (results.forces[:-2] == 0).all()
+    counts = calculator.get_environments(atoms).n_neighbors
+    assert counts.tolist() == [0] * (n - 2) + [1, 1]

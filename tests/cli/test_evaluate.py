@@ -2,6 +2,7 @@
 
 import ase.io
 import pytest
+import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from calculators.small_potentials import liquid, small_pet
 from typer.testing import CliRunner
@@ -9,7 +10,9 @@ from typer.testing import CliRunner
 from pet_calc.calculators import PETCalculator
 from pet_calc.cli import app
 from pet_calc.errors import DatasetError, PotentialNotFoundError
-from pet_calc.io.weights import save_model
+from pet_calc.io.uncertainty import add_uncertainty
+from pet_calc.io.weights import load_model, save_model
+from pet_calc.models.pet.uncertainty import LLPR
 
 
 @pytest.fixture
@@ -54,3 +57,16 @@ def test_refuses_an_absent_model(folder):
         app, ["evaluate", str(folder / "data.extxyz"), "--model", str(folder / "absent")]
     )
     assert isinstance(result.exception, PotentialNotFoundError)
+
+
+def test_prints_the_calibration_of_uncertainties(folder):
+    assert "uncertainty of the energy" not in run(folder).output
+    model = load_model(folder / "model")
+    n = len(PETCalculator(model).get_features(liquid(1, length=4.0), pooled=True))
+    eye = torch.eye(n, dtype=torch.float64)
+    llpr = LLPR(eye, torch.tensor(1e-3, dtype=torch.float64), eye[:0])
+    add_uncertainty(folder / "model", {"energy": llpr})
+    result = run(folder)
+    assert result.exit_code == 0, result.output
+    assert "uncertainty of the energy" in result.output
+    assert "root mean square of e / σ" in result.output

@@ -70,6 +70,16 @@ def test_trains_and_prints_census_and_errors(folder):
     assert [r.split(",")[0] for r in rows] == ["step", "4", "8"]
 
 
+def test_fits_uncertainties_and_prints_their_calibration(folder):
+    (folder / "train.toml").write_text(CONFIG + "[uncertainty]\nmembers = 4\n")
+    result = run(folder)
+    assert result.exit_code == 0, result.output
+    assert "uncertainty of the energy" in result.output
+    assert (folder / "run" / "model" / "uncertainty.safetensors").is_file()
+    config = json.loads((folder / "run" / "model" / "config.json").read_text())
+    assert config["training"]["config"]["uncertainty"]["members"] == 4
+
+
 def test_stopped_run_goes_on(folder):
     assert "goes on from" in run(folder, "--stop-after", "3").output
     assert not (folder / "run" / "model").exists()
