@@ -32,7 +32,7 @@ def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         name, *words = shlex.split(line)
         assert name == "pet-calc"
         printed = run(sys.executable, "-c", program, *words, folder=tmp_path)
-    ratio = re.search(r"root mean square of e / σ │ +([\d.]+)", printed)
+    ratio = re.search(r"root mean square of e / σ +│ +([\d.]+)", printed)
     assert ratio is not None
     assert 0.4 < float(ratio[1]) < 2.5
     lines = run(sys.executable, "-c", use, folder=tmp_path).splitlines()
