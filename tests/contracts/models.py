@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.models import LennardJones, Results, evaluate
+from pet_calc.models.ecse import FrameConfig
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.neighbors import neighbor_list
 
@@ -62,10 +63,16 @@ def random_pet(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: obj
     return model
 
 
+#: Frames whose weights change over wide ranges, so that differences resolve the forces.
+GENTLE = FrameConfig(num_prunings=1, pruning_threshold=0.5, pruning_width=0.5)
+
 MODELS: dict[str, Callable[[], Potential]] = {
     "lj": lambda: Potential(lennard_jones()),
     "pet-cartesian": lambda: Potential(random_pet(1)),
     "pet-radial": lambda: Potential(random_pet(2, input_encoding="radial")),
+    "pet-layerwise": lambda: Potential(
+        random_pet(3, input_encoding="radial", ecse="layerwise", frames=GENTLE)
+    ),
 }
 """Potentials in float64, under every contract."""
 
