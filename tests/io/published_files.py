@@ -81,6 +81,7 @@ def description_of(imported: ImportedPET) -> dict[str, Any]:
 
 def write_kokkos(imported: ImportedPET, stem: Path) -> tuple[Path, Path]:
     """Write a model as pet-kokkos keeps it."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     files = (stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors"))
     files[0].write_text(json.dumps(description_of(imported), indent=2))
     tensors = {name: t.contiguous() for name, t in upstream_state(imported).items()}

@@ -150,7 +150,7 @@ def test_a_server_without_ranges_starts_over(cache, hub: FakeHub, checkpoint) ->
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(cache, hub: FakeHub) -> None:
     hub.digest = "ab" * 32
-    with pytest.raises(IntegrityError, match="must have the SHA-256 abab.*try again"):
+    with pytest.raises(IntegrityError, match=r"must have the SHA-256 abab.*try again"):
         PETCalculator("pet-mad-s")
     assert not (cache / "published").exists()
     assert [p.name for p in (cache / "downloads").iterdir()] == [f"{NAME}.lock"]
