@@ -7,10 +7,10 @@ Energy, forces and stress of 64 water molecules with metatrain's default PET (d 
 and random weights, which metatrain makes and this package imports from the checkpoint. Two
 comparisons:
 
-* networks: metatrain's `PETBackend` (pure torch, in eager mode) and `pet_calc.models.evaluate`, both
-  from a given neighbour list, the latter with `torch.compile` too;
-* calculators: the ASE calculators of metatomic (the exported model), pet-kokkos (left out if it is
-  not installed) and pet_calc, all with their neighbour lists, on slightly different positions each.
+* networks: `PETBackend` of metatrain (pure torch, in eager mode) and `pet_calc.models.evaluate`,
+  both from a given neighbour list, the latter with `torch.compile` too;
+* calculators: the ASE calculators of metatomic (the exported model), pet-kokkos (if it is
+  installed) and pet_calc, all with their neighbour lists, on slightly different positions each.
 
 The contestants take turns, and the fastest of many turns counts, so that a busy machine disturbs
 none of them alone. Their energies and forces must agree, or nothing is written.
