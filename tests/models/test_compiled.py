@@ -40,7 +40,9 @@ def test_trainable_models_are_refused() -> None:
 
 
 @pytest.mark.slow
+# both from inside torch.compile
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_model_agrees_at_other_shapes_too() -> None:
     model = copy_model(small_pet(), torch.float64)
     compiled = compile_regions(copy_model(model, torch.float64))
