@@ -6,6 +6,7 @@ takes its place, so that a slow one does not hold up the rest.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import deque
@@ -66,6 +67,7 @@ class EdgeLimit:
 
     edges: float
     growing: bool
+    reached: bool = False
 
     def succeeded(self, edges: int, waiting: bool) -> None:
         """A batch of that many edges was computed while others waited for room."""
@@ -74,7 +76,17 @@ class EdgeLimit:
 
     def out_of_memory(self, edges: int) -> None:
         """A batch of that many edges did not fit."""
-        self.edges, self.growing = edges / 2, False
+        self.edges, self.growing, self.reached = edges / 2, False, True
+
+    def chunks(self, edges: Sequence[int]) -> list[slice]:
+        """Parts in which to compute structures of so many edges: one until memory was too small."""
+        cuts, total = [0], 0
+        for k, n in enumerate(edges):
+            if self.reached and k > cuts[-1] and total + n > self.edges:
+                cuts.append(k)
+                total = 0
+            total += n
+        return [slice(a, b) for a, b in itertools.pairwise([*cuts, len(edges)])]
 
 
 def relax_batched(
@@ -307,10 +319,11 @@ class Batch:
                 continue
             systems.append((k, system, edges))
         answers: list[Any] = [None] * len(self.members)
+        edges_of = [e.n_edges for _, _, e in systems]
         if systems:
-            total = sum(e.n_edges for _, _, e in systems)
-            self.compute(systems, answers, problems)
-            self.limit.succeeded(total, waiting)
+            for chunk in self.limit.chunks(edges_of):
+                self.compute(systems[chunk], answers, problems)
+            self.limit.succeeded(sum(edges_of), waiting)
         return answers
 
     def compute(
