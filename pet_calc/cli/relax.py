@@ -163,6 +163,9 @@ def relax(
     if all(problem is not None for problem in problems):
         # nothing to compute: an earlier run keeps its files
         raise problems[0] or ValueError("there is no structure to relax")
+    objection = why_not_batched(structures, potential, settings)
+    if batch and len(structures) > 1 and objection is not None:
+        raise ValueError(f"--batch is not possible: {objection}")
     options = {**resolved_options(context), "dtype": dtype or (None if calculator else "float64")}
     origin = provenance(potential, packages=("ase", "numpy", "torch", "spglib"))
     text = settings_toml("settings of pet-calc relax", options, origin)
@@ -177,7 +180,6 @@ def relax(
         journal.add(k, failed(None, entries[k].problem))
     waiting = [a for k in todo if (a := entries[k].atoms) is not None]
     announce(console, journal, waiting, potential)
-    objection = why_not_batched(waiting, potential, settings)
     if len(waiting) > 1 and batch is None and objection is not None:
         console.print(f"one by one: {objection}", highlight=False)
     try:
