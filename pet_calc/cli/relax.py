@@ -16,6 +16,13 @@ from pet_calc.cli.inputs import (
     read_structures,
     resolved_options,
 )
+from pet_calc.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    OverwriteOption,
+    static_precision,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,9 +58,7 @@ def relax(
         typer.Argument(help="Structure files in any format that ASE reads; all their frames."),
     ],
     index: Annotated[str, typer.Option(help="Frames of each file, as ASE writes them.")] = ":",
-    model: Annotated[
-        str, typer.Option(help="Name or path of a potential; auto picks one for the elements.")
-    ] = "auto",
+    model: ModelOption = "auto",
     calculator: CalculatorOption = None,
     optimizer: Annotated[OptimizerChoice, typer.Option(help="Optimizer.")] = OptimizerChoice.fire,
     cell: Annotated[
@@ -93,21 +98,13 @@ def relax(
         int | None,
         typer.Option(min=1, help="Most neighbour pairs in a batch.", show_default=False),
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="Precision of the potential.  [default: float64]", show_default=False),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu or cuda; by default the GPU if there is one.", show_default=False),
-    ] = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("relax_out"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Do only what the output folder lacks.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")
-    ] = False,
+    overwrite: OverwriteOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Relax the atoms, and the cell if asked for, of one or many structures.
@@ -154,9 +151,7 @@ def relax(
         raise typer.BadParameter("--resume keeps what --overwrite replaces; give one of the two")
     claim_folder(out, (*OUTPUT_FILES, SETTINGS), overwrite=overwrite or resume)
     entries = read_entries(files, index)
-    potential = make_calculator(
-        model, calculator, device, dtype or (None if calculator else "float64")
-    )
+    potential = make_calculator(model, calculator, device, static_precision(dtype, calculator))
     structures = [e.atoms for e in entries if e.atoms is not None]
     settle_model(structures, potential)
     problems = [starting_problem(atoms, potential, settings) for atoms in structures]
@@ -166,7 +161,7 @@ def relax(
     objection = why_not_batched(structures, potential, settings)
     if batch and len(structures) > 1 and objection is not None:
         raise ValueError(f"--batch is not possible: {objection}")
-    options = {**resolved_options(context), "dtype": dtype or (None if calculator else "float64")}
+    options = {**resolved_options(context), "dtype": static_precision(dtype, calculator)}
     origin = provenance(potential, packages=("ase", "numpy", "torch", "spglib"))
     text = settings_toml("settings of pet-calc relax", options, origin)
     if resume:
