@@ -100,9 +100,7 @@ def elastic(
         result = elastic_constants(
             atoms, settings, on_result=progress.on_result if relax_ions else None
         )
-    (out / "elastic.json").write_text(
-        json_text(elastic_summary(result), origin), encoding="utf-8"
-    )
+    (out / "elastic.json").write_text(json_text(elastic_summary(result), origin), encoding="utf-8")
     axes = ["".join("xyz"[k] for k in pair) for pair in VOIGT]
     write_csv(
         out / "elastic.csv",
@@ -133,22 +131,19 @@ def elastic(
 
 
 def tensor_table(result: ElasticConstants, name: str) -> Table:
-    """The tensor with standard errors."""
+    """The tensor; its errors are in the files."""
     from rich.table import Table
 
     from pet_calc.workflows.elastic import VOIGT
 
-    table = Table(title=f"C (GPa) of {name}")
+    error = f"standard errors up to {result.C_error.max():.1g} GPa"
+    table = Table(title=f"C (GPa) of {name}", caption=error)
     axes = ["".join("xyz"[k] for k in pair) for pair in VOIGT]
     for label in ("", *axes):
         table.add_column(label, justify="right")
     for i in range(6):
-        cells = []
-        for j in range(6):
-            value, error = result.C[i, j], result.C_error[i, j]
-            small = abs(value) < 5e-3 and error < 5e-3
-            cells.append("0" if small else f"{value:.2f} ± {error:.1g}")
-        table.add_row(axes[i], *cells)
+        row = [f"{value:.2f}" if abs(value) >= 5e-3 else "0" for value in result.C[i]]
+        table.add_row(axes[i], *row)
     return table
 
 

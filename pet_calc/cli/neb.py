@@ -79,10 +79,10 @@ def neb(
         images, fmax, steps, spring, climb, interpolation.value, relax_ends, end_fmax
     )
     claim_folder(out, OUTPUTS, overwrite=overwrite)
-    ends = [read_structure(initial), read_structure(final)]
-    require_pair(*ends)
+    first, last = read_structure(initial), read_structure(final)
+    require_pair(first, last)
     potential = make_calculator(model, calculator, device, static_precision(dtype, calculator))
-    origin = begin_run(context, OUTPUTS, ends, potential, RelaxConfig(fmax=end_fmax))
+    origin = begin_run(context, OUTPUTS, [first, last], potential, RelaxConfig(fmax=end_fmax))
     bar = Progress(
         TextColumn("[bold]band"),
         BarColumn(bar_width=24),
@@ -100,7 +100,7 @@ def neb(
             console.print(f"step {step}: {state}", highlight=False)
 
     with bar:
-        result = minimum_energy_path(*ends, potential, settings, on_step=on_step)
+        result = minimum_energy_path(first, last, potential, settings, on_step=on_step)
     (out / "neb.json").write_text(json_text(neb_summary(result), origin), encoding="utf-8")
     write_csv(
         out / "neb.csv",

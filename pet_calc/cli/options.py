@@ -20,9 +20,7 @@ StructureArgument = Annotated[
 ]
 ModelOption = Annotated[
     str,
-    typer.Option(
-        "--model", help="Name or path of a potential; auto picks one for the elements."
-    ),
+    typer.Option("--model", help="Name or path of a potential; auto picks one for the elements."),
 ]
 DtypeOption = Annotated[
     str | None,

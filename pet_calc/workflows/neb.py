@@ -216,7 +216,8 @@ def minimum_energy_path(
                 rows = optimizer.optimizable.get_gradient().reshape(-1, 3)
                 force = float(np.linalg.norm(rows, axis=1).max())
                 if on_step is not None:
-                    barrier = float(band.energies.max() - band.energies[0])
+                    energies = np.asarray(band.energies)
+                    barrier = float(energies.max() - energies[0])
                     on_step(steps + optimizer.nsteps, force, barrier)
             steps += optimizer.nsteps
     compute(images[1:-1], calculator)

@@ -43,7 +43,7 @@ def require_usable(outcome: Relaxation, what: str, *, moves: bool = True) -> Ato
     """
     if outcome.atoms is None or (moves and not outcome.converged) or outcome.status == "stopped":
         raise SimulationError(
-            f"{what} must converge, but its outcome is '{outcome.status}' ({outcome.reason}); allow more steps, "
-            "or look at what `pet-calc relax` says of the structure"
+            f"{what} must converge, but its outcome is '{outcome.status}' ({outcome.reason}); "
+            "allow more steps, or look at what `pet-calc relax` says of the structure"
         )
     return outcome.atoms
