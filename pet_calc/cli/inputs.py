@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +99,27 @@ def read_options(context: typer.Context, path: Path | None) -> Path | None:
         )
     context.default_map = {**(context.default_map or {}), **values}
     return path
+
+
+def resolved_options(context: typer.Context) -> dict[str, Any]:
+    """The options that a verb runs with, under the names that ``--config`` reads, as plain values.
+
+    Options that only concern the output folder are left out.
+    """
+    return {
+        name: plain(value)
+        for name, value in context.params.items()
+        if name not in ("config", "resume", "overwrite")
+    }
+
+
+def plain(value: Any) -> Any:
+    """A path, choice or list of these as strings; other values as they are."""
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
 
 
 def load_table(path: Path) -> dict[str, Any]:
