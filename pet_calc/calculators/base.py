@@ -206,6 +206,11 @@ class ModelCalculator(Calculator):
         )
         self.results = ase_results(checked_evaluation(model, system, edges), stress=periodic)
 
+    def reset(self) -> None:
+        """Forget structure, results and neighbour list; the next calculation starts afresh."""
+        super().reset()
+        self._verlet = None
+
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Refuse changes: a calculator keeps the options that it was made with."""
         if kwargs:

@@ -1,14 +1,14 @@
-"""The loop: integrate, guard, record."""
+"""The loop: integrate, swap, guard, record."""
 
 from __future__ import annotations
 
-import csv
+import logging
+import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.io.outputs import claim_folder, clear_folder
+from pet_calc.units import AMU_PER_A3_TO_G_PER_CM3
 from pet_calc.workflows.guards import (
     SimulationStopped,
     Violation,
@@ -26,27 +27,47 @@ from pet_calc.workflows.guards import (
     near_contact,
     non_finite,
 )
+from pet_calc.workflows.md import checkpoint as checkpoints
+from pet_calc.workflows.md.checkpoint import CHECKPOINT, Checkpoint
 from pet_calc.workflows.md.config import MDConfig
-from pet_calc.workflows.md.integrators import Integrator, make_integrator
-from pet_calc.workflows.md.log import (
-    CSV_COLUMNS,
-    Estimate,
-    MDLog,
-    MDSample,
-    block_mean,
-    csv_row,
-    drift_per_atom,
-)
+from pet_calc.workflows.md.ensembles import make_integrator, require_stress
+from pet_calc.workflows.md.log import Estimate, MDLog, MDSample, block_mean, drift_per_atom
+from pet_calc.workflows.md.records import LOG, TRAJECTORY, Mark, Records, require_records
+from pet_calc.workflows.md.swaps import CARRIED, SwapMoves
 from pet_calc.workflows.md.velocities import (
     degrees_of_freedom,
     maxwell_boltzmann,
     without_drift,
 )
 
+_log = logging.getLogger("pet_calc")
+
 Array = NDArray[np.float64]
 
-TRAJECTORY, LOG, LAST_GOOD = "trajectory.traj", "log.csv", "last_good.traj"
-OUTPUT_FILES = (TRAJECTORY, LOG, LAST_GOOD)
+LAST_GOOD = "last_good.traj"
+OUTPUT_FILES = (TRAJECTORY, LOG, LAST_GOOD, CHECKPOINT)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """A function of the user's that a run calls.
+
+    Attributes
+    ----------
+    function : callable
+        Called as ``function(atoms, sample)`` with the live atoms (results are at hand from the
+        calculator; copy what is kept) and the sample of the step.
+    every : int
+        Steps between calls; step 0 is the first. A continued run calls it for the steps that it
+        computes.
+    """
+
+    function: Callable[[Atoms, MDSample], object]
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"`every` must be at least 1 step, got {self.every}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +89,8 @@ class MDResult:
     drift : Estimate
         Slope of the conserved energy, meV/atom/ps, with its standard error.
     ns_per_day : float
-        Speed over the whole run, file writing included; NaN without steps.
+        Speed over the whole run, file writing included; NaN without steps. After a continuation
+        that of the part that was added.
     trajectory_file, log_file : Path
         ASE trajectory (positions, momenta, energies, forces) and CSV.
     """
@@ -89,6 +111,8 @@ class _Frame:
     """A state that passed the guards; units of ASE."""
 
     step: int
+    numbers: NDArray[np.int64]
+    cell: Array
     positions: Array
     momenta: Array
     energy: float
@@ -101,7 +125,9 @@ def run_md(
     folder: Path | str,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     on_step: Callable[[MDSample], None] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> MDResult:
     """Run molecular dynamics and write its trajectory and log.
 
@@ -115,13 +141,21 @@ def run_md(
     config : MDConfig
         Settings.
     folder : Path or str
-        Receives ``trajectory.traj`` (every `frame_interval` steps, and the last one) and
-        ``log.csv`` (every `log_interval` steps, and the last one); ``last_good.traj`` if the run is
-        stopped. It is created and tried for writing before the calculator is called.
+        Receives ``trajectory.traj`` (every `frame_interval` steps, and the last one),
+        ``log.csv`` (every `log_interval` steps, and the last one) and ``checkpoint.npz``;
+        ``last_good.traj`` if the run is stopped. It is created and tried for writing before the
+        calculator is called.
     overwrite : bool
         Replace these files if they exist; otherwise they are an error.
+    resume : bool
+        Continue the run in `folder` from its checkpoint, given the structure, potential and
+        settings that it began with; `config.steps` is the length of the whole run and may be
+        raised. Trajectory and log are cut back to the checkpoint first, so that no frame is lost
+        or written twice. A folder without any of the files starts from the beginning.
     on_step : callable, optional
         Called with the sample of every step, step 0 included; see :class:`MDProgress`.
+    observers : sequence of Observer
+        Further functions, called with the atoms every so many steps.
 
     Raises
     ------
@@ -129,55 +163,47 @@ def run_md(
         Zero atoms, non-finite positions, zero cell with periodicity, or touching atoms.
     OutputError
         The folder is not writable or holds an earlier run.
+    CheckpointError
+        The run cannot be continued: its checkpoint is absent or damaged, or structure, potential
+        or settings are not those that it began with.
     SimulationStopped
         A guard fired, or the calculator failed, after the start.
     """
     if atoms.calc is None:
         raise ValueError("`atoms` must carry a calculator; set atoms.calc before run_md")
+    if resume and overwrite:
+        raise ValueError("`resume` keeps the run that `overwrite` would replace; give one of them")
     check_structure(atoms)
     if touching := near_contact(atoms, config.guards.contact):
         raise InvalidStructureError(f"the starting structure cannot be used: {touching.cause}")
-    folder = claim_folder(folder, OUTPUT_FILES, overwrite=overwrite)
+    folder = Path(folder)
+    saved = None
+    if resume and any((folder / name).exists() for name in OUTPUT_FILES):
+        saved = checkpoints.load_checkpoint(folder / CHECKPOINT)
+        config = checkpoints.continued_config(saved, config)
+        checkpoints.require_same_structure(saved, atoms)
+    folder = claim_folder(folder, OUTPUT_FILES, overwrite=overwrite or saved is not None)
 
-    work = atoms.copy()
-    work.calc = atoms.calc
-    velocity_seed, noise_seed = np.random.SeedSequence(config.seed).spawn(2)
-    removed = config.remove_drift and len(work) > 1 and not work.constraints
-    if config.initial_velocities == "maxwell-boltzmann":
-        momenta = maxwell_boltzmann(
-            work.get_masses(),
-            config.temperature,
-            np.random.default_rng(velocity_seed),
-            remove_drift=removed,
-        )
+    run = _Run(atoms, config, folder, on_step, observers)
+    if saved is None:
+        run.begin()
+        # the first calculation came before: one that fails leaves earlier results in place
+        clear_folder(folder, OUTPUT_FILES)
+        run.save(0, Mark())
     else:
-        momenta = work.get_momenta()
-        if removed:
-            momenta = without_drift(momenta, work.get_masses())
-    work.set_momenta(momenta)
-    n_dof = degrees_of_freedom(work, drift_removed=removed and config.ensemble != "nvt-langevin")
-    integrator = make_integrator(work, config, np.random.default_rng(noise_seed), n_dof=n_dof)
-
-    # the first calculation comes before the files: one that fails leaves earlier results in place
-    energy, forces = work.get_potential_energy(), work.get_forces(apply_constraint=False)
-    if broken := non_finite(work, energy, forces):
-        raise SimulationStopped(broken.cause, step=0, time_fs=0.0, atoms=broken.atoms)
-    clear_folder(folder, OUTPUT_FILES)
-
-    with ExitStack() as stack:
-        trajectory = stack.enter_context(TrajectoryWriter(folder / TRAJECTORY, "w", work))
-        log_file = stack.enter_context((folder / LOG).open("w", newline="", encoding="utf-8"))
-        run = _Run(work, config, integrator, n_dof, folder, trajectory, log_file, on_step)
-        run.simulate()
+        run.restore(saved)
+    mark = Mark() if saved is None else saved.mark
+    with Records(folder, mark) as run.records:
+        run.simulate(0 if saved is None else saved.step, fresh=mark.empty)
 
     log = MDLog.from_samples(run.samples)
     return MDResult(
         config=config,
-        atoms=work,
+        atoms=run.atoms,
         log=log,
-        n_dof=n_dof,
+        n_dof=run.n_dof,
         mean_temperature=block_mean(log.temperature),
-        drift=drift_per_atom(log, len(work)),
+        drift=drift_per_atom(log, len(run.atoms)),
         ns_per_day=float(log.ns_per_day[-1]),
         trajectory_file=folder / TRAJECTORY,
         log_file=folder / LOG,
@@ -185,41 +211,79 @@ def run_md(
 
 
 class _Run:
-    """One run in progress, between the opening and the closing of its files."""
+    """One run in progress."""
+
+    records: Records
 
     def __init__(
         self,
         atoms: Atoms,
         config: MDConfig,
-        integrator: Integrator,
-        n_dof: int,
         folder: Path,
-        trajectory: TrajectoryWriter,
-        log_file: IO[str],
         on_step: Callable[[MDSample], None] | None,
+        observers: Sequence[Observer],
     ) -> None:
-        self.atoms = atoms
+        self.atoms = work = atoms.copy()
+        work.calc = atoms.calc
         self.config = config
-        self.integrator = integrator
-        self.n_dof = n_dof
         self.folder = folder
-        self.trajectory = trajectory
-        self.log_file = log_file
-        self.writer = csv.writer(log_file, lineterminator="\n")
+        self.structure = checkpoints.structure_digest(atoms)
         self.on_step = on_step
+        self.observers = observers
+        velocity_seed, noise_seed, swap_seed = np.random.SeedSequence(config.seed).spawn(3)
+        self.rng = {
+            "noise": np.random.default_rng(noise_seed),
+            "swaps": np.random.default_rng(swap_seed),
+        }
+        removed = config.remove_drift and len(work) > 1 and not work.constraints
+        if config.initial_velocities == "maxwell-boltzmann":
+            momenta = maxwell_boltzmann(
+                work.get_masses(),
+                config.temperature,
+                np.random.default_rng(velocity_seed),
+                remove_drift=removed,
+            )
+        else:
+            momenta = work.get_momenta()
+            if removed:
+                momenta = without_drift(momenta, work.get_masses())
+        work.set_momenta(momenta)
+        at_rest = removed and config.ensemble != "nvt-langevin"
+        self.n_dof = degrees_of_freedom(work, drift_removed=at_rest)
+        if config.constant_pressure:
+            require_stress(work)
+        start_afresh(work.calc)
+        self.integrator = make_integrator(work, config, self.rng["noise"], n_dof=self.n_dof)
+        self.swaps = SwapMoves(work, self.rng["swaps"]) if config.swap_interval else None
+        self.targets = config.targets(0)
         self.samples: list[MDSample] = []
         self.good: _Frame | None = None
+        self.first_step = 0
         self.started = 0.0
 
-    def simulate(self) -> None:
-        """All steps, from the start to the end or to what stops them."""
-        self.writer.writerow(CSV_COLUMNS)
-        self.check_and_record(0, *self.evaluate())
+    def begin(self) -> None:
+        """The first calculation, before any file is touched."""
+        energy, forces = self.evaluate()
+        if broken := non_finite(self.atoms, energy, forces):
+            raise SimulationStopped(broken.cause, step=0, time_fs=0.0, atoms=broken.atoms)
+        if self.config.constant_pressure:
+            require_stress(self.atoms)
+
+    def simulate(self, first: int, *, fresh: bool) -> None:
+        """All steps after `first`, to the end or to what stops them."""
+        config = self.config
+        self.first_step = first
+        if fresh:
+            self.check_and_record(0, *self.evaluate())
+        else:
+            resumed = self.sample(first, *self.evaluate())
+            if first == config.steps:
+                self.close(resumed)
         self.started = time.perf_counter()
         try:
-            for step in range(1, self.config.steps + 1):
+            for step in range(first + 1, config.steps + 1):
                 try:
-                    self.integrator.step()
+                    self.advance(step)
                     energy, forces = self.evaluate()
                 except Exception as error:  # a calculator may fail in any way; the frame is kept
                     violation = Violation(f"the calculator failed: {error}")
@@ -229,53 +293,151 @@ class _Run:
             self.keep_last_good()
             raise
 
+    def advance(self, step: int) -> None:
+        """Integrate one step towards the targets of its time, then swap if it is the turn."""
+        config = self.config
+        targets = config.targets(step)
+        if targets != self.targets:
+            self.targets = targets
+            self.integrator.set_target(targets[0], targets[1] * units.GPa)
+        self.integrator.step()
+        if self.swaps is not None and step % config.swap_interval == 0:
+            self.swaps.run(config.swap_attempts, units.kB * targets[0])
+
     def evaluate(self) -> tuple[float, Array]:
         """Energy (eV) and unconstrained forces (n_atoms, 3) (eV/Å); cached by the calculator."""
         energy = float(self.atoms.get_potential_energy())
         return energy, np.array(self.atoms.get_forces(apply_constraint=False))
 
-    def check_and_record(self, step: int, energy: float, forces: Array) -> None:
-        """Judge a state by the guards; keep, log and report it if it passes."""
+    def sample(self, step: int, energy: float, forces: Array) -> MDSample:
+        """The state as it is logged, if it passes the guards."""
         config, atoms = self.config, self.atoms
         kinetic = float(atoms.get_kinetic_energy())
         temperature = 2.0 * kinetic / (self.n_dof * units.kB)
+        target = max(config.temperature, config.temperature_end or 0.0)
         violation = find_violation(
             atoms,
             energy,
             forces,
             temperature,
-            hottest=config.guards.hottest(config.temperature, self.n_dof),
+            hottest=config.guards.hottest(target, self.n_dof),
             contact=config.guards.contact,
         )
         if violation is not None:
             raise self.stopped(violation, step)
-        self.good = _Frame(step, atoms.get_positions(), atoms.get_momenta(), energy, forces)
-        sample = MDSample(
+        self.good = _Frame(
+            step,
+            atoms.get_atomic_numbers(),
+            atoms.cell.array.copy(),
+            atoms.get_positions(),
+            atoms.get_momenta(),
+            energy,
+            forces,
+        )
+        volume, pressure, density = state_of_matter(atoms, kinetic)
+        swapped = self.swaps.heat if self.swaps is not None else 0.0
+        return MDSample(
             step=step,
             time=step * config.timestep,
             potential=energy,
             kinetic=kinetic,
             total=energy + kinetic,
-            conserved=energy + kinetic - float(self.integrator.heat),
+            conserved=energy + kinetic - float(self.integrator.heat) - swapped,
             temperature=temperature,
             ns_per_day=self.speed(step),
+            volume=volume,
+            pressure=pressure,
+            density=density,
+            swap_acceptance=math.nan if self.swaps is None else self.swaps.acceptance,
         )
-        last = step == config.steps
-        if last or step % config.frame_interval == 0:
-            self.trajectory.write(atoms)
-        if last or step % config.log_interval == 0:
+
+    def check_and_record(self, step: int, energy: float, forces: Array) -> None:
+        """Judge a state by the guards; record and report it if it passes."""
+        config = self.config
+        sample = self.sample(step, energy, forces)
+        if step % config.frame_interval == 0:
+            self.records.write_frame(self.atoms)
+        if step % config.log_interval == 0:
             self.samples.append(sample)
-            self.writer.writerow(csv_row(sample))
-            self.log_file.flush()  # the log can be read while the run goes on
+            self.records.write_row(sample)
         if self.on_step is not None:
             self.on_step(sample)
+        for observer in self.observers:
+            if step % observer.every == 0:
+                observer.function(self.atoms, sample)
+        if step > 0 and (step == config.steps or step % config.checkpoint_interval == 0):
+            self.save(step, self.records.mark())
+            # what the calculator remembers of earlier steps is in no checkpoint
+            start_afresh(self.atoms.calc)
+        if step == config.steps:
+            self.close(sample)
+
+    def close(self, sample: MDSample) -> None:
+        """The last frame and row, where no interval ends: a continuation takes them back."""
+        config = self.config
+        if sample.step % config.frame_interval != 0:
+            self.atoms.get_forces()
+            self.records.write_frame(self.atoms)
+        if sample.step % config.log_interval != 0:
+            self.samples.append(sample)
+            self.records.write_row(sample)
+
+    def save(self, step: int, mark: Mark) -> None:
+        """Write the checkpoint of `step`."""
+        atoms = self.atoms
+        energy, forces = self.evaluate()
+        carried = {k: atoms.arrays[k] for k in CARRIED if k in atoms.arrays}
+        checkpoints.save_checkpoint(
+            self.folder / CHECKPOINT,
+            Checkpoint(
+                step=step,
+                config=checkpoints.config_record(self.config),
+                model=checkpoints.model_record(atoms.calc),
+                structure=self.structure,
+                mark=mark,
+                rng={name: rng.bit_generator.state for name, rng in self.rng.items()},
+                versions=checkpoints.versions(),
+                atoms={"positions": atoms.positions, "cell": atoms.cell.array, **carried},
+                integrator=self.integrator.state(),
+                swaps={} if self.swaps is None else self.swaps.state(),
+                energy=energy,
+                forces=forces,
+            ),
+        )
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Take the state of a checkpoint, if the calculator is the one that it was made with."""
+        require_records(self.folder, saved.mark)
+        atoms = self.atoms
+        atoms.set_cell(saved.atoms["cell"], scale_atoms=False)
+        for name, array in saved.atoms.items():
+            if name != "cell":
+                atoms.arrays[name] = np.array(array)
+        for name, rng in self.rng.items():
+            rng.bit_generator.state = saved.rng[name]
+        self.targets = self.config.targets(saved.step)
+        self.integrator.set_target(self.targets[0], self.targets[1] * units.GPa)
+        self.integrator.set_state(saved.integrator)
+        if self.swaps is not None:
+            self.swaps.set_state(saved.swaps)
+        start_afresh(atoms.calc)
+        checkpoints.require_same_model(saved, atoms.calc, *self.evaluate())
+        if saved.versions != (now := checkpoints.versions()):
+            _log.warning(
+                "the run began with %s and goes on with %s, thus not bit for bit",
+                saved.versions,
+                now,
+            )
+        if not saved.mark.empty:
+            self.samples = read_samples(self.folder, saved.mark)
 
     def speed(self, step: int) -> float:
         """Simulated ns per day of wall time so far."""
-        if step == 0:
-            return float("nan")
+        if step == self.first_step:
+            return math.nan
         elapsed = max(time.perf_counter() - self.started, 1e-9)
-        return step * self.config.timestep * 1e-6 * 86400.0 / elapsed
+        steps = step - self.first_step
+        return steps * self.config.timestep * 1e-6 * 86400.0 / elapsed
 
     def stopped(self, violation: Violation, step: int) -> SimulationStopped:
         """The error for a violation, after the last good frame has been written."""
@@ -293,6 +455,8 @@ class _Run:
         if self.good is None:
             return None
         frame = self.atoms.copy()
+        frame.numbers = self.good.numbers
+        frame.set_cell(self.good.cell, scale_atoms=False)
         frame.set_positions(self.good.positions, apply_constraint=False)
         frame.set_momenta(self.good.momenta, apply_constraint=False)
         frame.calc = SinglePointCalculator(frame, energy=self.good.energy, forces=self.good.forces)
@@ -301,3 +465,41 @@ class _Run:
         with TrajectoryWriter(path, "w") as file:
             file.write(frame)
         return path
+
+
+def start_afresh(calculator: Any) -> None:
+    """Make a calculator forget what it remembers of structures, in its parts as well.
+
+    ASE's calculators keep neighbour lists whose order depends on the steps before, and with it the
+    rounding of their sums.
+    """
+    parts = getattr(getattr(calculator, "mixer", None), "calcs", ())
+    for each in (*parts, calculator):
+        if hasattr(each, "reset"):
+            each.reset()
+
+
+def state_of_matter(atoms: Atoms, kinetic: float) -> tuple[float, float, float]:
+    """Volume (Å³), pressure (GPa) and density (g/cm³) of atoms with a kinetic energy in eV.
+
+    NaN where they have no meaning; the stress is taken if the calculator has it at hand.
+    """
+    if not atoms.pbc.all():
+        return math.nan, math.nan, math.nan
+    volume = float(atoms.get_volume())
+    density = float(atoms.get_masses().sum()) / volume * AMU_PER_A3_TO_G_PER_CM3
+    stress = getattr(atoms.calc, "results", {}).get("stress")
+    if stress is None:
+        return volume, math.nan, density
+    pressure = 2.0 * kinetic / (3.0 * volume) - float(np.sum(stress[:3])) / 3.0
+    return volume, pressure / units.GPa, density
+
+
+def read_samples(folder: Path, mark: Mark) -> list[MDSample]:
+    """The rows of a log up to a mark."""
+    log = MDLog.read(folder / LOG, size=mark.log_size)
+    names = MDSample.__dataclass_fields__
+    return [
+        MDSample(int(log.step[k]), *(float(getattr(log, n)[k]) for n in names if n != "step"))
+        for k in range(len(log))
+    ]

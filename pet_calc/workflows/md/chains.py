@@ -1,0 +1,99 @@
+r"""The Nosé-Hoover chain: thermostats that thermostat each other.
+
+With :math:`K` the kinetic energy of what is thermostatted, over :math:`n` degrees of freedom,
+
+.. math:: \dot p = -v_1 p, \quad \dot\eta_k = v_k, \quad
+   Q_1 \dot v_1 = 2K - n k_B T - Q_1 v_1 v_2, \quad
+   Q_k \dot v_k = Q_{k-1} v_{k-1}^2 - k_B T - Q_k v_k v_{k+1}
+
+with :math:`Q_1 = n k_B T \tau^2` and :math:`Q_{k>1} = k_B T \tau^2` (Martyna, Klein and Tuckerman,
+J. Chem. Phys. 97, 2635 (1992)). The chain's energy
+:math:`\sum_k \tfrac12 Q_k v_k^2 + n k_B T \eta_1 + k_B T \sum_{k>1} \eta_k` completes that of the
+atoms to a conserved quantity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: Weights of the fourth-order composition (Yoshida, Phys. Lett. A 150, 262 (1990)).
+YOSHIDA = (1 / (2 - 2 ** (1 / 3)), -(2 ** (1 / 3)) / (2 - 2 ** (1 / 3)), 1 / (2 - 2 ** (1 / 3)))
+
+
+class NoseHooverChain:
+    """A chain and its state.
+
+    Parameters
+    ----------
+    n_dof : int
+        Degrees of freedom that the first thermostat acts on.
+    kT : float
+        eV; may be changed between steps, the masses follow.
+    tau : float
+        Time constant in ASE's unit of time.
+    length : int
+        Number of thermostats.
+    """
+
+    def __init__(self, n_dof: int, kT: float, tau: float, length: int = 3) -> None:
+        self.n_dof = n_dof
+        self.kT = kT
+        self.tau = tau
+        self.eta = np.zeros(length)
+        self.v = np.zeros(length)
+
+    @property
+    def masses(self) -> Array:
+        """Q, shape (length,), eV times ASE's unit of time squared."""
+        counts = np.ones(len(self.v))
+        counts[0] = self.n_dof
+        return counts * self.kT * self.tau**2
+
+    @property
+    def energy(self) -> float:
+        """Kinetic and potential energy of the chain, eV."""
+        potential = self.n_dof * self.eta[0] + self.eta[1:].sum()
+        return float(0.5 * (self.masses * self.v**2).sum() + self.kT * potential)
+
+    def propagate(self, twice_kinetic: float, dt: float) -> float:
+        """Advance the chain by `dt`, and say by what factor the momenta shrink or grow.
+
+        Parameters
+        ----------
+        twice_kinetic : float
+            2 K in eV before.
+        dt : float
+            ASE's unit of time.
+        """
+        scale = 1.0
+        for weight in YOSHIDA:
+            h = weight * dt
+            for k in reversed(range(len(self.v))):
+                self._kick(k, twice_kinetic * scale**2, h)
+            scale *= float(np.exp(-h * self.v[0]))
+            self.eta += h * self.v
+            for k in range(len(self.v)):
+                self._kick(k, twice_kinetic * scale**2, h)
+        return scale
+
+    def _kick(self, k: int, twice_kinetic: float, h: float) -> None:
+        """Half a step of v_k, with the drag of its own thermostat around it."""
+        Q, v = self.masses, self.v
+        drag = float(np.exp(-0.25 * h * v[k + 1])) if k + 1 < len(v) else 1.0
+        if k == 0:
+            force = twice_kinetic - self.n_dof * self.kT
+        else:
+            force = float(Q[k - 1] * v[k - 1] ** 2) - self.kT
+        v[k] = (v[k] * drag + 0.5 * h * force / Q[k]) * drag
+
+    def state(self, prefix: str = "chain") -> dict[str, Array]:
+        """Coordinates and velocities."""
+        return {f"{prefix}_eta": self.eta.copy(), f"{prefix}_v": self.v.copy()}
+
+    def set_state(self, state: dict[str, Array], prefix: str = "chain") -> None:
+        """Continue from what `state` returned."""
+        self.eta = np.array(state[f"{prefix}_eta"])
+        self.v = np.array(state[f"{prefix}_v"])
