@@ -14,6 +14,8 @@ atoms to a conserved quantity.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,26 +70,31 @@ class NoseHooverChain:
         dt : float
             ASE's unit of time.
         """
+        # plain numbers: arrays of three would cost ten times as much
+        Q, v, eta = self.masses.tolist(), self.v.tolist(), self.eta.tolist()
+        last = len(v) - 1
         scale = 1.0
+
+        def kick(k: int, h: float) -> None:
+            """Half a step of v_k, with the drag of its own thermostat around it."""
+            drag = math.exp(-0.25 * h * v[k + 1]) if k < last else 1.0
+            if k == 0:
+                force = twice_kinetic * scale**2 - self.n_dof * self.kT
+            else:
+                force = Q[k - 1] * v[k - 1] ** 2 - self.kT
+            v[k] = (v[k] * drag + 0.5 * h * force / Q[k]) * drag
+
         for weight in YOSHIDA:
             h = weight * dt
-            for k in reversed(range(len(self.v))):
-                self._kick(k, twice_kinetic * scale**2, h)
-            scale *= float(np.exp(-h * self.v[0]))
-            self.eta += h * self.v
-            for k in range(len(self.v)):
-                self._kick(k, twice_kinetic * scale**2, h)
+            for k in range(last, -1, -1):
+                kick(k, h)
+            scale *= math.exp(-h * v[0])
+            for k in range(last + 1):
+                eta[k] += h * v[k]
+            for k in range(last + 1):
+                kick(k, h)
+        self.v, self.eta = np.array(v), np.array(eta)
         return scale
-
-    def _kick(self, k: int, twice_kinetic: float, h: float) -> None:
-        """Half a step of v_k, with the drag of its own thermostat around it."""
-        Q, v = self.masses, self.v
-        drag = float(np.exp(-0.25 * h * v[k + 1])) if k + 1 < len(v) else 1.0
-        if k == 0:
-            force = twice_kinetic - self.n_dof * self.kT
-        else:
-            force = float(Q[k - 1] * v[k - 1] ** 2) - self.kT
-        v[k] = (v[k] * drag + 0.5 * h * force / Q[k]) * drag
 
     def state(self, prefix: str = "chain") -> dict[str, Array]:
         """Coordinates and velocities."""

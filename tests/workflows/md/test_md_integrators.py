@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLength
 from ase.md.bussi import Bussi
 
-from pet_calc.workflows.md import MDConfig, run_md
+from pet_calc.workflows.guards import SimulationStopped
+from pet_calc.workflows.md import ENSEMBLES, MDConfig, run_md
 from pet_calc.workflows.md.log import block_mean, drift
 
 
@@ -57,14 +60,98 @@ def test_drift_sees_a_heating_run():
     assert heating.value - still.value == pytest.approx(1e-4, rel=1e-9)
 
 
-@pytest.mark.parametrize("ensemble", ["nvt-langevin", "nvt-bussi"])
-def test_thermostat_heat_is_accounted_for(copper, ensemble, tmp_path):
-    log = run_md(
-        copper, MDConfig(ensemble=ensemble, timestep=2.0, tau=50.0, steps=300), tmp_path
-    ).log
-    # the total energy, without the heat, is the control: it varies a hundred times more
-    assert np.ptp(log.total) > 1.0
-    assert np.ptp(log.conserved) < 0.01 * np.ptp(log.total)
+@pytest.fixture
+def crystal():
+    """8 copper atoms, slightly displaced."""
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = EMT()
+    return atoms
+
+
+@pytest.mark.parametrize("ramp", [False, True], ids=["constant", "ramp"])
+@pytest.mark.parametrize("ensemble", [e for e in ENSEMBLES if e != "nve"])
+def test_energy_from_outside_is_accounted_for(crystal, ensemble, ramp, tmp_path):
+    pressure = ramp and ensemble.startswith("npt")
+    config = MDConfig(
+        ensemble=ensemble,
+        timestep=2.0,
+        tau=50.0,
+        temperature_end=600.0 if ramp else None,
+        pressure=0.0,
+        pressure_end=3.0 if pressure else None,
+        pressure_tau=400.0,
+        compressibility=0.007,
+        steps=300,
+    )
+    log = run_md(crystal, config, tmp_path).log
+    # the total energy, without what came from outside, is the control: it varies far more
+    assert np.ptp(log.total) > 0.1
+    assert np.ptp(log.conserved) < 0.03 * np.ptp(log.total)
+
+
+@pytest.mark.parametrize("ensemble", ["npt-mtk-iso", "npt-mtk-full", "npt-scr"])
+def test_volume_follows_the_pressure(crystal, ensemble, tmp_path):
+    volumes = []
+    for pressure in (0.0, 20.0):
+        config = MDConfig(
+            ensemble=ensemble,
+            timestep=4.0,
+            tau=50.0,
+            temperature=100.0,
+            pressure=pressure,
+            pressure_tau=100.0,
+            compressibility=0.007,
+            steps=250,
+        )
+        log = run_md(crystal, config, tmp_path / str(pressure)).log.after(400.0)
+        assert abs(block_mean(log.pressure).value - pressure) < 3.0
+        volumes.append(log.volume.mean())
+    # EMT copper has a bulk modulus of 134 GPa, which grows by about 5 times the pressure
+    assert volumes[1] / volumes[0] == pytest.approx((1 + 5 * 20 / 134) ** -0.2, abs=0.02)
+
+
+def test_full_cell_changes_its_shape_and_does_not_turn(tmp_path, crystal):
+    copper = crystal
+    copper.set_cell(copper.cell.array @ (np.eye(3) + 0.02 * np.eye(3)[[1, 0, 2]]), scale_atoms=True)
+    config = MDConfig(ensemble="npt-mtk-full", timestep=4.0, pressure_tau=100.0, steps=200)
+    result = run_md(copper, config, tmp_path / "full")
+    strain = np.linalg.solve(copper.cell.array, result.atoms.cell.array)
+    assert np.abs(np.diff(result.atoms.cell.lengths())).max() > 1e-3
+    # the product of symmetric rates need not be symmetric, but is to first order
+    assert np.abs(strain - strain.T).max() < 0.2 * np.abs(strain - np.eye(3)).max()
+    config = MDConfig(ensemble="npt-mtk-iso", timestep=4.0, pressure_tau=100.0, steps=20)
+    result = run_md(copper, config, tmp_path / "iso")
+    np.testing.assert_allclose(result.atoms.cell.angles(), copper.cell.angles(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("ensemble", ["npt-mtk-iso", "npt-mtk-full", "npt-scr"])
+def test_constant_pressure_refuses_constraints(copper, ensemble, tmp_path):
+    copper.set_constraint(FixAtoms([0]))
+    with pytest.raises(ValueError, match="holds no constraints"):
+        run_md(copper, MDConfig(ensemble=ensemble, timestep=2.0), tmp_path)
+
+
+def test_cell_rescaling_refuses_an_explosion(copper, tmp_path):
+    copper.set_cell(0.93 * copper.cell.array, scale_atoms=True)
+    config = MDConfig(ensemble="npt-scr", timestep=2.0, compressibility=1.0, pressure_tau=40.0)
+    with pytest.raises(SimulationStopped, match="npt-scr would change the volume by"):
+        run_md(copper, config, tmp_path)
+
+
+def test_temperature_follows_a_ramp(einstein, tmp_path):
+    config = MDConfig(
+        timestep=4.0,
+        tau=40.0,
+        temperature=100.0,
+        temperature_end=900.0,
+        steps=3000,
+        frame_interval=10**6,
+    )
+    temperature = run_md(einstein, config, tmp_path).log.temperature
+    # 600 samples; the first and the last fifth are at 180 K and 820 K on average
+    for part, expected in ((slice(0, 120), 180.0), (slice(-120, None), 820.0)):
+        assert temperature[part].mean() == pytest.approx(expected, rel=0.2)
 
 
 @pytest.mark.parametrize("ensemble", ["nvt-langevin", "nvt-bussi"])
@@ -129,7 +216,7 @@ def test_initial_velocities_are_maxwell_boltzmann(tmp_path):
 
 def test_fixed_atoms_stay_with_every_ensemble(copper, tmp_path):
     copper.set_constraint(FixAtoms([0, 5]))
-    for ensemble in ("nve", "nvt-langevin", "nvt-bussi"):
+    for ensemble in ("nve", "nvt-langevin", "nvt-bussi", "nvt-nhc"):
         config = MDConfig(ensemble=ensemble, timestep=2.0, steps=20)
         result = run_md(copper, config, tmp_path / ensemble)
         moved = np.abs(result.atoms.positions - copper.positions).max(axis=1)
