@@ -227,13 +227,13 @@ CONTROLS = ("berendsen", "ase-mtk-full")
 def main() -> None:
     """Print and write the table; exit with 1 if an ensemble fails or a control passes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60_000)
-    parser.add_argument("--only", help="name of one ensemble")
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--only", nargs="+", help="names of ensembles, by default all")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows, as_expected = [], True
     for ensemble, swaps in RUNS:
-        if options.only not in (None, ensemble):
+        if options.only and ensemble not in options.only:
             continue
         start = time.process_time()
         name = ensemble + (" + swaps" if swaps else "")

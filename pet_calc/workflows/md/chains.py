@@ -69,6 +69,11 @@ class NoseHooverChain:
             2 K in eV before.
         dt : float
             ASE's unit of time.
+
+        Raises
+        ------
+        ValueError
+            If the chain blows up, which happens when what it holds starts far too hot.
         """
         # plain numbers: arrays of three would cost ten times as much
         Q, v, eta = self.masses.tolist(), self.v.tolist(), self.eta.tolist()
@@ -84,15 +89,24 @@ class NoseHooverChain:
                 force = Q[k - 1] * v[k - 1] ** 2 - self.kT
             v[k] = (v[k] * drag + 0.5 * h * force / Q[k]) * drag
 
-        for weight in YOSHIDA:
-            h = weight * dt
-            for k in range(last, -1, -1):
-                kick(k, h)
-            scale *= math.exp(-h * v[0])
-            for k in range(last + 1):
-                eta[k] += h * v[k]
-            for k in range(last + 1):
-                kick(k, h)
+        try:
+            for weight in YOSHIDA:
+                h = weight * dt
+                for k in range(last, -1, -1):
+                    kick(k, h)
+                scale *= math.exp(-h * v[0])
+                for k in range(last + 1):
+                    eta[k] += h * v[k]
+                for k in range(last + 1):
+                    kick(k, h)
+        except OverflowError as error:
+            ratio = twice_kinetic / (self.n_dof * self.kT)
+            raise ValueError(
+                f"the Nosé-Hoover chain became unstable: what it holds has {ratio:.0f} times the "
+                "kinetic energy of its temperature; begin nearer to equilibrium (relax, then "
+                "nvt-langevin or npt-scr), change the target by a ramp, or choose longer time "
+                "constants"
+            ) from error
         self.v, self.eta = np.array(v), np.array(eta)
         return scale
 
