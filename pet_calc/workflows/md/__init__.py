@@ -6,14 +6,16 @@
 
 ``config`` says what is simulated; ``velocities``, ``integrators``, ``chains``, ``barostats`` and
 ``swaps`` hold the physics, ``ensembles`` puts it together; ``log`` is the record of a run and its
-statistics, ``records`` its files, ``checkpoint`` its state; ``simulation`` is the loop with its
-guards, ``progress`` what a terminal shows meanwhile, ``sampling`` the test of an ensemble.
+statistics, ``records`` its files, ``checkpoint`` its state; ``run`` is the loop with its guards,
+``simulation`` begins and ends it, ``progress`` is what a terminal shows meanwhile, ``sampling`` the
+test of an ensemble.
 """
 
 from pet_calc.workflows.md.config import ENSEMBLES, MDConfig
 from pet_calc.workflows.md.log import MDLog, MDSample
 from pet_calc.workflows.md.progress import MDProgress
-from pet_calc.workflows.md.simulation import OUTPUT_FILES, MDResult, Observer, run_md
+from pet_calc.workflows.md.run import Observer
+from pet_calc.workflows.md.simulation import OUTPUT_FILES, MDResult, run_md
 
 __all__ = [
     "ENSEMBLES",

@@ -21,7 +21,10 @@ from workflows.md import killed_run
 from pet_calc import PETCalculator
 from pet_calc.errors import CheckpointError
 from pet_calc.workflows.md import ENSEMBLES, MDConfig, MDLog, Observer, run_md
+from pet_calc.workflows.md.chains import NoseHooverChain
 from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
+from pet_calc.workflows.md.records import Mark
+from pet_calc.workflows.md.run import Run
 
 # intervals that do not fit each other, and ramps that both halves have to share
 CONFIG = MDConfig(
@@ -89,8 +92,6 @@ def test_two_halves_are_the_whole(ensemble, tmp_path):
 
 def test_comparison_sees_a_lost_thermostat(tmp_path, monkeypatch):
     """The control: a restart that forgets the chain is told from one that does not."""
-    from pet_calc.workflows.md.chains import NoseHooverChain
-
     run_md(alloy(), configured("nvt-nhc"), tmp_path / "whole")
     run_md(alloy(), configured("nvt-nhc", steps=20), tmp_path / "halves")
     monkeypatch.setattr(NoseHooverChain, "set_state", lambda *_: None)
@@ -312,14 +313,10 @@ def test_kill_9_twenty_times(tmp_path):
 
 def test_kill_before_the_first_record(tmp_path):
     """The state between the first checkpoint and the first frame starts from the beginning."""
-    from pet_calc.workflows.md.records import Mark
-
     run_md(alloy(), CONFIG, tmp_path / "whole")
     folder = tmp_path / "killed"
     folder.mkdir()
-    import pet_calc.workflows.md.simulation as simulation
-
-    run = simulation._Run(alloy(), CONFIG, folder, None, ())
+    run = Run(alloy(), CONFIG, folder, None, ())
     run.begin()
     run.save(0, Mark())
     (folder / "trajectory.traj").write_bytes(b"- of Ulm torn")
