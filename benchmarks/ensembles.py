@@ -187,6 +187,8 @@ CRYSTAL = {"temperatures": (0.2, 0.23), "pressures": (2.0, 3.0), "density": 0.92
 
 def check_ensemble(ensemble: str, steps: int, *, swaps: bool = False) -> list[SamplingCheck]:
     """All checks of an ensemble, relative to the exact values."""
+    if ensemble == "npt-scr":
+        steps *= 3  # its volume diffuses and forgets more slowly than that of a barostat with mass
     state = CRYSTAL if "full" in ensemble else FLUID
     (t1, t2), (p1, p2) = state["temperatures"], state["pressures"]
     density = 0.7 if "npt" not in ensemble and "mtk" not in ensemble else state["density"]

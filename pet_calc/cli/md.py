@@ -197,6 +197,7 @@ def md(
         Observer,
         run_md,
     )
+    from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
     from pet_calc.workflows.observables.water import is_water
 
     if (structure is None) == (system is None):
@@ -250,6 +251,8 @@ def md(
             if not recorded:
                 recorded = True
                 flags = resolved_flags(context, settings)
+                # a ramp keeps the length with which it began
+                flags["ramp_steps"] = load_checkpoint(out / CHECKPOINT).config["ramp_steps"]
                 if calculator is None:
                     flags["model"] = potential if model == "auto" else model
                     flags["dtype"] = getattr(atoms.calc, "dtype", precision)

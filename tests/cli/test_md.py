@@ -204,6 +204,7 @@ def test_import_is_light():
 
 def test_continued_run_is_the_whole_run(command, copper_file, tmp_path, capsys):
     options = ("--timestep", 2, "--ensemble", "nvt-nhc", "--checkpoint-interval", 10, "--seed", 4)
+    options += ("--temperature-end", 400, "--ramp-steps", 20)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert command(copper_file, *options, "--steps", 40, "--out", whole) == 0
     assert command(copper_file, *options, "--steps", 20, "--out", parts) == 0
@@ -213,7 +214,8 @@ def test_continued_run_is_the_whole_run(command, copper_file, tmp_path, capsys):
     a, b = (read(folder / "trajectory.traj", index=":") for folder in (whole, parts))
     assert len(a) == len(b) == 3
     assert all((x.positions == y.positions).all() for x, y in zip(a, b, strict=True))
-    assert tomllib.loads((parts / "md.toml").read_text(encoding="utf-8"))["steps"] == 40
+    settings = tomllib.loads((parts / "md.toml").read_text(encoding="utf-8"))
+    assert (settings["steps"], settings["ramp_steps"]) == (40, 20)
 
 
 def test_refused_continuation_changes_nothing(command, copper_file, tmp_path, capsys):
