@@ -214,6 +214,11 @@ class ModelCalculator(Calculator):
             self.results["energy_rotation_std"] = float(spread.energy[0])
             self.results["forces_rotation_std"] = spread.forces.cpu().numpy()
 
+    def reset(self) -> None:
+        """Forget structure, results and neighbour list; the next calculation starts afresh."""
+        super().reset()
+        self._verlet = None
+
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Refuse changes: a calculator keeps the options that it was made with."""
         if kwargs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from enum import Enum
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,17 +67,36 @@ def make_calculator(model: str, factory: str | None, device: str | None, dtype: 
             "--calculator brings its own model, device and precision; leave those options out",
             param_hint="--calculator",
         )
-    module, _, name = factory.partition(":")
+    return import_named(factory, "--calculator")()
+
+
+def import_named(path: str, option: str) -> Any:
+    """What ``module:name`` names; modules of the working folder are found as well.
+
+    Parameters
+    ----------
+    path : str
+        Such as ``ase.calculators.emt:EMT``.
+    option : str
+        The option that it was given to, for the error.
+    """
+    module, _, name = path.partition(":")
     if not module or not name:
         raise typer.BadParameter(
-            f"write module:factory, as in ase.calculators.emt:EMT, got {factory!r}",
-            param_hint="--calculator",
+            f"write module:name, as in ase.calculators.emt:EMT, got {path!r}", param_hint=option
         )
+    # an installed command does not look there by itself, as python -m does
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
     try:
-        make = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise typer.BadParameter(str(error), param_hint="--calculator") from error
-    return make()
+        raise typer.BadParameter(str(error), param_hint=option) from error
+    finally:
+        if added:
+            sys.path.remove(here)
 
 
 def read_options(context: typer.Context, path: Path | None) -> Path | None:

@@ -28,11 +28,21 @@ class MDSample:
     potential, kinetic, total : float
         eV.
     conserved : float
-        Total energy less the heat that the thermostat gave, eV.
+        Total energy less what thermostat, barostat and swap moves gave, eV.
     temperature : float
         Kinetic temperature, K.
     ns_per_day : float
-        Simulated ns per day of wall time since the first step; NaN at step 0.
+        Simulated ns per day of wall time since the run was started or continued; NaN before the
+        first step.
+    volume : float
+        Å³; NaN, as density and pressure, where not all directions are periodic.
+    pressure : float
+        Internal pressure with its kinetic part, GPa, positive in compression; NaN where the
+        calculator did not compute the stress.
+    density : float
+        g/cm³.
+    swap_acceptance : float
+        Accepted part of the swap moves so far; NaN without them.
     """
 
     step: int
@@ -43,6 +53,10 @@ class MDSample:
     conserved: float
     temperature: float
     ns_per_day: float
+    volume: float = math.nan
+    pressure: float = math.nan
+    density: float = math.nan
+    swap_acceptance: float = math.nan
 
 
 CSV_COLUMNS = (
@@ -54,17 +68,23 @@ CSV_COLUMNS = (
     "conserved_eV",
     "temperature_K",
     "ns_per_day",
+    "volume_A3",
+    "pressure_GPa",
+    "density_g_cm3",
+    "swap_acceptance",
 )
 
 
 def csv_row(sample: MDSample) -> list[str]:
-    """A sample as the row of the log file; energies with all their digits."""
+    """A sample as the row of the log file, with all digits of what is computed."""
     return [
         str(sample.step),
         f"{sample.time:.6g}" if sample.time < 1e5 else f"{sample.time:.3f}",
         *(repr(x) for x in (sample.potential, sample.kinetic, sample.total, sample.conserved)),
-        f"{sample.temperature:.4f}",
+        repr(sample.temperature),
         f"{sample.ns_per_day:.5g}",
+        *(repr(x) for x in (sample.volume, sample.pressure, sample.density)),
+        repr(sample.swap_acceptance),
     ]
 
 
@@ -80,6 +100,10 @@ class MDLog:
     conserved: Array
     temperature: Array
     ns_per_day: Array
+    volume: Array
+    pressure: Array
+    density: Array
+    swap_acceptance: Array
 
     @classmethod
     def from_samples(cls, samples: Iterable[MDSample]) -> MDLog:
@@ -93,16 +117,16 @@ class MDLog:
         return cls(step=np.array([row.step for row in rows], dtype=np.int64), **columns)
 
     @classmethod
-    def read(cls, path: Path | str) -> MDLog:
-        """Read the CSV file that a run wrote."""
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            header = next(reader, None)
-            if header != list(CSV_COLUMNS):
-                raise ValueError(
-                    f"{path} must start with the columns {', '.join(CSV_COLUMNS)}, got {header}"
-                )
-            return cls.from_samples(MDSample(int(row[0]), *map(float, row[1:])) for row in reader)
+    def read(cls, path: Path | str, size: int = -1) -> MDLog:
+        """Read the CSV file that a run wrote, or its first `size` bytes."""
+        with Path(path).open("rb") as file:
+            reader = csv.reader(file.read(size).decode("utf-8").splitlines())
+        header = next(reader, None)
+        if header != list(CSV_COLUMNS):
+            raise ValueError(
+                f"{path} must start with the columns {', '.join(CSV_COLUMNS)}, got {header}"
+            )
+        return cls.from_samples(MDSample(int(row[0]), *map(float, row[1:])) for row in reader)
 
     def __len__(self) -> int:
         return len(self.step)
