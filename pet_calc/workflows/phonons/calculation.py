@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -27,10 +27,11 @@ from pet_calc.workflows.phonons.spectrum import Spectrum, spectrum
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
+    from phonopy.harmonic.dynamical_matrix import NacParams
 
 Array = NDArray[np.float64]
 
-#: Force constants at the edge of the supercell above this part of the largest call for a larger one.
+#: Force constants at the edge of the supercell above this part of the largest are worth a warning.
 EDGE = 0.02
 #: A frequency at Γ that symmetrisation moves by more than this, in THz, is worth a warning.
 GAMMA_SHIFT = 0.1
@@ -165,9 +166,7 @@ def phonons_of(
         f"supercell of {n_atoms} atoms; an atom is {shortest_translation(cell):.1f} Å from its "
         f"nearest image"
     )
-    phonon, report = force_constants(
-        primitive, matrix, calculator, config, on_progress=on_progress
-    )
+    phonon, report = force_constants(primitive, matrix, calculator, config, on_progress=on_progress)
     if born is not None:
         phonon.nac_params = nac_parameters(phonon, born, config.symprec)
     on_stage("bands, density of states and thermal properties")
@@ -215,8 +214,8 @@ def prepared(
     )
 
 
-def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) -> dict[str, Any]:
-    """phonopy's parameters of the non-analytical correction, symmetrised.
+def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) -> NacParams:
+    """Parameters of the non-analytical correction, symmetrised.
 
     The charges get the site symmetry and the sum rule Σ Z* = 0; the dielectric tensor that of the
     crystal.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -61,7 +61,8 @@ def find_primitive(atoms: Atoms, symprec: float) -> Primitive:
             "product is negative; exchange two of them, with the fractional coordinates"
         )
     cell = to_phonopy(atoms)
-    dataset = spglib.get_symmetry_dataset(cell.totuple(), symprec=symprec)
+    lattice: Any = cell.totuple()
+    dataset = spglib.get_symmetry_dataset(lattice, symprec=symprec)
     if dataset is None:
         raise InvalidStructureError(
             f"no space group was found within {symprec} Å; look for atoms on top of each other, "
@@ -197,7 +198,7 @@ def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
 
 
 def to_ase(cell: PhonopyAtoms) -> Atoms:
-    """phonopy's structure as ASE's, periodic."""
+    """A structure of phonopy as ASE's, periodic."""
     return Atoms(
         numbers=cell.numbers,
         cell=cell.cell,

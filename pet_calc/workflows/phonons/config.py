@@ -131,8 +131,6 @@ class QHAConfig:
                 f"got {self.smallest} and {self.largest}"
             )
         if self.eos not in ("vinet", "birch_murnaghan", "murnaghan"):
-            raise ValueError(
-                f"`eos` must be vinet, birch_murnaghan or murnaghan, got {self.eos!r}"
-            )
+            raise ValueError(f"`eos` must be vinet, birch_murnaghan or murnaghan, got {self.eos!r}")
         if not math.isfinite(self.pressure):
             raise ValueError(f"`pressure` must be a number of GPa, got {self.pressure}")

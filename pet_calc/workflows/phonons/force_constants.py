@@ -91,25 +91,25 @@ def force_constants(
         phonon.dataset = full_displacements(phonon, config.distance)
     else:
         phonon.generate_displacements(distance=config.distance)
+    displaced: Any = phonon.dataset
     perfect = to_ase(phonon.supercell)
     structures = [perfect]
-    for entry in phonon.dataset["first_atoms"]:
-        displaced = perfect.copy()
-        displaced.positions[entry["number"]] += entry["displacement"]
-        structures.append(displaced)
+    for entry in displaced["first_atoms"]:
+        structures.append(perfect.copy())
+        structures[-1].positions[entry["number"]] += entry["displacement"]
     _, forces = forces_of(
         calculator, structures, batch_atoms=config.batch_atoms, on_progress=on_progress
     )
     residual, forces = forces[0], forces[1:]
     phonon.forces = forces - residual if config.subtract_residual else forces
     if config.displacements == "full":
-        phonon.force_constants = central_differences(phonon.dataset["first_atoms"], config.distance)
+        phonon.force_constants = central_differences(np.array(phonon.forces), config.distance)
     else:
         phonon.produce_force_constants(calculate_full_force_constants=False, show_drift=False)
-    raw = phonon.force_constants.copy()
+    raw = np.array(phonon.force_constants)
     before = phonon.run_qpoints([[0.0, 0.0, 0.0]]).frequencies[0]
     symmetrize(phonon, config)
-    final = phonon.force_constants
+    final = np.array(phonon.force_constants)
     after = phonon.run_qpoints([[0.0, 0.0, 0.0]]).frequencies[0]
     report = ForceConstantReport(
         n_supercells=len(forces),
@@ -123,7 +123,7 @@ def force_constants(
     return phonon, report
 
 
-def full_displacements(phonon: Phonopy, distance: float) -> dict[str, Any]:
+def full_displacements(phonon: Phonopy, distance: float) -> Any:
     """Every atom of the primitive cell along ±x, ±y and ±z, as phonopy's displacement dataset."""
     steps = [sign * distance * axis for axis in np.eye(3) for sign in (1, -1)]
     atoms = phonon.primitive.p2s_map
@@ -133,9 +133,16 @@ def full_displacements(phonon: Phonopy, distance: float) -> dict[str, Any]:
     }
 
 
-def central_differences(displaced: list[dict[str, Any]], distance: float) -> Array:
-    """Force constants (n_primitive, n_supercell, 3, 3) in eV/Å² of `full_displacements`."""
-    forces = np.array([entry["forces"] for entry in displaced])  # (6 n_primitive, n_supercell, 3)
+def central_differences(forces: Array, distance: float) -> Array:
+    """Force constants (n_primitive, n_supercell, 3, 3) in eV/Å² from those of `full_displacements`.
+
+    Parameters
+    ----------
+    forces : array, shape (6 n_primitive, n_supercell, 3)
+        In eV/Å.
+    distance : float
+        Displacement, Å.
+    """
     pairs = forces.reshape(-1, 3, 2, *forces.shape[1:])
     slope = -(pairs[:, :, 0] - pairs[:, :, 1]) / (2 * distance)
     return np.ascontiguousarray(slope.transpose(0, 2, 1, 3))
@@ -155,7 +162,7 @@ def edge_fraction(phonon: Phonopy) -> float:
     # dense format: address[j, i] = (count, first index) of the vectors from i to j
     length = np.linalg.norm(shortest @ phonon.primitive.cell, axis=1)
     distance = length[address[:, :, 1]].T  # (n_primitive, n_supercell)
-    norm = np.linalg.norm(phonon.force_constants, axis=(2, 3))
+    norm = np.linalg.norm(np.array(phonon.force_constants), axis=(2, 3))
     different = distance > 1e-3
     far = distance >= 0.95 * distance.max()
     return float(norm[far].max() / norm[different].max())

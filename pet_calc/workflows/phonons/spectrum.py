@@ -6,7 +6,7 @@ Frequencies are in THz; an imaginary frequency iν is written as -ν.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,7 +206,7 @@ def high_symmetry_path(
 
 
 def label(name: str) -> str:
-    """seekpath's name of a point as it is written: Γ, X₁ as ``X_1``."""
+    """A name of seekpath as it is written: Γ for GAMMA."""
     for latin, greek in (("GAMMA", GAMMA), ("SIGMA", "Σ"), ("DELTA", "Δ"), ("LAMBDA", "Λ")):
         name = name.replace(latin, greek)
     return name
@@ -288,11 +288,13 @@ def on_mesh(
     total = phonon.run_total_dos()
     projected = {}
     if several:
-        parts = phonon.run_projected_dos().projected_dos
+        parts: Any = phonon.run_projected_dos().projected_dos
         symbols = np.array(phonon.primitive.symbols)
         projected = {e: np.array(parts[symbols == e].sum(axis=0)) for e in elements}
     temperatures = np.arange(0.0, config.t_max + 0.5 * config.t_step, config.t_step)
-    thermal = phonon.run_thermal_properties(temperatures=temperatures, exclude_gamma_acoustic=True)
+    thermal: Any = phonon.run_thermal_properties(
+        temperatures=temperatures, exclude_gamma_acoustic=True
+    )
     n = len(phonon.primitive)
     modes = int(thermal.number_of_modes)
     translations = 3 if mesh.gamma_index is not None else 0
