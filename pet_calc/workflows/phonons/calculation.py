@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from pet_calc.units import BOHR, HARTREE
 from pet_calc.workflows.phonons.cells import (
     IntMatrix,
     Primitive,
@@ -218,7 +219,7 @@ def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) ->
     """Parameters of the non-analytical correction, symmetrised.
 
     The charges get the site symmetry and the sum rule Σ Z* = 0; the dielectric tensor that of the
-    crystal.
+    crystal. Their unit is e, so that the factor is e²/4πε₀ in eV Å, unless a file has its own.
 
     Raises
     ------
@@ -230,7 +231,7 @@ def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) ->
 
     n = len(phonon.primitive)
     if isinstance(born, BornCharges):
-        charges, dielectric = np.array(born.charges), np.array(born.dielectric)
+        read: Any = {"born": np.array(born.charges), "dielectric": np.array(born.dielectric)}
     else:
         try:
             read = parse_BORN(phonon.primitive, symprec=symprec, filename=born)
@@ -238,7 +239,7 @@ def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) ->
             raise ValueError(
                 f"{born} cannot be read as a BORN file of the primitive cell ({n} atoms): {error}"
             ) from error
-        charges, dielectric = read["born"], read["dielectric"]
+    charges, dielectric = read["born"], read["dielectric"]
     if charges.shape != (n, 3, 3) or dielectric.shape != (3, 3):
         raise ValueError(
             f"Born charges must have shape ({n}, 3, 3) and the dielectric tensor (3, 3), got "
@@ -249,7 +250,8 @@ def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) ->
     charges, dielectric = symmetrize_borns_and_epsilon(
         charges, dielectric, phonon.primitive, symprec=symprec
     )
-    return {"born": charges, "dielectric": dielectric}
+    parameters: Any = {"factor": HARTREE * BOHR, **read}
+    return {**parameters, "born": charges, "dielectric": dielectric}
 
 
 def require_phonopy() -> None:

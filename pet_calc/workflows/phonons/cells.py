@@ -62,11 +62,15 @@ def find_primitive(atoms: Atoms, symprec: float) -> Primitive:
         )
     cell = to_phonopy(atoms)
     lattice: Any = cell.totuple()
-    dataset = spglib.get_symmetry_dataset(lattice, symprec=symprec)
+    try:
+        dataset = spglib.get_symmetry_dataset(lattice, symprec=symprec)
+        reason = ""
+    except Exception as error:  # its class differs between versions of spglib
+        dataset, reason = None, f" ({error})"
     if dataset is None:
         raise InvalidStructureError(
-            f"no space group was found within {symprec} Å; look for atoms on top of each other, "
-            f"or change --symprec"
+            f"no space group was found within {symprec} Å{reason}; look for atoms on top of each "
+            f"other, or change --symprec"
         )
     # columns: primitive and conventional vectors in the given ones
     conventional = np.linalg.inv(dataset.transformation_matrix)

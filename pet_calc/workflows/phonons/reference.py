@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,14 +44,15 @@ def reference_spectrum(
     from pet_calc.workflows.phonons.cells import to_phonopy
 
     config = config or PhononConfig()
-    cell = to_phonopy(read(unitcell))
+    structure: Any = read(unitcell)
+    cell = to_phonopy(structure)
     phonon = Phonopy(
         cell,
         supercell_matrix=np.diag(supercell),
         primitive_matrix=guess_primitive_matrix(cell, symprec=config.symprec),
         symprec=config.symprec,
     )
-    dataset = parse_FORCE_SETS(filename=force_sets)
+    dataset: Any = parse_FORCE_SETS(filename=force_sets)
     if dataset["natom"] != len(phonon.supercell):
         raise ValueError(
             f"{force_sets} is of {dataset['natom']} atoms, but a {list(supercell)} supercell of "

@@ -234,6 +234,8 @@ def band_structure(
 
 def modes_at(phonon: Phonopy, name: str, q: Array) -> Point:
     """Frequencies at a special point with their degeneracies, and symbols at Γ."""
+    # the modes of run_irreps are averaged over each group, these are not
+    frequencies = phonon.run_qpoints([q]).frequencies[0]
     found = phonon.run_irreps(q, symmetry_adapted=True)
     irreps: tuple[str, ...] = ()
     if name == GAMMA:
@@ -241,7 +243,7 @@ def modes_at(phonon: Phonopy, name: str, q: Array) -> Point:
     return Point(
         label=name,
         q=np.array(q),
-        frequencies=np.array(found.frequencies),
+        frequencies=np.array(frequencies),
         groups=tuple(tuple(int(i) for i in group) for group in found.band_indices),
         irreps=irreps,
     )
