@@ -448,6 +448,7 @@ def qha_table(result: QHAResult, out: Path, names: tuple[str, ...]) -> Table:
         values = [form.format(factor * result.at(t, name)) for t in shown]
         table.add_row(title, static, *values)
     table.add_section()
+    table.add_row("residual of the fit (meV/atom)", f"{1e3 * result.fit_residual:.3f}")
     table.add_row(f"files in {out}", "\n".join(names))
     return table
 

@@ -55,7 +55,7 @@ def test_phonons(command, tmp_path, capsys):
 
     # nothing is overwritten unasked, and the settings make the same run again
     assert command("phonons", copper, *EMT, *QUICK, "--out", out) == 1
-    assert "overwrite" in capsys.readouterr().err
+    assert "already holds" in capsys.readouterr().err
     again = tmp_path / "again"
     assert command("phonons", copper, "--config", out / "phonons.toml", "--out", again) == 0
     second = (again / "bands.csv").read_text(encoding="utf-8")

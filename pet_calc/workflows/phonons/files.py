@@ -185,6 +185,7 @@ def qha_summary(result: QHAResult) -> dict[str, Any]:
             "b_prime": result.static_b_prime,
         },
         "at_300_K": {name: result.at(room, name) for name in names} if known else None,
+        "equation_of_state_residual_eV_per_atom": result.fit_residual,
         "highest_temperature_K": float(result.temperature[-1]),
         "warnings": list(result.warnings),
     }

@@ -58,6 +58,8 @@ class QHAResult:
         J/(K mol) of atoms.
     gruneisen : array, shape (n,)
         Thermodynamic Grüneisen parameter; 0 at 0 K, where it is not defined.
+    fit_residual : float
+        Largest difference between free energies and their equation of state, eV/atom.
     warnings : tuple of str
     """
 
@@ -78,6 +80,7 @@ class QHAResult:
     entropy: Array
     heat_capacity_p: Array
     gruneisen: Array
+    fit_residual: float
     warnings: tuple[str, ...]
 
     def at(self, temperature: float, name: str) -> float:
@@ -118,6 +121,7 @@ def compute_qha(
     """
     from phonopy import run_qha
     from phonopy.qha.core import BulkModulus
+    from phonopy.qha.eos import get_eos
 
     config, qha = config or PhononConfig(), qha or QHAConfig()
     require_phonopy()
@@ -176,6 +180,10 @@ def compute_qha(
     if len(found.temperatures) < len(temperatures) - 1:
         notes.append(f"the fit of the equation of state failed above {found.temperatures[-1]:g} K")
     part = slice(0, kept)
+    form = get_eos(qha.eos)
+    residual = found.helmholtz_volume[part] - np.array(
+        [form(volumes, parameters) for parameters in found.eos_parameters[part]]
+    )
     per_mole = 1000.0 * EV_TO_KJ_PER_MOL / n
     equilibrium = np.array(found.equilibrium_volumes[part])
     return QHAResult(
@@ -196,6 +204,7 @@ def compute_qha(
         entropy=np.array(found.entropy_temperature[part]) * per_mole,
         heat_capacity_p=np.array(found.heat_capacity_P.heat_capacities[part]) * per_mole,
         gruneisen=np.array(found.gruneisen_parameters[part]),
+        fit_residual=float(np.abs(residual).max()) / n,
         warnings=tuple(notes),
     )
 
