@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -251,7 +251,8 @@ def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) ->
         charges, dielectric, phonon.primitive, symprec=symprec
     )
     parameters: Any = {"factor": HARTREE * BOHR, **read}
-    return {**parameters, "born": charges, "dielectric": dielectric}
+    parameters.update(born=charges, dielectric=dielectric)
+    return parameters
 
 
 def require_phonopy() -> None:

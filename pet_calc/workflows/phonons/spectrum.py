@@ -235,7 +235,7 @@ def band_structure(
 def modes_at(phonon: Phonopy, name: str, q: Array) -> Point:
     """Frequencies at a special point with their degeneracies, and symbols at Γ."""
     # the modes of run_irreps are averaged over each group, these are not
-    frequencies = phonon.run_qpoints([q]).frequencies[0]
+    frequencies = phonon.run_qpoints(np.array([q])).frequencies[0]
     found = phonon.run_irreps(q, symmetry_adapted=True)
     irreps: tuple[str, ...] = ()
     if name == GAMMA:
