@@ -6,12 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from calculators.small_potentials import small_pet
+
+from pet_calc.io.weights import save_model
+
 EXAMPLES = Path(__file__).parents[1] / "md_examples"
 
 
-def smoke(name, tmp_path):
+def smoke(name, tmp_path, *options):
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, "--smoke", "--out", str(tmp_path / "out")],
+        [sys.executable, EXAMPLES / name, "--smoke", *options, "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         check=False,
@@ -30,3 +35,11 @@ def test_water_nvt(tmp_path):
     assert {"trajectory.traj", "log.csv", "water.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
+
+
+def test_si_phonons(tmp_path):
+    pytest.importorskip("phonopy")
+    save_model(tmp_path / "model", small_pet((14,)))
+    text = smoke("05_si_phonons.py", tmp_path, "--model", str(tmp_path / "model"))
+    assert re.search(r"optical mode at Γ\s+-?\d+\.\d+ THz", text), text
+    assert {"phonons.png", "phonopy.yaml"} <= {p.name for p in (tmp_path / "out").iterdir()}
