@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from calculators.small_potentials import small_pet
 
 from pet_calc import pretrained
 from pet_calc.errors import UnsupportedElementError
+from pet_calc.io.weights import save_model
 
 EXAMPLES = Path(__file__).parents[1] / "md_examples"
 
@@ -65,3 +67,11 @@ def test_alloy_swaps(tmp_path):
     except UnsupportedElementError:
         pytest.skip("no shipped potential covers Nb, Mo, Ta and W")
     check_alloy(smoke("02_nbmotaw_swaps.py", tmp_path))
+
+
+def test_si_phonons(tmp_path):
+    pytest.importorskip("phonopy")
+    save_model(tmp_path / "model", small_pet((14,)))
+    text = smoke("05_si_phonons.py", tmp_path, "--model", str(tmp_path / "model"))
+    assert re.search(r"optical mode at Γ\s+-?\d+\.\d+ THz", text), text
+    assert {"phonons.png", "phonopy.yaml"} <= {p.name for p in (tmp_path / "out").iterdir()}

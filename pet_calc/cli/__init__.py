@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pet_calc.cli import elastic, eos, evaluate, md, neb, relax, show, train
+from pet_calc.cli import elastic, eos, evaluate, md, neb, phonons, relax, show, train
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
@@ -33,6 +33,8 @@ app.command("neb")(neb.neb)
 app.command("show")(show.show)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("phonons")(phonons.phonons)
+app.command("qha")(phonons.qha)
 models_app.command("import")(import_model)
 app.add_typer(models_app, name="models")
 
