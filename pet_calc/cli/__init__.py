@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pet_calc.cli import evaluate, md, train
+from pet_calc.cli import analyze, evaluate, md, report, train
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
@@ -26,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("md")(md.md)
+app.command("analyze")(analyze.analyze)
+app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 models_app.command("import")(import_model)
