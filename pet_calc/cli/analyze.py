@@ -174,8 +174,8 @@ def analyze(
     if report:
         write_page(result, kept, flags, origin, out / REPORT)
     console.print(summary_table(result, out))
-    for name, reason in result.skipped.items():
-        console.print(f"not computed: {name}: {reason}", highlight=False, markup=False)
+    for names, reason in grouped(result.skipped):
+        console.print(f"not computed: {names}: {reason}", highlight=False, markup=False)
 
 
 def read_frames(path: Path, lammps_species: str | None) -> list[Atoms]:
@@ -292,7 +292,7 @@ def write_page(
 
     rows = [(q.name, str(q.estimate), q.unit, q.note) for q in result.quantities]
     results = [Table(("quantity", "value", "unit", "note"), rows)]
-    missing = [Text(f"Not computed: {k}: {v}") for k, v in result.skipped.items()]
+    missing = [Text(f"Not computed: {k}: {v}") for k, v in grouped(result.skipped)]
     sections = [Section("Results", [*results, *missing])]
     if result.tables:
         picture = Picture.from_figure(analysis_figure(result), "Bands are standard errors.")
@@ -306,6 +306,12 @@ def write_page(
         settings={k: v for k, v in settings.items() if v is not None},
         provenance=origin,
     )
+
+
+def grouped(skipped: dict[str, str]) -> list[tuple[str, str]]:
+    """Names with the same reason, together."""
+    reasons = dict.fromkeys(skipped.values())
+    return [(", ".join(k for k, v in skipped.items() if v == reason), reason) for reason in reasons]
 
 
 def summary_table(result: Analysis, out: Path) -> Table:

@@ -142,3 +142,17 @@ def drift(time: Array, energy: Array, n_blocks: int = 20) -> Estimate:
     slope = float(t @ e) / spread
     residual = e - slope * t
     return Estimate(slope, float(np.sqrt(residual @ residual / ((n - 2) * spread))))
+
+
+def is_drifting(values: Array) -> bool:
+    """Whether a series has a trend: it is not from equilibrium, and its mean depends on the start.
+
+    The slope over block means is more than five of its errors, and changes the value by more over
+    the series than it fluctuates around the trend.
+    """
+    time = np.arange(len(values), dtype=np.float64)
+    slope = drift(time, np.asarray(values, dtype=np.float64))
+    if not math.isfinite(slope.error) or abs(slope.value) <= 5.0 * slope.error:
+        return False
+    scatter = np.std(values - slope.value * time)
+    return bool(abs(slope.value) * len(values) > scatter)

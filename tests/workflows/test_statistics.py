@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from pet_calc.workflows.statistics import block_mean, block_variance
+from pet_calc.workflows.statistics import block_mean, block_variance, is_drifting
 
 
 def autoregressive(n, phi, n_series, seed=0):
@@ -51,3 +51,12 @@ def test_a_short_series_has_no_error(n):
 
 def test_a_constant_has_no_scatter():
     assert block_mean(np.full(20, 3.0)) == (3.0, 0.0)
+
+
+def test_a_trend_is_noticed_and_noise_is_not():
+    series, _, _ = autoregressive(1000, 0.95, 200, seed=4)
+    assert np.mean([is_drifting(x) for x in series]) < 0.02
+    relaxing = series + 20.0 * np.exp(-np.arange(1000) / 300.0)
+    assert np.mean([is_drifting(x) for x in relaxing]) > 0.95
+    assert not is_drifting(np.ones(50))
+    assert not is_drifting(np.arange(2.0))

@@ -36,9 +36,11 @@ from pet_calc.workflows.observables.thermodynamics import (
 )
 from pet_calc.workflows.observables.vibrations import vibrational_spectrum
 from pet_calc.workflows.observables.water import is_water, water_structure
-from pet_calc.workflows.statistics import Estimate, block_mean
+from pet_calc.workflows.statistics import Estimate, block_mean, is_drifting
 
 Array = NDArray[np.float64]
+#: Exponents of the mean-square displacement within which its slope is a diffusion coefficient.
+DIFFUSIVE = (0.8, 1.2)
 Columns = dict[str, NDArray[np.float64] | list[str]]
 
 
@@ -284,7 +286,10 @@ def _temperature(t: _Trajectory, result: Analysis) -> None:
 
 def _density(t: _Trajectory, result: Analysis) -> None:
     series = np.array([density(a) for a in t.frames])
-    result.add("density", block_mean(series), "g/cm³")
+    if not t.changing_cell:
+        result.add("density", Estimate(float(series[0]), np.nan), "g/cm³", "constant cell")
+        return
+    result.add("density", block_mean(series), "g/cm³", _equilibrium(series))
     result.tables["density"] = {**_time(t), "density_g_cm3": series}
 
 
@@ -332,16 +337,20 @@ def _diffusion(t: _Trajectory, result: Analysis) -> None:
     for symbol in ["O"] if t.water else t.symbols:
         atoms = np.array(t.frames[0].get_chemical_symbols()) == symbol
         found = self_diffusion(motion, atoms, fit=t.settings.fit)
-        note = (
-            f"fit {found.fit[0]:g} to {found.fit[1]:g} fs, where MSD ~ t^{found.exponent:.2f}"
-            + ("" if 0.8 < found.exponent < 1.2 else ": not diffusive, no diffusion coefficient")
-        )
-        result.add(f"D of {symbol}", found.coefficient, "10⁻⁹ m²/s", note)
         table |= {
             "lag_fs": found.lag,
             f"msd_{symbol}_A2": found.msd,
             f"msd_{symbol}_error_A2": found.error,
         }
+        where = f"from {found.fit[0]:g} to {found.fit[1]:g} fs, MSD ~ t^{found.exponent:.2f}"
+        low, high = DIFFUSIVE
+        if not low < found.exponent < high:
+            result.skipped[f"D of {symbol}"] = (
+                f"{where}, which is no diffusion (1): analyse a longer run, or later lags; atoms "
+                "bound to sites (0) have no diffusion coefficient"
+            )
+            continue
+        result.add(f"D of {symbol}", found.coefficient, "10⁻⁹ m²/s", where)
         if t.water:
             _correct_diffusion(t, result, found.coefficient)
     result.tables["diffusion"] = table
@@ -385,9 +394,12 @@ def _lattice(t: _Trajectory, result: Analysis) -> None:
     if crystal not in CUBIC_CELLS:
         raise ValueError(f"a lattice constant is given for cubic crystals, this is {crystal}")
     series = np.asarray(cubic_lattice_constant(t.volumes, len(t.frames[0]), crystal))
-    estimate = block_mean(series) if t.changing_cell else Estimate(float(series[0]), np.nan)
-    note = f"{crystal}, from the volume per atom" + ("" if t.changing_cell else "; constant cell")
-    result.add("lattice constant", estimate, "Å", note)
+    note = f"{crystal}, from the volume per atom"
+    if not t.changing_cell:
+        note += "; constant cell"
+        result.add("lattice constant", Estimate(float(series[0]), np.nan), "Å", note)
+        return
+    result.add("lattice constant", block_mean(series), "Å", _equilibrium(series, note))
     result.tables["lattice"] = {**_time(t), "a_A": series}
 
 
@@ -395,10 +407,14 @@ def _order(t: _Trajectory, result: Analysis) -> None:
     if len(t.symbols) < 2:
         raise ValueError(f"order parameters need two elements, got {t.symbols[0]}")
     order = warren_cowley_series(t.frames, t.shells)
+    fixed = not t.paths.species_change  # one arrangement says nothing about the error
     rows = []
     for shell, radius in enumerate(order.radii):
         for a, b in combinations_with_replacement(order.symbols, 2):
-            rows.append((shell + 1, radius, f"{a}-{b}", order.estimate(shell, a, b)))
+            estimate = order.estimate(shell, a, b)
+            if fixed:
+                estimate = Estimate(estimate.value, np.nan)
+            rows.append((shell + 1, radius, f"{a}-{b}", estimate))
     result.tables["order"] = {
         "shell": np.array([float(r[0]) for r in rows]),
         "distance_A": np.array([r[1] for r in rows]),
@@ -410,6 +426,7 @@ def _order(t: _Trajectory, result: Analysis) -> None:
         a, b = pair.split("-")
         if a != b:
             note = f"{t.shells.crystal}; negative: the pair attracts"
+            note += "; one arrangement, without error" if fixed else ""
             result.add(f"Warren-Cowley {pair}, shell {shell}", estimate, "", note)
 
 
@@ -435,7 +452,8 @@ def _heat_capacity(t: _Trajectory, result: Analysis) -> None:
         pressure=t.settings.pressure,
     )
     name = "heat capacity C_p" if variable else "heat capacity C_V"
-    result.add(name, found, "k_B/atom", "classical nuclei; valid for a canonical thermostat")
+    note = "classical nuclei; valid for a canonical thermostat"
+    result.add(name, found, "k_B/atom", _equilibrium(potential, note))
 
 
 def _thermal_expansion(t: _Trajectory, result: Analysis) -> None:
@@ -444,7 +462,15 @@ def _thermal_expansion(t: _Trajectory, result: Analysis) -> None:
     potential = t.potential
     _require_thermostat(t, potential)
     found = thermal_expansion(potential, t.volumes, t.temperature, pressure=t.settings.pressure)
-    result.add("volumetric thermal expansion", found.scaled(1e6), "10⁻⁶/K")
+    note = _equilibrium(t.volumes)
+    result.add("volumetric thermal expansion", found.scaled(1e6), "10⁻⁶/K", note)
+
+
+def _equilibrium(series: Array, note: str = "") -> str:
+    """A note, with a warning if the series that a result comes from has a trend."""
+    if not is_drifting(series):
+        return note
+    return "; ".join(filter(None, [note, "STILL DRIFTING: discard more, or run longer"]))
 
 
 def _require_thermostat(t: _Trajectory, potential: Array) -> None:

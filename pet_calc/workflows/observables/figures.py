@@ -110,7 +110,7 @@ def _diffusion(ax: Axes, analysis: Analysis, table: Columns) -> None:
         msd, error = _values(table, name), _values(table, f"msd_{symbol}_error_A2")
         label = symbol
         found = next((q for q in analysis.quantities if q.name == f"D of {symbol}"), None)
-        if found is not None and "not diffusive" not in found.note:
+        if found is not None:
             label += f": {found.estimate} {found.unit}"
         _band(ax, lag, msd, error, colour)
         ax.plot(lag, msd, color=colour, lw=1.6, label=label)
@@ -175,12 +175,8 @@ def _series(label: str) -> Callable[[Axes, Analysis, Columns], None]:
         x, y = _values(table, x_name), _values(table, y_name)
         in_time = x_name == "time_fs"
         x = x * 1e-3 if in_time else x
-        constant = np.ptp(y) < 1e-9 * abs(y.mean())
         ax.plot(x, y, color=COLOURS[0], lw=1.0)
-        text = f"{y.mean():.4g}, constant cell" if constant else f"mean {block_mean(y)}"
-        ax.axhline(y.mean(), color="0.3", lw=1.0, ls="--", label=text)
-        if constant:
-            ax.set_ylim(y.mean() * 0.98, y.mean() * 1.02)
+        ax.axhline(y.mean(), color="0.3", lw=1.0, ls="--", label=f"mean {block_mean(y)}")
         ax.set(xlabel="time (ps)" if in_time else "frame", ylabel=label)
         ax.ticklabel_format(useOffset=False)
         _legend(ax, 1)

@@ -147,7 +147,8 @@ def crystal_shells(sites: Atoms, n_shells: int = 2, crystal: str | None = None) 
         shells = distance_shells(sites, list(pairwise(limits)))
         counts = [np.bincount(i, minlength=len(sites)) for i, _ in shells.pairs]
         wrong = [int((c != z).sum()) for c, z in zip(counts, lattice.sizes, strict=False)]
-        if not any(wrong):
+        # shells beyond those asked for tell lattices apart; a few distorted sites may fail there
+        if not any(wrong[:n_shells]) and max(wrong) <= 0.25 * len(sites):
             return Shells(lattice.name, shells.radii[:n_shells], shells.pairs[:n_shells])
         found.append(f"{lattice.name}: {max(wrong)} sites with another number of neighbours")
     raise ValueError(

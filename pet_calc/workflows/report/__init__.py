@@ -11,7 +11,8 @@
 
 The file needs no server and no network: pictures, data and the viewer (chemiscope, BSD-3-Clause,
 ``pip install "pet-calc[report]"``) are inside, and a content security policy in its head forbids
-the browser every request to elsewhere.
+the browser every request to elsewhere. (The policy allows ``eval``, with which the viewer's plot
+makes its WebGL commands.)
 """
 
 from pet_calc.workflows.report.folders import REPORT, report_folder

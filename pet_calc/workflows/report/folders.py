@@ -19,7 +19,7 @@ from pet_calc.units import K_B
 from pet_calc.workflows.md.log import MDLog, drift_per_atom
 from pet_calc.workflows.report.page import Picture, Section, Table, Text, flatten, write_report
 from pet_calc.workflows.report.viewer import Structures
-from pet_calc.workflows.statistics import block_mean
+from pet_calc.workflows.statistics import Estimate, block_mean
 
 Properties = dict[str, tuple[Sequence[float], str]]
 
@@ -133,19 +133,26 @@ def _md(folder: Path, settings: dict[str, Any]) -> _Content:
         ),
         *_pictures(folder, {"md.png": "Temperature, energies and conserved energy over time."}),
     ]
-    energies = [_energy(a) for a in frames]
-    properties: Properties = {"frame": (list(range(len(frames))), "")}
-    if all(e is not None for e in energies):
-        per_atom = [float(e or 0.0) / n_atoms for e in energies]
-        properties["potential energy per atom"] = (per_atom, "eV")
-    if all(a.has("momenta") for a in frames):
-        hot = [2 * a.get_kinetic_energy() / (3 * len(a) * K_B) for a in frames]
-        properties["temperature (3N degrees of freedom)"] = (hot, "K")
     return _Content(
         f"Molecular dynamics of {formula}",
         sections,
-        Structures(frames, properties, "Click a point of the plot to see its frame."),
+        Structures(frames, _along(frames), "Click a point of the plot to see its frame."),
     )
+
+
+def _along(frames: list[Atoms]) -> Properties:
+    """Energy and temperature of the frames of a run."""
+    properties: Properties = {"frame": (list(range(len(frames))), "")}
+    energies = [_energy(a) for a in frames]
+    known = [e for e in energies if e is not None]
+    if len(known) == len(frames):
+        since = [1e3 * (e - known[0]) / len(frames[0]) for e in known]
+        properties["potential energy since start"] = (since, "meV/atom")
+    if all(a.has("momenta") for a in frames):
+        # by 3N degrees of freedom: whether a thermostat keeps the total momentum is not recorded
+        hot = [2 * a.get_kinetic_energy() / (3 * len(a) * K_B) for a in frames]
+        properties["temperature"] = (hot, "K")
+    return properties
 
 
 def _relax(folder: Path, settings: dict[str, Any]) -> _Content:
@@ -180,6 +187,19 @@ def _phonons(folder: Path, settings: dict[str, Any]) -> _Content:
     )
 
 
+def _analyze(folder: Path, settings: dict[str, Any]) -> _Content:
+    content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    rows = []
+    for q in content["quantities"]:
+        value, error = (np.nan if q[k] is None else q[k] for k in ("value", "error"))
+        rows.append((q["name"], str(Estimate(value, error)), q["unit"], q["note"]))
+    items: list[Table | Text] = [Table(("quantity", "value", "unit", "note"), rows)]
+    items += [Text(f"Not computed: {k}: {v}") for k, v in content["not_computed"].items()]
+    return _Content(
+        f"Observables of {content['formula']}", [Section("Results", items), *_pictures(folder)]
+    )
+
+
 def _other(folder: Path, settings: dict[str, Any]) -> _Content:
     """All figures, summaries and tables of a folder, and its structures if there are any."""
     summaries = [s for p in sorted(folder.glob("*.json")) for s in _summary(p)]
@@ -201,10 +221,11 @@ KINDS: dict[str, Callable[[Path, dict[str, Any]], _Content]] = {
     "md": _md,
     "relax": _relax,
     "phonons": _phonons,
+    "analyze": _analyze,
 }
 """Settings files that are recognised, without their ending, and what makes their page."""
 
-OTHER_VERBS = ("qha", "elastic", "eos", "neb", "analyze")
+OTHER_VERBS = ("qha", "elastic", "eos", "neb")
 
 
 def _frames(path: Path) -> list[Atoms]:
