@@ -123,9 +123,8 @@ def analyze(
     console = Console()
     claim_folder(out, OUTPUT_FILES, overwrite=overwrite)
     frames = read_frames(trajectory, lammps_species)
-    interval = timestep
-    if timestep is None:
-        interval, frames = interval_beside(trajectory, frames)
+    known_interval, frames = interval_beside(trajectory, frames)
+    interval = known_interval if timestep is None else timestep
     kept = frames[min(round(discard * len(frames)), len(frames) - 1) :]
     settings = Settings(
         interval=interval,

@@ -20,6 +20,7 @@ from pet_calc.workflows.observables.diffusion import (
 from pet_calc.workflows.observables.hydrogen_bonds import hydrogen_bonds
 from pet_calc.workflows.observables.motion import Motion, unwrap
 from pet_calc.workflows.observables.order import (
+    LATTICES,
     Shells,
     crystal_shells,
     mean_structure,
@@ -100,6 +101,21 @@ class Settings:
     crystal: str | None = None
     fit: tuple[float, float] | None = None
     resolution: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "temperature", "viscosity", "r_max", "resolution"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be positive, got {value}")
+        known = [lattice.name for lattice in LATTICES]
+        if self.crystal not in (None, *known):
+            raise ValueError(f"`crystal` must be one of {', '.join(known)}, got {self.crystal!r}")
+
+    def demanded(self) -> set[str]:
+        """Observables that settings speak of, so that their failure is an error."""
+        names = {"rdf"} if self.r_max is not None else set()
+        names |= {"lattice", "order"} if self.crystal is not None else set()
+        return names | ({"diffusion"} if self.fit is not None else set())
 
 
 @dataclass(eq=False)
@@ -254,7 +270,7 @@ def analyze(
         try:
             OBSERVABLES[name](trajectory, result)
         except ValueError as error:
-            if observables is not None:
+            if observables is not None or name in settings.demanded():
                 raise ValueError(f"{name}: {error}") from error
             result.skipped[name] = str(error)
     return result
