@@ -11,7 +11,19 @@ import sys
 
 import typer
 
-from pet_calc.cli import elastic, eos, evaluate, md, neb, phonons, relax, show, train
+from pet_calc.cli import (
+    analyze,
+    elastic,
+    eos,
+    evaluate,
+    md,
+    neb,
+    phonons,
+    relax,
+    report,
+    show,
+    train,
+)
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
@@ -31,6 +43,8 @@ app.command("eos")(eos.eos)
 app.command("elastic")(elastic.elastic)
 app.command("neb")(neb.neb)
 app.command("show")(show.show)
+app.command("analyze")(analyze.analyze)
+app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("phonons")(phonons.phonons)

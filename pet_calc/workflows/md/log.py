@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pet_calc.workflows.statistics import Estimate, block_mean, drift
+
+__all__ = [
+    "CSV_COLUMNS",
+    "Estimate",
+    "MDLog",
+    "MDSample",
+    "block_mean",
+    "csv_row",
+    "drift",
+    "drift_per_atom",
+]
 
 Array = NDArray[np.float64]
 
@@ -135,79 +146,6 @@ class MDLog:
         """The samples at `time` (fs) and later."""
         keep = self.time >= time
         return MDLog(**{name: getattr(self, name)[keep] for name in self.__dataclass_fields__})
-
-
-class Estimate(NamedTuple):
-    """A value and its standard error; the error is NaN where the data cannot tell."""
-
-    value: float
-    error: float
-
-    def __str__(self) -> str:
-        """``304 ± 4``: digits as far as the error allows; ``–`` for no data."""
-        if not math.isfinite(self.value):
-            return "–"
-        if not math.isfinite(self.error) or self.error <= 0.0:
-            return f"{self.value:.3g}"
-        first = math.floor(math.log10(self.error))
-        # an error that begins with 1 keeps a second digit
-        decimals = max(0, 1 - first if self.error < 2 * 10.0**first else -first)
-        return f"{self.value:.{decimals}f} ± {self.error:.{decimals}f}"
-
-
-def block_mean(values: Array, n_blocks: int = 10) -> Estimate:
-    """Mean of a correlated series, with the error from the scatter of block means.
-
-    The error is right when a block is longer than the correlation time (Flyvbjerg and Petersen,
-    J. Chem. Phys. 91, 461 (1989)). Samples left over at the start, fewer than `n_blocks`, are
-    dropped from the error only.
-
-    Parameters
-    ----------
-    values : array, shape (n_samples,)
-    n_blocks : int
-        Number of blocks.
-    """
-    if len(values) == 0:
-        return Estimate(float("nan"), float("nan"))
-    mean = float(values.mean())
-    length = len(values) // n_blocks
-    if length == 0:
-        return Estimate(mean, float("nan"))
-    blocks = values[-n_blocks * length :].reshape(n_blocks, length).mean(axis=1)
-    return Estimate(mean, float(blocks.std(ddof=1) / np.sqrt(n_blocks)))
-
-
-def drift(time: Array, energy: Array, n_blocks: int = 20) -> Estimate:
-    r"""Slope of a conserved energy, by least squares over block means.
-
-    .. math:: b = \frac{\sum_k (t_k - \bar t)\,(E_k - \bar E)}{\sum_k (t_k - \bar t)^2}, \qquad
-       \sigma_b^2 = \frac{\sum_k r_k^2}{(n - 2) \sum_k (t_k - \bar t)^2}
-
-    with :math:`r_k` the residuals of the block means :math:`E_k`. Samples of one series are
-    correlated, so that the textbook error over samples would be several times too small; the block
-    means are not, once a block spans a few vibrations.
-
-    Parameters
-    ----------
-    time : array, shape (n_samples,)
-        Any unit.
-    energy : array, shape (n_samples,)
-        Any unit; the result is in energy per time.
-    n_blocks : int
-        At most this many blocks; each holds at least one sample.
-    """
-    n = min(n_blocks, len(time))
-    if n < 3:
-        return Estimate(float("nan"), float("nan"))
-    length = len(time) // n
-    t = time[-n * length :].reshape(n, length).mean(axis=1)
-    e = energy[-n * length :].reshape(n, length).mean(axis=1)
-    t, e = t - t.mean(), e - e.mean()
-    spread = float(t @ t)
-    slope = float(t @ e) / spread
-    residual = e - slope * t
-    return Estimate(slope, float(np.sqrt(residual @ residual / ((n - 2) * spread))))
 
 
 def drift_per_atom(log: MDLog, n_atoms: int) -> Estimate:
