@@ -26,7 +26,14 @@ import torch
 from safetensors import SafetensorError
 
 from pet_calc.errors import CheckpointError, IntegrityError, OutputError, PotentialNotFoundError
-from pet_calc.models.pet import PET, PETConfig
+from pet_calc.models.architectures import (
+    CONFIGS,
+    ModelConfig,
+    TrainableModel,
+    architecture_of,
+    config_from_dict,
+    new_model,
+)
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -70,17 +77,17 @@ def dtype_from_name(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def save_model(folder: Path | str, model: PET, training: dict[str, Any] | None = None) -> str:
+def save_model(folder: Path | str, model: TrainableModel, training: dict[str, Any] | None = None) -> str:
     """Write a model into a folder; each file appears in one rename.
 
-    Weights are stored in float32, whatever the model computes in. What PET keeps in float64 for
-    itself, such as reference energies, stays in float64.
+    Weights are stored in float32, whatever the model computes in. What a model keeps in float64
+    for itself, such as reference energies, stays in float64.
 
     Parameters
     ----------
     folder : path
         Made if absent; files of an earlier model in it are replaced.
-    model : PET
+    model : PET or Crystalformer
         The potential.
     training : dict, optional
         How the weights were made, kept in ``config.json``.
@@ -106,7 +113,7 @@ def save_model(folder: Path | str, model: PET, training: dict[str, Any] | None =
     digest = hashlib.sha256(weights).hexdigest()
     values = {
         "format": FORMAT,
-        "architecture": "pet",
+        "architecture": architecture_of(model.config),
         "config": model.config.to_dict(),
         "dtype": "float32",
         "weights_sha256": digest,
@@ -165,10 +172,10 @@ def parse_config(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}")
     found = (values.get("format"), values.get("architecture"))
-    if found != (FORMAT, "pet"):
+    if found[0] != FORMAT or found[1] not in CONFIGS:
         raise CheckpointError(
-            f"{path} must be of format {FORMAT} and architecture 'pet', got {found}; a newer "
-            f"pet_calc may read it"
+            f"{path} must be of format {FORMAT} and architecture {' or '.join(map(repr, CONFIGS))}, "
+            f"got {found}; a newer pet_calc may read it"
         )
     if not isinstance(values.get("config"), dict):
         raise CheckpointError(f"{path} must hold the model's options under 'config'")
@@ -180,7 +187,7 @@ def load_model(
     dtype: torch.dtype | str = torch.float32,
     *,
     expected_sha256: dict[str, str] | None = None,
-) -> PET:
+) -> TrainableModel:
     """Read the model that `save_model` wrote, with its parameters frozen.
 
     Parameters
@@ -221,10 +228,10 @@ def load_model(
         )
     require_digest(weights, hashlib.sha256(contents[WEIGHTS]).hexdigest(), recorded)
     try:
-        config = PETConfig.from_dict(values["config"])
+        config = config_from_dict(values["architecture"], values["config"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} does not describe a PET model: {error}"
+            f"{folder / CONFIG} does not describe a {values['architecture']} model: {error}"
         ) from error
     try:
         tensors = safetensors.torch.load(contents[WEIGHTS])
@@ -245,7 +252,7 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def require_matching(path: Path, model: PET, tensors: dict[str, torch.Tensor]) -> None:
+def require_matching(path: Path, model: TrainableModel, tensors: dict[str, torch.Tensor]) -> None:
     """Raise `CheckpointError` naming the tensors of a file that do not fit the model."""
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
@@ -267,14 +274,14 @@ def require_matching(path: Path, model: PET, tensors: dict[str, torch.Tensor]) -
     )
 
 
-def empty_model(config: PETConfig, dtype: torch.dtype) -> PET:
+def empty_model(config: ModelConfig, dtype: torch.dtype) -> TrainableModel:
     """A model whose weights are about to be replaced; leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]):
-        return PET(config, dtype=dtype)
+        return new_model(config, dtype)
 
 
-def copy_model(model: PET, dtype: torch.dtype) -> PET:
-    """A frozen copy in another precision; what PET keeps in float64 is not rounded.
+def copy_model(model: TrainableModel, dtype: torch.dtype) -> TrainableModel:
+    """A frozen copy in another precision; what it keeps in float64 is not rounded.
 
     ``model.to(dtype)`` would round the reference energies as well.
     """

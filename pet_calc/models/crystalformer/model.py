@@ -106,7 +106,7 @@ class Crystalformer(nn.Module):
         return self.config.domain != "real"
 
     @property
-    def readouts(self) -> tuple[nn.Linear, ...]:
+    def last_layers(self) -> tuple[nn.Linear, ...]:
         """The last linear maps, which the energy is a sum of."""
         last = self.head[-1]
         assert isinstance(last, nn.Linear)

@@ -186,6 +186,14 @@ class PET(nn.Module):
         """Floating-point type of the weights."""
         return self.edge_embedder.weight.dtype
 
+    @property
+    def last_layers(self) -> tuple[nn.Linear, ...]:
+        """The last linear maps of the main energy head, which the energy is a sum of."""
+        found = (self.node_head[-1], self.edge_head[-1])
+        assert isinstance(found[0], nn.Linear)
+        assert isinstance(found[1], nn.Linear)
+        return found
+
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`.
 
