@@ -144,7 +144,7 @@ def config_of(public: Mapping[str, Tensor], options: Mapping[str, Any]) -> Cryst
         gaussian_floor=floors[0],
         gaussian_slope=float(slope or 1.0),
         # the encoding is used by layers in real space only
-        num_radial=0 if encoding is None or "reci" == domain else encoding.shape[-1],
+        num_radial=0 if encoding is None or domain == "reci" else encoding.shape[-1],
         radial_max=reach if reach > 0 else -reach * width,
         domain=domain,
         reciprocal_width=first(options.get("scale_reci", 2.2), "scale_reci"),
