@@ -20,6 +20,7 @@ from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
 from pet_calc.geometry import System
 from pet_calc.io.weights import DTYPES, copy_model
+from pet_calc.models.architectures import Model
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import LoadedPotential
 
@@ -35,8 +36,9 @@ class PETCalculator(ModelCalculator):
     Parameters
     ----------
     model : str, Path or PET
-        Name of a shipped potential ("pet-water-v1", or "pet-water" for its newest version), path
-        of a folder that ``pet-calc train`` wrote, or a model. With "auto" the first calculation
+        Name of a shipped potential ("pet-water-v1", or "pet-water" for its newest version) or of
+        a published one ("pet-mad-s", downloaded once), path of a folder that ``pet-calc train``
+        wrote or of a model in another package's form, or a model. With "auto" the first calculation
         picks the shipped potential that covers the elements present and logs which one (logger
         ``pet_calc``, level INFO); later structures that it does not cover make it pick again.
     device : str or torch.device, optional
@@ -109,7 +111,7 @@ class PETCalculator(ModelCalculator):
         """Where the model computes."""
         return self._device
 
-    def model_for(self, system: System) -> PET:
+    def model_for(self, system: System) -> Model:
         """The model in use; with "auto" one that covers the elements of `system`.
 
         Raises

@@ -11,10 +11,12 @@ import torch
 from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
 from pet_calc.io.weights import (
     empty_model,
+    exact_dtype,
     read_config,
     require_digest,
     require_matching,
     save_model,
+    sha256,
     write_atomically,
 )
 from pet_calc.models.pet import PET
@@ -57,7 +59,9 @@ def model_of(imported: ImportedPET, path: Path, dtype: torch.dtype) -> PET:
     return model.requires_grad_(False).eval()
 
 
-def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
+def convert_checkpoint(
+    path: Path | str, folder: Path | str, *, origin: dict[str, object] | None = None
+) -> ImportedPET:
     """Write a published checkpoint as a model folder (``config.json``, ``weights.safetensors``).
 
     Parameters
@@ -67,6 +71,8 @@ def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
     folder : path
         Made if absent; a model in it is replaced. Its ``config.json`` records name, SHA-256 and
         format of the file that it was made from.
+    origin : dict, optional
+        More about where the file is from, recorded as well.
 
     Raises
     ------
@@ -77,19 +83,20 @@ def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
     """
     path = Path(path)
     imported = read_published(path)
-    # float64, so that what is stored is the file's own numbers
-    model = model_of(imported, path, torch.float64)
     source: dict[str, object] = {
         "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
         "format": imported.version,
+        **(origin or {}),
     }
     details: dict[str, object] = {"imported_from": source}
     if imported.wrapper:
         content = safetensors.torch.save(llpr_of(imported).to_tensors())
         write_atomically(Path(folder) / UNCERTAINTY, content)
         details["uncertainty_sha256"] = hashlib.sha256(content).hexdigest()
-    save_model(folder, model, details)
+    # float64, so that what is stored is the file's own numbers
+    model = model_of(imported, path, torch.float64)
+    save_model(folder, model, details, dtype=exact_dtype(model))
     return imported
 
 

@@ -19,21 +19,17 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from pet_calc.errors import CheckpointError, IntegrityError, OutputError, PotentialNotFoundError
-from pet_calc.models.architectures import (
-    CONFIGS,
-    ModelConfig,
-    TrainableModel,
-    architecture_of,
-    config_from_dict,
-    new_model,
-)
+from pet_calc.models.architectures import ARCHITECTURES, Model, ModelConfig, architecture_of
+from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
+from pet_calc.models.pet import PET, PETConfig
+from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -77,20 +73,27 @@ def dtype_from_name(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def save_model(folder: Path | str, model: TrainableModel, training: dict[str, Any] | None = None) -> str:
+def save_model(
+    folder: Path | str,
+    model: Model,
+    training: dict[str, Any] | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> str:
     """Write a model into a folder; each file appears in one rename.
 
-    Weights are stored in float32, whatever the model computes in. What a model keeps in float64
-    for itself, such as reference energies, stays in float64.
+    What a model keeps in float64 for itself, such as reference energies, stays in float64.
 
     Parameters
     ----------
     folder : path
         Made if absent; files of an earlier model in it are replaced.
-    model : PET or Crystalformer
+    model : PET, OriginalPET or Crystalformer
         The potential.
     training : dict, optional
         How the weights were made, kept in ``config.json``.
+    dtype : torch.dtype
+        Type of the stored weights, whatever the model computes in; see `exact_dtype`.
 
     Returns
     -------
@@ -103,8 +106,8 @@ def save_model(folder: Path | str, model: TrainableModel, training: dict[str, An
         If the folder cannot be written.
     """
     folder = Path(folder)
-    # a model in float32 knows which of its tensors are float64 nevertheless
-    stored = {n: t.dtype for n, t in empty_model(model.config, torch.float32).state_dict().items()}
+    # an empty model knows which of its tensors are float64 in any case
+    stored = {n: t.dtype for n, t in empty_model(model.config, dtype).state_dict().items()}
     tensors = {
         name: tensor.detach().to("cpu", stored[name]).contiguous()
         for name, tensor in model.state_dict().items()
@@ -115,7 +118,7 @@ def save_model(folder: Path | str, model: TrainableModel, training: dict[str, An
         "format": FORMAT,
         "architecture": architecture_of(model.config),
         "config": model.config.to_dict(),
-        "dtype": "float32",
+        "dtype": str(dtype).removeprefix("torch."),
         "weights_sha256": digest,
         "training": training or {},
     }
@@ -123,6 +126,17 @@ def save_model(folder: Path | str, model: TrainableModel, training: dict[str, An
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, config.encode())
     return digest
+
+
+def exact_dtype(model: Model) -> torch.dtype:
+    """The smallest type that holds the weights without rounding, float32 or float64."""
+    kept = empty_model(model.config, torch.float32).state_dict()
+    exact = all(
+        torch.equal(tensor.float().double(), tensor.double())
+        for name, tensor in model.state_dict().items()
+        if kept[name].dtype == torch.float32
+    )
+    return torch.float32 if exact else torch.float64
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -172,10 +186,10 @@ def parse_config(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}")
     found = (values.get("format"), values.get("architecture"))
-    if found[0] != FORMAT or found[1] not in CONFIGS:
+    if found[0] != FORMAT or found[1] not in ARCHITECTURES:
         raise CheckpointError(
-            f"{path} must be of format {FORMAT} and architecture {' or '.join(map(repr, CONFIGS))}, "
-            f"got {found}; a newer pet_calc may read it"
+            f"{path} must be of format {FORMAT} and architecture "
+            f"{' or '.join(map(repr, ARCHITECTURES))}, got {found}; a newer pet_calc may read it"
         )
     if not isinstance(values.get("config"), dict):
         raise CheckpointError(f"{path} must hold the model's options under 'config'")
@@ -187,7 +201,7 @@ def load_model(
     dtype: torch.dtype | str = torch.float32,
     *,
     expected_sha256: dict[str, str] | None = None,
-) -> TrainableModel:
+) -> Model:
     """Read the model that `save_model` wrote, with its parameters frozen.
 
     Parameters
@@ -228,10 +242,10 @@ def load_model(
         )
     require_digest(weights, hashlib.sha256(contents[WEIGHTS]).hexdigest(), recorded)
     try:
-        config = config_from_dict(values["architecture"], values["config"])
+        config = ARCHITECTURES[values["architecture"]].from_dict(values["config"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} does not describe a {values['architecture']} model: {error}"
+            f"{folder / CONFIG} does not describe a model of its architecture: {error}"
         ) from error
     try:
         tensors = safetensors.torch.load(contents[WEIGHTS])
@@ -252,7 +266,7 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def require_matching(path: Path, model: TrainableModel, tensors: dict[str, torch.Tensor]) -> None:
+def require_matching(path: Path, model: Model, tensors: dict[str, torch.Tensor]) -> None:
     """Raise `CheckpointError` naming the tensors of a file that do not fit the model."""
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
@@ -274,14 +288,42 @@ def require_matching(path: Path, model: TrainableModel, tensors: dict[str, torch
     )
 
 
-def empty_model(config: ModelConfig, dtype: torch.dtype) -> TrainableModel:
+@overload
+def empty_model(config: PETConfig, dtype: torch.dtype) -> PET: ...
+
+
+@overload
+def empty_model(config: OriginalPETConfig, dtype: torch.dtype) -> OriginalPET: ...
+
+
+@overload
+def empty_model(config: CrystalformerConfig, dtype: torch.dtype) -> Crystalformer: ...
+
+
+def empty_model(config: ModelConfig, dtype: torch.dtype) -> Model:
     """A model whose weights are about to be replaced; leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]):
-        return new_model(config, dtype)
+        if isinstance(config, PETConfig):
+            return PET(config, dtype=dtype)
+        if isinstance(config, CrystalformerConfig):
+            return Crystalformer(config, dtype=dtype)
+        return OriginalPET(config, dtype=dtype)
 
 
-def copy_model(model: TrainableModel, dtype: torch.dtype) -> TrainableModel:
-    """A frozen copy in another precision; what it keeps in float64 is not rounded.
+@overload
+def copy_model(model: PET, dtype: torch.dtype) -> PET: ...
+
+
+@overload
+def copy_model(model: OriginalPET, dtype: torch.dtype) -> OriginalPET: ...
+
+
+@overload
+def copy_model(model: Crystalformer, dtype: torch.dtype) -> Crystalformer: ...
+
+
+def copy_model(model: Model, dtype: torch.dtype) -> Model:
+    """A frozen copy in another precision; what the model keeps in float64 is not rounded.
 
     ``model.to(dtype)`` would round the reference energies as well.
     """

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import stress_from_virial
-from pet_calc.models.interface import EnergyModel, SystemEnergyModel
+from pet_calc.models.interface import EnergyModel, SummedModel, SystemEnergyModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +86,19 @@ def evaluate(
         exact = edge_vectors(system, edges).detach()
         # a tensor of its own, so that `exact` stays out of the graph in float64 too
         vectors = exact.to(model.dtype).detach().requires_grad_(derivatives)
-        energies = model.energies(system.numbers, edges, vectors)
+        gradient = None
+        if isinstance(model, SummedModel) and derivatives and not create_graph:
+            energies, gradient = gradient_of_sum(model, system.numbers, edges, vectors)
+        else:
+            energies = model.energies(system.numbers, edges, vectors)
         energy = sum_per_system(energies, system)
         f = s = None
         if derivatives:
-            # every per-atom energy belongs to one system, so one sum gives all gradients
-            (gradient,) = torch.autograd.grad(energies.sum(), vectors, create_graph=create_graph)
+            if gradient is None:
+                # every per-atom energy belongs to one system, so one sum gives all gradients
+                (gradient,) = torch.autograd.grad(
+                    energies.sum(), vectors, create_graph=create_graph
+                )
             gradient = gradient.to(exact.dtype)
             if forces:
                 f = forces_from_gradient(gradient, edges, system.n_atoms)
@@ -136,6 +143,34 @@ def evaluate_system(
     if not create_graph:
         energy, energies = energy.detach(), energies.detach()
     return Results(energy=energy, energies=energies, forces=f, stress=s)
+
+
+def gradient_of_sum(
+    model: SummedModel, numbers: Tensor, edges: Edges, vectors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Per-atom energies (n_atoms,) and their sum's gradient (n_edges, 3), term by term.
+
+    The graph of each term is freed before the next one is built, so that memory is that of the
+    largest term. What the terms share is differentiated once, at the end.
+    """
+    prepared = model.prepare(numbers, edges, vectors)
+    shared = prepared.tensors
+    leaves = tuple(t.detach().requires_grad_(t.requires_grad) for t in shared)
+    inputs = (vectors, *(t for t in leaves if t.requires_grad))
+    total: list[Tensor] = [torch.zeros_like(t) for t in inputs]
+    energies = torch.zeros(len(numbers), dtype=torch.float64, device=numbers.device)
+    for term in prepared.terms(vectors, leaves):
+        gradients = torch.autograd.grad(term.sum(), inputs, allow_unused=True)
+        energies += term.detach()
+        for kept, part in zip(total, gradients, strict=True):
+            if part is not None:
+                kept += part
+    outputs = [t for t in shared if t.requires_grad]
+    if outputs:
+        (through,) = torch.autograd.grad(outputs, vectors, total[1:], allow_unused=True)
+        if through is not None:
+            total[0] += through
+    return energies, total[0]
 
 
 def sum_per_system(values: Tensor, system: System) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -66,3 +67,22 @@ class SystemEnergyModel(EnergyModel, Protocol):
         vectors : Tensor, shape (n_edges, 3)
             Those of `system`, in the model's dtype.
         """
+
+
+class PreparedTerms(Protocol):
+    """A sum over terms that share a few intermediate tensors."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Intermediate tensors, differentiable functions of the vectors."""
+
+    def terms(self, vectors: Tensor, tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
+        """Per-atom energies (n_atoms,) of one term after the other, as functions of both."""
+
+
+@runtime_checkable
+class SummedModel(EnergyModel, Protocol):
+    """An energy model whose energies are a sum of terms that can be differentiated in turn."""
+
+    def prepare(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> PreparedTerms:
+        """What comes before the terms; arguments as for `EnergyModel.energies`."""

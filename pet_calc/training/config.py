@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pet_calc.models.architectures import ModelConfig, architecture_of, config_from_dict
+from pet_calc.models.architectures import TrainableConfig, architecture_of, trainable_config
 
 T = TypeVar("T")
 
@@ -60,6 +60,9 @@ class StageConfig:
     batch_size : int
         Frames in a step.
     loss : LossConfig
+    frames : {"sampled", "all"}
+        With ``model.ecse = "layerwise"``: one drawn frame for each atom, which costs no more than
+        a plain model, or all of them, as in every evaluation.
     """
 
     steps: int
@@ -68,8 +71,11 @@ class StageConfig:
     warmup_steps: int = 100
     batch_size: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
+    frames: Literal["sampled", "all"] = "sampled"
 
     def __post_init__(self) -> None:
+        if self.frames not in ("sampled", "all"):
+            raise ValueError(f"`frames` must be 'sampled' or 'all', got {self.frames!r}")
         if self.steps < 1 or self.batch_size < 1 or self.warmup_steps < 0:
             raise ValueError(
                 "`steps` and `batch_size` must be at least 1, `warmup_steps` at least 0"
@@ -131,7 +137,7 @@ class TrainConfig:
     """
 
     name: str
-    model: ModelConfig
+    model: TrainableConfig
     data: DataConfig
     stages: tuple[StageConfig, ...]
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -187,7 +193,7 @@ class TrainConfig:
             cls,
             values
             | {
-                "model": config_from_dict(model.pop("architecture", "pet"), model),
+                "model": trainable_config(model.pop("architecture", "pet"), model),
                 "data": build(DataConfig, data, "data"),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),

@@ -19,9 +19,11 @@ from pet_calc.errors import CheckpointError, DatasetError, SimulationError
 from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
 from pet_calc.io.outputs import claim_folder
 from pet_calc.io.weights import save_model
-from pet_calc.models import Results, evaluate
+from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.architectures import TrainableModel, new_model
 from pet_calc.models.crystalformer import Crystalformer
+from pet_calc.models.pet import PET
+from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.config import StageConfig, TrainConfig
 from pet_calc.training.data import (
@@ -291,7 +293,7 @@ class Run:
         )
         self.optimizer.zero_grad()
         results = evaluate(
-            self.model,
+            self.seen(stage, batch),
             batch.system,
             batch.edges,
             stress=stage.loss.stress > 0,
@@ -310,6 +312,17 @@ class Run:
         self.track(results, batch, k)
         self.step += 1
         return float(value.detach()), rate
+
+    def seen(self, stage: StageConfig, batch: Batch) -> EnergyModel:
+        """The model as a step sees it: with one frame per atom where the stage draws them."""
+        if (
+            not isinstance(self.model, PET)
+            or self.model.config.ecse == "none"
+            or stage.frames == "all"
+        ):
+            return self.model
+        generator = np.random.default_rng((self.config.seed, 3, self.step))
+        return SampledPET(self.model, torch.from_numpy(generator.random(batch.system.n_atoms)))
 
     def align_energies(self, frames: Sequence[Batch]) -> None:
         """Shift the reference energies by the model's mean error, by least squares.
@@ -379,8 +392,10 @@ class Run:
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
         """Go on from a checkpoint of the same configuration."""
+        # through the config class, which fills in options that are younger than the checkpoint
         saved, wanted = (
-            json.loads(json.dumps(c)) for c in (state["config"], self.config.to_dict())
+            TrainConfig.from_dict(json.loads(json.dumps(c))).to_dict()
+            for c in (state["config"], self.config.to_dict())
         )
         if saved != wanted:
             changed = sorted(k for k in wanted if saved.get(k) != wanted[k])

@@ -12,6 +12,7 @@ from torch import Tensor
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.models import LennardJones, Results, evaluate
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
+from pet_calc.models.ecse import FrameConfig
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.neighbors import neighbor_list
 
@@ -100,11 +101,16 @@ def random_crystalformer(
         model.energy_scale.fill_(0.3)
     return model
 
+#: Frames whose weights change over wide ranges, so that differences resolve the forces.
+GENTLE = FrameConfig(num_prunings=1, pruning_threshold=0.5, pruning_width=0.5)
 
 MODELS: dict[str, Callable[[], Potential]] = {
     "lj": lambda: Potential(lennard_jones()),
     "pet-cartesian": lambda: Potential(random_pet(1)),
     "pet-radial": lambda: Potential(random_pet(2, input_encoding="radial")),
+    "pet-layerwise": lambda: Potential(
+        random_pet(3, input_encoding="radial", ecse="layerwise", frames=GENTLE)
+    ),
     "crystalformer": lambda: Potential(random_crystalformer(1)),
     "crystalformer-normalized": lambda: Potential(
         random_crystalformer(2, normalization="RMSNorm", short_range_repulsion=True)

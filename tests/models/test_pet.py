@@ -12,7 +12,7 @@ from torch.nn import functional
 import pet_calc.models.pet.model as pet_model
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
-from pet_calc.models.pet import PETConfig
+from pet_calc.models.pet import PETConfig, tokens
 from pet_calc.models.pet.layers import RMSNorm
 from pet_calc.neighbors import neighbor_list
 
@@ -132,7 +132,7 @@ def test_padding_takes_part_if_it_is_not_hidden(monkeypatch: pytest.MonkeyPatch)
         pet_model, "node_edge_layout", lambda e, n: node_edge_layout(e, n, max_padding=1.0)
     )
     hidden = potential(dense_random()).energy
-    monkeypatch.setattr(pet_model, "_HIDDEN", -7.0)
+    monkeypatch.setattr(tokens, "_HIDDEN", -7.0)
     shown = potential(dense_random()).energy
     assert (hidden - shown).abs().item() > 1e-6
 
@@ -152,12 +152,12 @@ def test_folded_embedding_is_the_concatenation(first: bool, encoding: str) -> No
     message = torch.randn(n, 16, dtype=torch.float64, generator=g)
     if first:
         literal = torch.cat([layer.edge_embedder(geometry), model.edge_embedder(species)], dim=1)
-        found = layer.embed(geometry, species, model.edge_embedder.weight)
+        found = layer.compressed(layer.embed(geometry, species, model.edge_embedder.weight))
     else:
         literal = torch.cat(
             [layer.edge_embedder(geometry), layer.neighbor_embedder(species), message], dim=1
         )
-        found = layer.embed(geometry, species, message)
+        found = layer.compressed(layer.embed(geometry, species, message))
     assert torch.allclose(found, layer.compress(literal), rtol=0, atol=1e-12)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
+
+from pet_calc.models.ecse.frames import FrameConfig
 
 InputEncoding = Literal["cartesian", "radial"]
 
@@ -16,6 +18,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ("GLU", "SiLU"),
     "cutoff_function": ("Bump", "Cosine"),
     "adaptive_cutoff_method": ("solver", "grid"),
+    "ecse": ("none", "layerwise"),
 }
 
 
@@ -77,6 +80,12 @@ class PETConfig:
         The head that the energy is read from; by default the first.
     direct_forces, direct_stress : bool
         Heads that predict forces or stress directly, not as derivatives of the energy.
+    ecse : {"none", "layerwise"}
+        "layerwise" evaluates every message-passing layer in local frames of each atom and averages
+        what it returns (`pet_calc.models.pet.tokens`): exactly symmetric under rotations and
+        reflections, at the cost of one evaluation per frame; to be trained that way.
+    frames : FrameConfig
+        Constants of those frames.
     """
 
     elements: tuple[int, ...]
@@ -109,6 +118,8 @@ class PETConfig:
     energy_head: str | None = None
     direct_forces: bool = False
     direct_stress: bool = False
+    ecse: Literal["none", "layerwise"] = "none"
+    frames: FrameConfig = field(default_factory=FrameConfig)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
@@ -147,6 +158,16 @@ class PETConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"`{name}` must be positive, got {value}")
+        if self.ecse == "layerwise" and self.num_neighbors_adaptive is not None:
+            raise ValueError(
+                "`ecse` 'layerwise' needs a fixed cutoff: with an adaptive one a neighbour could "
+                "leave while it still spans a frame; leave out `num_neighbors_adaptive`"
+            )
+        if self.ecse == "layerwise" and (self.direct_forces or self.direct_stress):
+            raise ValueError(
+                "`ecse` 'layerwise' makes features invariant, from which no direction of a direct "
+                "force or stress can be read; leave out the direct heads"
+            )
         object.__setattr__(self, "energy_heads", tuple(self.energy_heads))
         if not self.energy_heads or len(set(self.energy_heads)) < len(self.energy_heads):
             raise ValueError(f"`energy_heads` must be unique names, got {self.energy_heads}")
@@ -164,11 +185,14 @@ class PETConfig:
         return self.num_gnn_layers if self.featurizer_type == "residual" else 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or TOML."""
-        return asdict(self) | {
+        """Plain values for JSON or TOML; those of frames only where there are any."""
+        values = asdict(self) | {
             "elements": list(self.elements),
             "energy_heads": list(self.energy_heads),
         }
+        if self.ecse == "none":
+            del values["ecse"], values["frames"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PETConfig:
@@ -177,4 +201,6 @@ class PETConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown PET option(s) {unknown}; known are {sorted(known)}")
+        if isinstance(values.get("frames"), dict):
+            values = values | {"frames": FrameConfig.from_dict(values["frames"])}
         return cls(**values)

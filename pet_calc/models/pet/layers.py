@@ -165,8 +165,14 @@ class MessageLayer(nn.Module):
             self.neighbor_embedder = nn.Embedding(len(config.elements), d)
         self.trans = Transformer(config)
 
+    def geometry_matrix(self) -> Tensor:
+        """Matrix (d_pet, geometry_width) by which the geometry enters `embed`."""
+        linear = self.compress[0]
+        assert isinstance(linear, nn.Linear)
+        return linear.weight[:, : linear.out_features] @ self.edge_embedder.weight
+
     def embed(self, geometry: Tensor, species: Tensor, message: Tensor) -> Tensor:
-        """Edge tokens (n_slots, d_pet) that enter the transformer.
+        """What enters the activation of `compress`, (n_slots, d_pet).
 
         The first linear layer of `compress` acts on the concatenation of the embedded geometry,
         the neighbour's species (not in the first layer) and the message. A linear map of a
@@ -186,10 +192,13 @@ class MessageLayer(nn.Module):
         assert isinstance(linear, nn.Linear)
         d = linear.out_features
         blocks = linear.weight.split(d, dim=1)
-        matrix = blocks[0] @ self.edge_embedder.weight  # (d_pet, geometry_width)
         bias = linear.bias + blocks[0] @ self.edge_embedder.bias
         table = (message if self.first else self.neighbor_embedder.weight) @ blocks[1].T
-        hidden = torch.addmm((table + bias)[species], geometry, matrix.T)
-        if not self.first:
-            hidden = torch.addmm(hidden, message, blocks[2].T)
+        hidden = torch.addmm((table + bias)[species], geometry, self.geometry_matrix().T)
+        if self.first:
+            return hidden
+        return torch.addmm(hidden, message, blocks[2].T)
+
+    def compressed(self, hidden: Tensor) -> Tensor:
+        """Edge tokens that enter the transformer, from what `embed` returns."""
         return self.compress[2](functional.silu(hidden))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
@@ -25,12 +24,11 @@ from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.layers import MessageLayer
 from pet_calc.models.pet.readout import Readout, mlp_head, pairs
 from pet_calc.models.pet.repulsion import ShortRangeRepulsion
+from pet_calc.models.pet.tokens import FramedTokens, Tokens, bucket_views, views_of_atoms
 from pet_calc.models.pet.zbl import ZBL
 
-# keeps the logarithm finite and the gradient of |r| defined; of no effect within 1e-15
+# keeps the gradient of |r| defined; of no effect within 1e-15
 _TINY = 1e-15
-# logarithmic weight of padding: exp underflows to exactly zero in float32 and float64
-_HIDDEN = -1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,10 +187,21 @@ class PET(nn.Module):
     @property
     def last_layers(self) -> tuple[nn.Linear, ...]:
         """The last linear maps of the main energy head, which the energy is a sum of."""
-        found = (self.node_head[-1], self.edge_head[-1])
-        assert isinstance(found[0], nn.Linear)
-        assert isinstance(found[1], nn.Linear)
-        return found
+        node, edge = self.node_head[-1], self.edge_head[-1]
+        assert isinstance(node, nn.Linear)
+        assert isinstance(edge, nn.Linear)
+        return node, edge
+
+    @property
+    def strictly_local(self) -> bool:
+        """Whether an atom's energy depends on the vectors to its neighbours alone."""
+        config = self.config
+        return (
+            config.num_gnn_layers == 1
+            and config.ecse == "none"
+            and config.featurizer_type == "residual"
+            and config.num_neighbors_adaptive is None
+        )
 
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`.
@@ -203,11 +212,12 @@ class PET(nn.Module):
         return self.energies_under(None, numbers, edges, vectors)
 
     def energies_under(
-        self, conditions: Conditions | None, numbers: Tensor, edges: Edges, vectors: Tensor
-    ) -> Tensor:
-        """Per-atom energies as `energies`, for systems of given charge and spin multiplicity."""
+        self, conditions: Conditions | None, numbers: Tensor, edges: Edges, vectors: Tensor,
+        draw: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Per-atom energies as `energies`, for given conditions or drawn frames; see `features`."""
         species = self.species(numbers)
-        features = self.features(species, edges, vectors, conditions)
+        features = self.features(species, edges, vectors, conditions, draw)
         return self.read_out(species, features) + self.pair_energies(species, edges, vectors)
 
     def pair_energies(self, species: Tensor, edges: Edges, vectors: Tensor) -> Tensor | float:
@@ -301,8 +311,9 @@ class PET(nn.Module):
         return torch.cat([vectors, r, vectors / r, gaussians], dim=1)
 
     def features(
-        self, species: Tensor, edges: Edges, vectors: Tensor, conditions: Conditions | None = None
-    ) -> TokenFeatures:
+        self, species: Tensor, edges: Edges, vectors: Tensor,
+        conditions: Conditions | None = None, draw: Tensor | None = None,
+    ) -> TokenFeatures:  # fmt: skip
         """Run all message-passing layers.
 
         Parameters
@@ -314,6 +325,8 @@ class PET(nn.Module):
             In Å, in the model's dtype.
         conditions : Conditions, optional
             Charge and spin multiplicity of each atom's system.
+        draw : Tensor, optional, shape (n_atoms,)
+            With ECSE: uniform numbers in [0, 1) that choose one frame of each atom instead of all.
         """
         config = self.config
         distances = (vectors.square().sum(-1) + _TINY).sqrt()
@@ -325,21 +338,8 @@ class PET(nn.Module):
             found = adaptive_environment(edges, vectors, distances, len(species), config)
             edges, vectors, distances = found.edges, found.vectors, found.distances
             cutoff = found.cutoff
-        layout = node_edge_layout(edges, len(species))
-        taper = bump if config.cutoff_function == "Bump" else cosine
-        weights = taper(distances, cutoff, config.cutoff_width)
-        slot_weight = append_row(weights, 0.0)[layout.slot_edge]
-        log_weight = torch.where(
-            layout.slot_mask, slot_weight.clamp_min(_TINY).log(), slot_weight.new_tensor(_HIDDEN)
-        )
-        geometry = append_row(self.geometry(vectors, distances), 0.0)[layout.slot_edge]
-        neighbour = append_row(species[edges.edge_index[1]], 0)[layout.slot_edge]
-        log_weights = []
-        for bucket in layout.buckets:
-            rows = log_weight[bucket.slots].view(bucket.n_atoms, bucket.width)
-            log_weights.append(functional.pad(rows, (1, 0)))  # the node token has weight 1
-
-        d = config.d_pet
+        tokens = self.tokens(species, edges, vectors, distances, cutoff, draw)
+        layout, neighbour = tokens.layout, tokens.neighbour
         ordered_species = species[layout.atom_order]
         node = self.node_embedders[0](ordered_species)
         message: Tensor = self.edge_embedder.weight
@@ -352,23 +352,7 @@ class PET(nn.Module):
             assert isinstance(layer, MessageLayer)
             if residual and g > 0:
                 node = self.node_embedders[g](ordered_species)
-            tokens = layer.embed(geometry, neighbour, message)
-            nodes, outs = [], []
-            # split, as the backward pass of slices would add full-sized tensors of zeros
-            parts = zip(
-                layout.buckets,
-                node.split([b.n_atoms for b in layout.buckets]),
-                tokens.split([b.n_atoms * b.width for b in layout.buckets]),
-                log_weights,
-                strict=True,
-            )
-            for bucket, centres, neighbours, bias in parts:
-                rows = neighbours.view(bucket.n_atoms, bucket.width, d)
-                n, e = layer.trans(centres, rows, bias)
-                nodes.append(n)
-                outs.append(e.reshape(bucket.n_atoms * bucket.width, d))
-            node = torch.cat(nodes)
-            out = torch.cat(outs)
+            node, out = tokens.through(layer, node, message)
             if condition is not None:
                 node = node + condition
             previous = message[neighbour] if g == 0 else message
@@ -381,7 +365,31 @@ class PET(nn.Module):
             message = previous + out + update
         if residual:
             node, message = earlier.pop()
-        return TokenFeatures(layout, node, message, slot_weight, tuple(earlier))
+        return TokenFeatures(layout, node, message, tokens.slot_weight, tuple(earlier))
+
+    def tokens(
+        self, species: Tensor, edges: Edges, vectors: Tensor, distances: Tensor,
+        cutoff: float | Tensor, draw: Tensor | None,
+    ) -> Tokens:  # fmt: skip
+        """What the layers act on, plain or in local frames."""
+        config = self.config
+        layout = node_edge_layout(edges, len(species))
+        taper = bump if config.cutoff_function == "Bump" else cosine
+        weights = taper(distances, cutoff, config.cutoff_width)
+        slot_weight = append_row(weights, 0.0)[layout.slot_edge]
+        neighbour = append_row(species[edges.edge_index[1]], 0)[layout.slot_edge]
+        geometry = self.geometry(vectors, distances)
+        if config.ecse == "none":
+            slots = append_row(geometry, 0.0)[layout.slot_edge]
+            return Tokens(layout, slots, neighbour, slot_weight)
+        radial = config.input_encoding == "radial"
+        columns = (0, 1, 2, 4, 5, 6) if radial else (0, 1, 2)
+        found = views_of_atoms(edges, vectors, len(species), config.cutoff, config.frames, draw)
+        views = bucket_views(layout, vectors, found, unit=radial)
+        directional = torch.zeros(geometry.shape[1], dtype=torch.bool, device=geometry.device)
+        directional[list(columns)] = True
+        slots = append_row(geometry.masked_fill(directional, 0.0), 0.0)[layout.slot_edge]
+        return FramedTokens(layout, slots, neighbour, slot_weight, views, columns)
 
 
 def further_heads(config: PETConfig) -> dict[str, int]:
