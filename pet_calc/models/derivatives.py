@@ -194,9 +194,7 @@ def stress_from_gradient(gradient: Tensor, vectors: Tensor, edges: Edges, system
     per_atom = torch.zeros(
         system.n_atoms, 3, 3, dtype=gradient.dtype, device=gradient.device
     ).index_add(0, edges.edge_index[0], vectors[:, :, None] * gradient[:, None, :])
-    return defined_stress(
-        stress_from_virial(sum_per_system(per_atom, system), system.cell), system
-    )
+    return defined_stress(stress_from_virial(sum_per_system(per_atom, system), system.cell), system)
 
 
 def defined_stress(stress: Tensor, system: System) -> Tensor:

@@ -98,8 +98,9 @@ def random_crystalformer(
             block.attention.gauss_scale.copy_(torch.tensor([1.3, -0.2]))
         references = torch.randn(len(ELEMENTS), dtype=torch.float64, generator=generator)
         model.reference_energies.copy_(references)
-        model.energy_scale.fill_(0.3)
+        model.energy_scale.fill_(3.0)
     return model
+
 
 #: Frames whose weights change over wide ranges, so that differences resolve the forces.
 GENTLE = FrameConfig(num_prunings=1, pruning_threshold=0.5, pruning_width=0.5)

@@ -67,7 +67,5 @@ def lattice_attention(
     weight = torch.exp(logits - largest[i])
     p = weight / torch.zeros_like(largest).index_add(0, i, weight)[i]
     y = torch.zeros_like(value).index_add(0, i, p[:, :, None] * value[j])
-    z = value.new_zeros(n, heads, basis.shape[1]).index_add(
-        0, i, p[:, :, None] * basis[:, None, :]
-    )
+    z = value.new_zeros(n, heads, basis.shape[1]).index_add(0, i, p[:, :, None] * basis[:, None, :])
     return y, z

@@ -61,9 +61,7 @@ class Crystalformer(nn.Module):
             nn.Linear(config.d_head, max(1, len(config.targets))),
         )
         std = config.d_model**-0.5 * (9 * config.num_layers) ** -0.25
-        nn.init.normal_(
-            self.embedding.weight, std=std if config.normalization == "none" else 1.0
-        )
+        nn.init.normal_(self.embedding.weight, std=std if config.normalization == "none" else 1.0)
         for block in self.blocks:
             assert isinstance(block, Block)
             block.initialize(config.num_layers)
@@ -144,9 +142,7 @@ class Crystalformer(nn.Module):
                 f"potential; call `properties`"
             )
         species = self.species(numbers)
-        images = smooth_images(
-            edges, vectors, len(numbers), config.cutoff, config.cutoff_width
-        )
+        images = smooth_images(edges, vectors, len(numbers), config.cutoff, config.cutoff_width)
         network = self.head(self.features(species, images, self.waves(system, images)))[:, 0]
         energies = self.reference_energies[species] + self.energy_scale * network.double()
         if self.repulsion is not None:
@@ -253,6 +249,4 @@ class Crystalformer(nn.Module):
             images = smooth_images(
                 edges, vectors, system.n_atoms, config.cutoff, config.cutoff_width
             )
-        self.features(
-            self.species(system.numbers), images, self.waves(system, images), freeze=True
-        )
+        self.features(self.species(system.numbers), images, self.waves(system, images), freeze=True)

@@ -156,9 +156,7 @@ def waves(
 ) -> Waves:
     """Waves of the vectors k (n_waves, 3) at positions x (n, 3)."""
     phase = x @ k.T
-    return Waves(
-        rows, k.square().sum(-1), amplitude, phase.cos(), phase.sin(), volume(cell), floor
-    )
+    return Waves(rows, k.square().sum(-1), amplitude, phase.cos(), phase.sin(), volume(cell), floor)
 
 
 def without_periodicity(x: Tensor, rows: Tensor) -> Waves:
