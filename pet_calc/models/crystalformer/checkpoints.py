@@ -133,23 +133,26 @@ def config_of(public: Mapping[str, Tensor], options: Mapping[str, Any]) -> Cryst
     reach = float(options.get("value_pe_dist_max", -10.0))
     targets = options.get("targets", [f"property{k}" for k in range(n_targets)])
     domain = options.get("domain", "real")
-    return CrystalformerConfig.published(
-        elements=tuple(range(1, n_elements + 1)),
-        d_model=d_model,
-        num_heads=options.get("head_num", 8),
-        num_layers=layers,
-        d_feedforward=feedforward,
-        d_head=head,
-        gaussian_width=width,
-        gaussian_floor=floors[0],
-        gaussian_slope=float(slope or 1.0),
-        # the encoding is used by layers in real space only
-        num_radial=0 if encoding is None or domain == "reci" else encoding.shape[-1],
-        radial_max=reach if reach > 0 else -reach * width,
-        domain=domain,
-        reciprocal_width=first(options.get("scale_reci", 2.2), "scale_reci"),
-        targets=(targets,) if isinstance(targets, str) else tuple(targets),
-    )
+    try:
+        return CrystalformerConfig.published(
+            elements=tuple(range(1, n_elements + 1)),
+            d_model=d_model,
+            num_heads=options.get("head_num", 8),
+            num_layers=layers,
+            d_feedforward=feedforward,
+            d_head=head,
+            gaussian_width=width,
+            gaussian_floor=floors[0],
+            gaussian_slope=float(slope or 1.0),
+            # the encoding is used by layers in real space only
+            num_radial=0 if encoding is None or domain == "reci" else encoding.shape[-1],
+            radial_max=reach if reach > 0 else -reach * width,
+            domain=domain,
+            reciprocal_width=first(options.get("scale_reci", 2.2), "scale_reci"),
+            targets=(targets,) if isinstance(targets, str) else tuple(targets),
+        )
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint's options do not fit: {error}") from error
 
 
 def first(value: Any, name: str) -> float:
