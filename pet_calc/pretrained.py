@@ -42,12 +42,12 @@ from pet_calc.io.published import find_published
 from pet_calc.io.weights import (
     CONFIG,
     WEIGHTS,
-    Model,
     dtype_from_name,
     load_model,
     read_config,
     sha256,
 )
+from pet_calc.models.architectures import Model
 
 _log = logging.getLogger("pet_calc")
 
@@ -79,6 +79,8 @@ class PotentialEntry:
         What it is for; the first-principles method of its data.
     status : str
         "experimental", "stable" or "deprecated".
+    architecture : str
+        "pet", "pet-original" or "crystalformer".
     """
 
     name: str
@@ -88,6 +90,7 @@ class PotentialEntry:
     summary: str = ""
     method: str = ""
     status: str = "stable"
+    architecture: str = "pet"
 
     @property
     def family(self) -> str:
@@ -141,7 +144,7 @@ class LoadedPotential:
     ----------
     name : str
         As in `PotentialEntry`.
-    model : PET or OriginalPET
+    model : PET, OriginalPET or Crystalformer
         With frozen parameters.
     elements : tuple of str
         Chemical symbols covered, by atomic number.
@@ -205,6 +208,7 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         summary=values.get("summary", ""),
         method=values.get("method", ""),
         status=values.get("status", "stable"),
+        architecture=values.get("architecture", "pet"),
     )
 
 
@@ -310,7 +314,8 @@ def entry_from_path(path: Path) -> PotentialEntry:
         for entry in list_potentials():
             if entry.folder.resolve() == folder:
                 return entry
-    numbers = read_config(folder)["config"].get("elements", [])
+    values = read_config(folder)
+    numbers = values["config"].get("elements", [])
     try:
         elements = tuple(chemical_symbols[z] for z in numbers)
     except (IndexError, TypeError) as error:
@@ -318,11 +323,11 @@ def entry_from_path(path: Path) -> PotentialEntry:
             f"{folder / CONFIG} must list atomic numbers under 'elements', got {numbers}"
         ) from error
     return PotentialEntry(name=str(path if path.is_dir() else folder), folder=folder,
-                          elements=elements)  # fmt: skip
+                          elements=elements, architecture=values["architecture"])  # fmt: skip
 
 
-def choose_for(elements: Iterable[str]) -> PotentialEntry:
-    """The shipped potential that covers all `elements`.
+def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialEntry:
+    """The shipped potential of an architecture that covers all `elements`.
 
     Among several, the one with the fewest elements, which is the most specialised; then the
     newest version. Deprecated potentials have to be asked for by name.
@@ -331,6 +336,8 @@ def choose_for(elements: Iterable[str]) -> PotentialEntry:
     ----------
     elements : iterable of str
         Chemical symbols.
+    architecture : str
+        "pet" or "crystalformer".
 
     Raises
     ------
@@ -338,13 +345,14 @@ def choose_for(elements: Iterable[str]) -> PotentialEntry:
         If none covers them; the message lists what each one covers.
     """
     wanted = set(elements)
-    entries = list_potentials()
+    entries = [e for e in list_potentials() if e.architecture == architecture]
     fitting = [e for e in entries if wanted <= set(e.elements) and e.status != "deprecated"]
     if not fitting:
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
         raise UnsupportedElementError(
-            f"no shipped potential covers {', '.join(in_order(wanted))} ({covered or 'none ships'})"
-            f"; name the folder of one that does, such as one that `pet-calc train` made"
+            f"no shipped {architecture} potential covers {', '.join(in_order(wanted))} "
+            f"({covered or 'none ships'}); name the folder of one that does, such as one that "
+            f"`pet-calc train` made"
         )
     chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
     return resolve(chosen.name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from pet_calc.geometry import System
-from pet_calc.io.weights import Model
 from pet_calc.models import EnergyModel
+from pet_calc.models.architectures import Model
 from pet_calc.models.ecse.ensemble import Ensemble, is_strictly_local
 from pet_calc.models.pet import PET
 

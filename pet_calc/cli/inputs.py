@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from enum import Enum
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,9 +59,9 @@ def make_calculator(model: str, factory: str | None, device: str | None, dtype: 
         Of the potential.
     """
     if factory is None:
-        from pet_calc.calculators.pet import PETCalculator
+        from pet_calc.calculators import calculator_for
 
-        return PETCalculator(model, device=device, dtype=dtype)
+        return calculator_for(model, device=device, dtype=dtype)
     if model != "auto" or device is not None or dtype is not None:
         raise typer.BadParameter(
             "--calculator brings its own model, device and precision; leave those options out",

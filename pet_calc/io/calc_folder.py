@@ -17,7 +17,7 @@ from torch import Tensor
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.models.pet.migrations import tensors_of
 from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
-from pet_calc.models.pet.unpickling import read_checkpoint
+from pet_calc.models.unpickling import read_checkpoint
 
 BEST: Final = "best_val_rmse_both"
 

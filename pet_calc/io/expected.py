@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 import pet_calc
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.io.atoms import system_from_atoms
-from pet_calc.io.weights import Model, copy_model, write_atomically
+from pet_calc.io.weights import copy_model, write_atomically
 from pet_calc.models import evaluate
+from pet_calc.models.architectures import Model
 from pet_calc.neighbors import neighbor_list
 
 EXPECTED: Final = "expected.json"

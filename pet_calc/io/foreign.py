@@ -1,7 +1,8 @@
 """Models as other packages write them: what lies at a path, and its conversion.
 
-Three forms are known: metatrain's checkpoint (``.ckpt``, ``.ckpt.gz``), the calculation folder of
-the first public PET, and pet-kokkos' pair of files ``<name>.json`` and ``<name>.safetensors``.
+Four forms are known: metatrain's checkpoint (``.ckpt``, ``.ckpt.gz``) and that of the public
+Crystalformer, the calculation folder of the first public PET, and pet-kokkos' pair of files
+``<name>.json`` and ``<name>.safetensors``.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from safetensors import SafetensorError
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.io.calc_folder import calc_folder_files, load_calc_folder
 from pet_calc.io.checkpoints import convert_checkpoint, model_of
+from pet_calc.io.crystalformer import convert_crystalformer, holds_crystalformer
 from pet_calc.io.weights import (
     CONFIG,
     WEIGHTS,
-    Model,
     exact_dtype,
     load_model,
     save_model,
     sha256,
 )
+from pet_calc.models.architectures import Model
 from pet_calc.models.pet.kokkos import import_kokkos
 from pet_calc.models.pet.original import OriginalPET
 
@@ -121,6 +123,8 @@ def convert_foreign(foreign: ForeignModel, folder: Path) -> list[str]:
     OutputError
         If the folder cannot be written.
     """
+    if foreign.form == "checkpoint" and holds_crystalformer(foreign.files[0]):
+        return convert_crystalformer(foreign.files[0], folder)
     if foreign.form == "checkpoint":
         imported = convert_checkpoint(foreign.files[0], folder)
         found = [

@@ -26,21 +26,14 @@ import torch
 from safetensors import SafetensorError
 
 from pet_calc.errors import CheckpointError, IntegrityError, OutputError, PotentialNotFoundError
+from pet_calc.models.architectures import ARCHITECTURES, Model, ModelConfig, architecture_of
+from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "weights.safetensors"
 FORMAT: Final = 1
-
-#: A model that such a folder can hold.
-Model = PET | OriginalPET
-
-#: Architectures by the name that ``config.json`` gives them.
-ARCHITECTURES: Final[dict[str, type[PETConfig] | type[OriginalPETConfig]]] = {
-    "pet": PETConfig,
-    "pet-original": OriginalPETConfig,
-}
 
 #: Precisions of the computation, by the name that users give.
 DTYPES: Final[dict[str, torch.dtype]] = {"float32": torch.float32, "float64": torch.float64}
@@ -95,7 +88,7 @@ def save_model(
     ----------
     folder : path
         Made if absent; files of an earlier model in it are replaced.
-    model : PET or OriginalPET
+    model : PET, OriginalPET or Crystalformer
         The potential.
     training : dict, optional
         How the weights were made, kept in ``config.json``.
@@ -133,11 +126,6 @@ def save_model(
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, config.encode())
     return digest
-
-
-def architecture_of(config: PETConfig | OriginalPETConfig) -> str:
-    """Name of a model's architecture in ``config.json``."""
-    return next(name for name, kind in ARCHITECTURES.items() if isinstance(config, kind))
 
 
 def exact_dtype(model: Model) -> torch.dtype:
@@ -257,7 +245,7 @@ def load_model(
         config = ARCHITECTURES[values["architecture"]].from_dict(values["config"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} does not describe a PET model: {error}"
+            f"{folder / CONFIG} does not describe a model of its architecture: {error}"
         ) from error
     try:
         tensors = safetensors.torch.load(contents[WEIGHTS])
@@ -308,11 +296,17 @@ def empty_model(config: PETConfig, dtype: torch.dtype) -> PET: ...
 def empty_model(config: OriginalPETConfig, dtype: torch.dtype) -> OriginalPET: ...
 
 
-def empty_model(config: PETConfig | OriginalPETConfig, dtype: torch.dtype) -> Model:
+@overload
+def empty_model(config: CrystalformerConfig, dtype: torch.dtype) -> Crystalformer: ...
+
+
+def empty_model(config: ModelConfig, dtype: torch.dtype) -> Model:
     """A model whose weights are about to be replaced; leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]):
         if isinstance(config, PETConfig):
             return PET(config, dtype=dtype)
+        if isinstance(config, CrystalformerConfig):
+            return Crystalformer(config, dtype=dtype)
         return OriginalPET(config, dtype=dtype)
 
 
@@ -322,6 +316,10 @@ def copy_model(model: PET, dtype: torch.dtype) -> PET: ...
 
 @overload
 def copy_model(model: OriginalPET, dtype: torch.dtype) -> OriginalPET: ...
+
+
+@overload
+def copy_model(model: Crystalformer, dtype: torch.dtype) -> Crystalformer: ...
 
 
 def copy_model(model: Model, dtype: torch.dtype) -> Model:

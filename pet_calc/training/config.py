@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pet_calc.models.pet import PETConfig
+from pet_calc.models.architectures import TrainableConfig, architecture_of, trainable_config
 
 T = TypeVar("T")
 
@@ -124,7 +124,8 @@ class TrainConfig:
         Name of the potential.
     seed : int
         Of initial weights, order of the data and augmentation.
-    model : PETConfig
+    model : PETConfig or CrystalformerConfig
+        In the file, ``architecture`` beside the options says which; "pet" if absent.
     data : DataConfig
     stages : tuple of StageConfig
         Run one after the other.
@@ -136,7 +137,7 @@ class TrainConfig:
     """
 
     name: str
-    model: PETConfig
+    model: TrainableConfig
     data: DataConfig
     stages: tuple[StageConfig, ...]
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -163,7 +164,10 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the TOML file."""
-        return asdict(self) | {"model": self.model.to_dict()}
+        model, architecture = self.model.to_dict(), architecture_of(self.model)
+        # files of PET were written before there was a choice
+        named = model if architecture == "pet" else {"architecture": architecture} | model
+        return asdict(self) | {"model": named}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -182,13 +186,14 @@ class TrainConfig:
             for s in values.pop("stages")
         )
         optimizer = dict(values.pop("optimizer", {}))
+        model = dict(values.pop("model"))
         if "betas" in optimizer:
             optimizer["betas"] = tuple(optimizer["betas"])
         return build(
             cls,
             values
             | {
-                "model": PETConfig.from_dict(values.pop("model")),
+                "model": trainable_config(model.pop("architecture", "pet"), model),
                 "data": build(DataConfig, data, "data"),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),

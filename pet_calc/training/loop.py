@@ -20,6 +20,8 @@ from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
 from pet_calc.io.outputs import claim_folder
 from pet_calc.io.weights import save_model
 from pet_calc.models import EnergyModel, Results, evaluate
+from pet_calc.models.architectures import TrainableModel, new_model
+from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
@@ -226,11 +228,11 @@ class Run:
     Parameters
     ----------
     config : TrainConfig
-    model : PET
+    model : PET or Crystalformer
         With reference energies and energy scale set.
     """
 
-    def __init__(self, config: TrainConfig, model: PET) -> None:
+    def __init__(self, config: TrainConfig, model: TrainableModel) -> None:
         self.config = config
         self.step = 0
         self.forces_rmse = float("nan")
@@ -251,11 +253,9 @@ class Run:
         # the forked generator leaves the caller's random state as it was
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = PET(config.model, dtype=torch.float32)
+            model = new_model(config.model, torch.float32)
             with torch.no_grad():
-                for head in (model.node_head, model.edge_head):
-                    last = head[-1]
-                    assert isinstance(last, nn.Linear)
+                for last in model.last_layers:
                     last.weight.mul_(0.3)
                     last.bias.zero_()
             model.reference_energies.copy_(fit_reference_energies(frames, config.model.elements))
@@ -264,6 +264,9 @@ class Run:
                 model.energy_scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
             if model.repulsion is not None:
                 model.repulsion.onset.copy_(shortest_distances(prepared, config.model.elements))
+            if isinstance(model, Crystalformer):
+                some = Batch.concatenate(prepared[:: max(1, len(prepared) // 32)])
+                model.freeze_widths(some.system, some.edges)
             return cls(config, model)
 
     def begin_stage(self, stage: int) -> None:
@@ -312,7 +315,11 @@ class Run:
 
     def seen(self, stage: StageConfig, batch: Batch) -> EnergyModel:
         """The model as a step sees it: with one frame per atom where the stage draws them."""
-        if self.config.model.ecse == "none" or stage.frames == "all":
+        if (
+            not isinstance(self.model, PET)
+            or self.model.config.ecse == "none"
+            or stage.frames == "all"
+        ):
             return self.model
         generator = np.random.default_rng((self.config.seed, 3, self.step))
         return SampledPET(self.model, torch.from_numpy(generator.random(batch.system.n_atoms)))
@@ -359,13 +366,13 @@ class Run:
             self.best = {name: t.clone() for name, t in self.average.items()}
         return evaluation
 
-    def averaged(self, weights: dict[str, Tensor]) -> PET:
+    def averaged(self, weights: dict[str, Tensor]) -> TrainableModel:
         """A frozen copy of the potential with other weights."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(weights, strict=False)
         return model.requires_grad_(False)
 
-    def best_model(self) -> PET:
+    def best_model(self) -> TrainableModel:
         """A frozen copy of the potential with the best averaged weights."""
         return self.averaged(self.best or self.average)
 

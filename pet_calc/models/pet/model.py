@@ -185,6 +185,14 @@ class PET(nn.Module):
         return self.edge_embedder.weight.dtype
 
     @property
+    def last_layers(self) -> tuple[nn.Linear, ...]:
+        """The last linear maps of the main energy head, which the energy is a sum of."""
+        node, edge = self.node_head[-1], self.edge_head[-1]
+        assert isinstance(node, nn.Linear)
+        assert isinstance(edge, nn.Linear)
+        return node, edge
+
+    @property
     def strictly_local(self) -> bool:
         """Whether an atom's energy depends on the vectors to its neighbours alone."""
         config = self.config
