@@ -194,15 +194,20 @@ def fit_birch_murnaghan(volumes: ArrayLike, energies: ArrayLike) -> BirchMurnagh
     # total energies of keV would hide differences of µeV from the fit
     lowest = float(e.min())
     remedy = "start nearer to the minimum, or widen the span"
+    if int(e.argmin()) in (int(v.argmin()), int(v.argmax())):
+        raise SimulationError(
+            f"the energy has no minimum between {v.min():.2f} and {v.max():.2f} Å³: it is lowest "
+            f"at {v[e.argmin()]:.2f} Å³; {remedy}"
+        )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(invalid="raise"):
             warnings.simplefilter("error", OptimizeWarning)
             ase_fit = AseEquationOfState(v, e - lowest, eos="birchmurnaghan")
             ase_fit.fit(warn=False)
             p, covariance = curve_fit(
                 birchmurnaghan, v, e - lowest, ase_fit.eos_parameters, xtol=1e-12, ftol=1e-14
             )
-    except (RuntimeError, OptimizeWarning) as error:
+    except (RuntimeError, FloatingPointError, OptimizeWarning) as error:
         raise SimulationError(
             f"no equation of state fits the energies of {len(v)} volumes ({error}); {remedy}"
         ) from error

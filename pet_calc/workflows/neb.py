@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
-from ase.mep import NEB
+from ase.mep import NEB, idpp_interpolate
 from ase.optimize import FIRE
 from ase.utils.forcecurve import fit_images
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.workflows.relax import RelaxConfig, relax_all
 from pet_calc.workflows.relax.reference import require_usable
+from pet_calc.workflows.relax.result import frozen_copy
+from pet_calc.workflows.relax.single import results
 
 Array = NDArray[np.float64]
 
@@ -199,11 +201,13 @@ def minimum_energy_path(
         require_usable(end, f"the {name} end point", moves=config.relax_ends)
         for end, name in zip(ends, ("first", "last"), strict=True)
     )
-    require_apart(first, last)
+    last = nearest_image(first, last)
     images = [first, *(first.copy() for _ in range(config.images)), last]
-    NEB(images, method="improvedtangent").interpolate(
-        config.interpolation, mic=bool(first.pbc.any()), apply_constraint=True
-    )
+    first_path = NEB(images, method="improvedtangent")
+    # the last end point is the image wanted: looked for again, a tie could fall to the other side
+    first_path.interpolate("linear", mic=False, apply_constraint=True)
+    if config.interpolation == "idpp":
+        idpp_interpolate(first_path, traj=None, log=None, mic=bool(first.pbc.any()))
     band = _Band(images, calculator, config.spring)
     steps, force = 0, np.inf
     # to climb while the band is far from its path could lead the image away from it
@@ -251,8 +255,14 @@ def require_pair(initial: Atoms, final: Atoms) -> None:
         )
 
 
-def require_apart(first: Atoms, last: Atoms) -> None:
-    """Raise `SimulationError` if no atom moves from one end point to the other."""
+def nearest_image(first: Atoms, last: Atoms) -> Atoms:
+    """The last end point with each atom at its periodic image nearest to the first end point.
+
+    Raises
+    ------
+    SimulationError
+        If no atom moves from one end point to the other.
+    """
     moved, _ = find_mic(last.positions - first.positions, first.cell, first.pbc)
     farthest = float(np.linalg.norm(moved, axis=1).max())
     if farthest < SAME:
@@ -260,6 +270,10 @@ def require_apart(first: Atoms, last: Atoms) -> None:
             f"the end points must differ, but no atom is more than {farthest:.3f} Å apart: they "
             "were the same, or relaxed to one minimum"
         )
+    energy, forces, stress = results(last)
+    shifted = last.copy()
+    shifted.set_positions(first.positions + moved, apply_constraint=False)
+    return frozen_copy(shifted, energy, forces, stress)
 
 
 def neb_summary(result: MinimumEnergyPath) -> dict[str, Any]:
