@@ -35,6 +35,7 @@ from pet_calc.errors import (
     UnsupportedElementError,
 )
 from pet_calc.io.checkpoints import convert_checkpoint
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.expected import EXPECTED, Deviation, compare_expected
 from pet_calc.io.weights import (
     CONFIG,
@@ -42,6 +43,7 @@ from pet_calc.io.weights import (
     dtype_from_name,
     load_model,
     read_config,
+    read_domain,
     sha256,
 )
 from pet_calc.models.pet import PET
@@ -76,6 +78,8 @@ class PotentialEntry:
         What it is for; the first-principles method of its data.
     status : str
         "experimental", "stable" or "deprecated".
+    domain : TrainingDomain or None
+        What it was trained on, for potentials published before ``config.json`` recorded it.
     """
 
     name: str
@@ -85,6 +89,7 @@ class PotentialEntry:
     summary: str = ""
     method: str = ""
     status: str = "stable"
+    domain: TrainingDomain | None = None
 
     @property
     def family(self) -> str:
@@ -148,6 +153,8 @@ class LoadedPotential:
         Where it was read from.
     card : Card or None
         None where there is none.
+    domain : TrainingDomain or None
+        What it was trained on; None where that was not recorded.
     """
 
     name: str
@@ -156,6 +163,7 @@ class LoadedPotential:
     digest: str | None = None
     folder: Path | None = None
     card: Card | None = field(default=None, repr=False)
+    domain: TrainingDomain | None = field(default=None, repr=False)
 
 
 def list_potentials() -> list[PotentialEntry]:
@@ -202,6 +210,7 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         summary=values.get("summary", ""),
         method=values.get("method", ""),
         status=values.get("status", "stable"),
+        domain=TrainingDomain.from_dict(values["domain"]) if "domain" in values else None,
     )
 
 
@@ -373,7 +382,8 @@ def load(
         )
     digest = entry.sha256.get(WEIGHTS) or read_config(entry.folder)["weights_sha256"]
     card = read_card(entry.folder) if (entry.folder / CARD).is_file() else None
-    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card)
+    domain = read_domain(entry.folder) or entry.domain
+    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card, domain)
 
 
 def read_card(folder: Path) -> Card:

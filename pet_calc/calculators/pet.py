@@ -19,6 +19,7 @@ from ase.data import chemical_symbols
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
 from pet_calc.geometry import System
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.weights import DTYPES, copy_model
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import LoadedPotential
@@ -108,6 +109,11 @@ class PETCalculator(ModelCalculator):
     def device(self) -> torch.device:
         """Where the model computes."""
         return self._device
+
+    @property
+    def training_domain(self) -> TrainingDomain | None:
+        """What the potential was trained on; None where that was not recorded."""
+        return None if self.potential is None else self.potential.domain
 
     def model_for(self, system: System) -> PET:
         """The model in use; with "auto" one that covers the elements of `system`.

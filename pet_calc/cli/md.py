@@ -226,7 +226,7 @@ def settings_toml(settings: dict[str, Any], config: MDConfig) -> str:
         *(f"{key} = {toml_value(value)}" for key, value in {**settings, **values}.items()),
         "",
         "[guards]",
-        *(f"{key} = {toml_value(value)}" for key, value in guards.items()),
+        *(f"{key} = {toml_value(v)}" for key, v in guards.items() if v is not None),
     ]
     return "\n".join(lines) + "\n"
 
