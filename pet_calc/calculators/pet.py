@@ -20,6 +20,7 @@ from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
 from pet_calc.calculators.symmetry import Symmetry, check_symmetry, symmetrised
 from pet_calc.geometry import System
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.weights import DTYPES, copy_model
 from pet_calc.models import EnergyModel
 from pet_calc.models.pet import PET
@@ -116,6 +117,11 @@ class PETCalculator(ModelCalculator):
     def device(self) -> torch.device:
         """Where the model computes."""
         return self._device
+
+    @property
+    def training_domain(self) -> TrainingDomain | None:
+        """What the potential was trained on; None where that was not recorded."""
+        return None if self.potential is None else self.potential.domain
 
     def model_for(self, system: System) -> EnergyModel:
         """The model that computes `system`: the potential in use, made symmetric as asked for.

@@ -161,7 +161,8 @@ def settings_toml(title: str, settings: Mapping[str, Any], origin: Mapping[str, 
     lines += ["", "[provenance]", *(f"{k} = {toml_value(v)}" for k, v in flat.items())]
     for name, table in origin.items():
         if isinstance(table, Mapping):
-            lines += [f"[provenance.{name}]", *(f"{k} = {toml_value(v)}" for k, v in table.items())]
+            known = (f"{k} = {toml_value(v)}" for k, v in table.items() if v is not None)
+            lines += [f"[provenance.{name}]", *known]
     return "\n".join(lines) + "\n"
 
 
