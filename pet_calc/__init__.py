@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pet_calc.errors import PetCalcError
 
 if TYPE_CHECKING:
-    from pet_calc.calculators import PETCalculator
+    from pet_calc.calculators import CrystalformerCalculator, PETCalculator
 
 __version__ = "0.1.0"
 
-__all__ = ["PETCalculator", "PetCalcError", "__version__"]
+__all__ = ["CrystalformerCalculator", "PETCalculator", "PetCalcError", "__version__"]
 
-_LAZY = {"PETCalculator": "pet_calc.calculators"}
+_LAZY = {
+    "CrystalformerCalculator": "pet_calc.calculators",
+    "PETCalculator": "pet_calc.calculators",
+}
 
 
 def __getattr__(name: str) -> Any:

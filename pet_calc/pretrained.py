@@ -1,8 +1,9 @@
-"""The potentials that ship with pet_calc: name -> card -> checked SHA-256 -> model.
+"""Potentials by name or path: name -> card -> checked SHA-256 -> model.
 
-``index.toml`` lists them. It is looked for in the installed package first
-(``pet_calc/_potentials``) and in a checkout second (``potentials`` beside the package). Nothing is
-downloaded and nothing is unpickled.
+``index.toml`` lists those that ship with pet_calc. It is looked for in the installed package first
+(``pet_calc/_potentials``) and in a checkout second (``potentials`` beside the package). The names
+of the public PET family stand for files of a hub, which are downloaded once
+(`pet_calc.io.hub`). Nothing is unpickled.
 
 A potential of the index must have the digests that the index records, of ``config.json`` and of
 ``weights.safetensors``. A potential in any other folder is checked as well: its ``config.json``
@@ -34,17 +35,21 @@ from pet_calc.errors import (
     PotentialNotFoundError,
     UnsupportedElementError,
 )
-from pet_calc.io.checkpoints import convert_checkpoint
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.expected import EXPECTED, Deviation, compare_expected
+from pet_calc.io.foreign import ForeignModel, convert_foreign, find_foreign
+from pet_calc.io.hub import fetch
+from pet_calc.io.published import find_published
 from pet_calc.io.weights import (
     CONFIG,
     WEIGHTS,
     dtype_from_name,
     load_model,
     read_config,
+    read_domain,
     sha256,
 )
-from pet_calc.models.pet import PET
+from pet_calc.models.architectures import Model
 
 _log = logging.getLogger("pet_calc")
 
@@ -76,6 +81,10 @@ class PotentialEntry:
         What it is for; the first-principles method of its data.
     status : str
         "experimental", "stable" or "deprecated".
+    architecture : str
+        "pet", "pet-original" or "crystalformer".
+    domain : TrainingDomain or None
+        What it was trained on, for potentials published before ``config.json`` recorded it.
     """
 
     name: str
@@ -85,6 +94,8 @@ class PotentialEntry:
     summary: str = ""
     method: str = ""
     status: str = "stable"
+    architecture: str = "pet"
+    domain: TrainingDomain | None = None
 
     @property
     def family(self) -> str:
@@ -138,7 +149,7 @@ class LoadedPotential:
     ----------
     name : str
         As in `PotentialEntry`.
-    model : PET
+    model : PET, OriginalPET or Crystalformer
         With frozen parameters.
     elements : tuple of str
         Chemical symbols covered, by atomic number.
@@ -148,14 +159,17 @@ class LoadedPotential:
         Where it was read from.
     card : Card or None
         None where there is none.
+    domain : TrainingDomain or None
+        What it was trained on; None where that was not recorded.
     """
 
     name: str
-    model: PET = field(repr=False)
+    model: Model = field(repr=False)
     elements: tuple[str, ...]
     digest: str | None = None
     folder: Path | None = None
     card: Card | None = field(default=None, repr=False)
+    domain: TrainingDomain | None = field(default=None, repr=False)
 
 
 def list_potentials() -> list[PotentialEntry]:
@@ -202,6 +216,8 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         summary=values.get("summary", ""),
         method=values.get("method", ""),
         status=values.get("status", "stable"),
+        architecture=values.get("architecture", "pet"),
+        domain=TrainingDomain.from_dict(values["domain"]) if "domain" in values else None,
     )
 
 
@@ -218,17 +234,27 @@ def resolve(name_or_path: str | Path) -> PotentialEntry:
     ----------
     name_or_path : str or Path
         "pet-water-v1" is that version, "pet-water" the newest one. A path names a folder, one of
-        the two files in it, or a published checkpoint (.ckpt, .ckpt.gz), which is converted into
-        the cache (`cache_folder`) at its first use. A string is a name if the index knows it.
+        the two files in it, or a model in a form of another package (`pet_calc.io.foreign`),
+        which is converted into the cache (`cache_folder`) at its first use. A string is a name if
+        the index knows it; else a path, if there is one; else a published name such as
+        "pet-mad-s" (`pet_calc.io.published`), which is downloaded at its first use.
 
     Raises
     ------
     PotentialNotFoundError
-        If there is no such potential, or its weights are missing.
+        If there is no such potential, its weights are missing, or it cannot be downloaded.
+    IntegrityError
+        If a download does not have its recorded SHA-256.
     """
     entry = find_shipped(name_or_path) if isinstance(name_or_path, str) else None
     if entry is None:
-        entry = entry_from_path(Path(name_or_path).expanduser())
+        path = Path(name_or_path).expanduser()
+        published = find_published(str(name_or_path)) if not path.exists() else None
+        if published is None:
+            entry = entry_from_path(path)
+        else:
+            folder = fetch(published, cache_folder())
+            entry = replace(entry_from_path(folder), name=published.name, method=published.method)
     _ = entry.size  # a missing weights file is an error here rather than at the first use
     return entry
 
@@ -239,7 +265,7 @@ def find_shipped(name: str) -> PotentialEntry | None:
         entries = list_potentials()
     except PotentialNotFoundError:
         # without an index a path is still a path; a name gets the error of the missing index
-        if Path(name).expanduser().exists():
+        if Path(name).expanduser().exists() or find_published(name) is not None:
             return None
         raise
     exact = [e for e in entries if e.name == name]
@@ -248,11 +274,11 @@ def find_shipped(name: str) -> PotentialEntry | None:
         return exact[0]
     if family:
         return max(family, key=lambda e: e.version)
-    if not Path(name).expanduser().exists():
+    if not Path(name).expanduser().exists() and find_published(name) is None:
         known = ", ".join(e.name for e in entries) or "none"
         raise PotentialNotFoundError(
             f"no potential is named {name!r} (shipped: {known}) and no such path exists; "
-            f"`pet-calc models list` shows what there is"
+            f"`pet-calc models list` shows what there is, published models included"
         )
     return None
 
@@ -265,38 +291,40 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pet_calc"
 
 
-def converted(checkpoint: Path) -> Path:
-    """The folder of a published checkpoint in the cache, made at its first use.
+def converted(foreign: ForeignModel) -> Path:
+    """The folder of a foreign model in the cache, made at its first use.
 
-    The folder is named by the checkpoint's SHA-256, so that another file under the same path is
-    another potential.
+    The folder is named by the model's SHA-256, so that other files under the same path are another
+    potential.
     """
-    folder = cache_folder() / "imported" / sha256(checkpoint)
+    folder = cache_folder() / "imported" / foreign.digest()
     # the configuration is written last: where it is, the rest is
     if not (folder / CONFIG).is_file():
-        convert_checkpoint(checkpoint, folder)
-        _log.info("converted %s into %s", checkpoint, folder)
+        convert_foreign(foreign, folder)
+        _log.info("converted %s into %s", foreign.files[0], folder)
     return folder
 
 
 def entry_from_path(path: Path) -> PotentialEntry:
-    """The potential in a folder; a file in it names it too, and a published checkpoint its own."""
+    """The potential in a folder; a file in it names it too, and a foreign model its own."""
     if not path.exists():
         raise PotentialNotFoundError(f"there is no {path}; check the path of the potential")
-    if path.is_file() and path.name.endswith((".ckpt", ".ckpt.gz")):
-        return replace(entry_from_path(converted(path)), name=str(path))
+    foreign = find_foreign(path)
+    if foreign is not None:
+        return replace(entry_from_path(converted(foreign)), name=str(path))
     folder = (path if path.is_dir() else path.parent).resolve()
     if path.is_file() and path.name not in (CONFIG, WEIGHTS):
         raise PotentialNotFoundError(
-            f"a potential is a folder with {CONFIG} and {WEIGHTS} or a published checkpoint "
-            f"(.ckpt), but {path} is neither"
+            f"a potential is a folder with {CONFIG} and {WEIGHTS}, a published checkpoint (.ckpt), "
+            f"a calculation folder or a pair of .json and .safetensors, but {path} is none of them"
         )
     # the folder of a shipped potential is held to the digests of the index
     if any(folder.parent == root.resolve() for root in ROOTS):
         for entry in list_potentials():
             if entry.folder.resolve() == folder:
                 return entry
-    numbers = read_config(folder)["config"].get("elements", [])
+    values = read_config(folder)
+    numbers = values["config"].get("elements", [])
     try:
         elements = tuple(chemical_symbols[z] for z in numbers)
     except (IndexError, TypeError) as error:
@@ -304,11 +332,11 @@ def entry_from_path(path: Path) -> PotentialEntry:
             f"{folder / CONFIG} must list atomic numbers under 'elements', got {numbers}"
         ) from error
     return PotentialEntry(name=str(path if path.is_dir() else folder), folder=folder,
-                          elements=elements)  # fmt: skip
+                          elements=elements, architecture=values["architecture"])  # fmt: skip
 
 
-def choose_for(elements: Iterable[str]) -> PotentialEntry:
-    """The shipped potential that covers all `elements`.
+def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialEntry:
+    """The shipped potential of an architecture that covers all `elements`.
 
     Among several, the one with the fewest elements, which is the most specialised; then the
     newest version. Deprecated potentials have to be asked for by name.
@@ -317,6 +345,8 @@ def choose_for(elements: Iterable[str]) -> PotentialEntry:
     ----------
     elements : iterable of str
         Chemical symbols.
+    architecture : str
+        "pet" or "crystalformer".
 
     Raises
     ------
@@ -324,13 +354,14 @@ def choose_for(elements: Iterable[str]) -> PotentialEntry:
         If none covers them; the message lists what each one covers.
     """
     wanted = set(elements)
-    entries = list_potentials()
+    entries = [e for e in list_potentials() if e.architecture == architecture]
     fitting = [e for e in entries if wanted <= set(e.elements) and e.status != "deprecated"]
     if not fitting:
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
         raise UnsupportedElementError(
-            f"no shipped potential covers {', '.join(in_order(wanted))} ({covered or 'none ships'})"
-            f"; name the folder of one that does, such as one that `pet-calc train` made"
+            f"no shipped {architecture} potential covers {', '.join(in_order(wanted))} "
+            f"({covered or 'none ships'}); name the folder of one that does, such as one that "
+            f"`pet-calc train` made"
         )
     chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
     return resolve(chosen.name)
@@ -373,7 +404,8 @@ def load(
         )
     digest = entry.sha256.get(WEIGHTS) or read_config(entry.folder)["weights_sha256"]
     card = read_card(entry.folder) if (entry.folder / CARD).is_file() else None
-    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card)
+    domain = read_domain(entry.folder) or entry.domain
+    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card, domain)
 
 
 def read_card(folder: Path) -> Card:

@@ -121,7 +121,7 @@ def test_folder_and_files_in_it_name_a_potential(root, tmp_path):
         assert entry.elements == ("C", "N")
     assert pretrained.load(folder).digest == sha256(folder / WEIGHTS)
     (folder / "notes.txt").write_text("")
-    with pytest.raises(PotentialNotFoundError, match=r"notes\.txt is neither"):
+    with pytest.raises(PotentialNotFoundError, match=r"notes\.txt is none of them"):
         pretrained.resolve(folder / "notes.txt")
     with pytest.raises(PotentialNotFoundError, match="check the path"):
         pretrained.resolve(tmp_path / "absent")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +18,23 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.data import chemical_symbols
 from ase.outputs import Properties, all_outputs
 
-from pet_calc.calculators.results import PERIODIC, PROPERTIES, ase_results
+from pet_calc.calculators.results import (
+    PERIODIC,
+    PROPERTIES,
+    ROTATION_PROPERTIES,
+    array,
+    ase_results,
+)
 from pet_calc.errors import InvalidStructureError, SimulationError, UnsupportedElementError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.committee import Evaluation
+from pet_calc.models.ecse.spread import rotation_spread
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
+
+#: The model for a system of a structure's atoms.
+Modeller = Callable[[System], EnergyModel]
 
 #: Atoms closer than this in Å overlap. The shortest bond, H2, has 0.74 Å, and two protons at 0.1 Å
 #: repel each other by 144 eV: what a potential says there is noise, and a doubled atom is likely.
@@ -122,7 +132,7 @@ class ModelCalculator(Calculator):
     """ASE's calculator interface to an `EnergyModel`.
 
     A subclass says which model computes a system (`model_for`), and may say how (`evaluation`),
-    depending on what else of a structure (`prepared`), and with which results beside the usual
+    depending on what else of a structure (`modeller`), and with which results beside the usual
     ones (`further_results`). Everything here is float64 in ASE units (eV, Å), whatever the model
     computes in.
 
@@ -134,7 +144,7 @@ class ModelCalculator(Calculator):
     """
 
     # ASE declares both without ClassVar
-    implemented_properties: list[str] = list(PROPERTIES)  # noqa: RUF012
+    implemented_properties: list[str] = [*PROPERTIES, *ROTATION_PROPERTIES]  # noqa: RUF012
     # the models know neither charges nor spins of single atoms
     ignored_changes: builtins.set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
@@ -143,7 +153,7 @@ class ModelCalculator(Calculator):
             raise ValueError(f"`skin` must be a number of Å and not negative, got {skin}")
         super().__init__()
         # a list of its own: extending that of one calculator must not change all the others
-        self.implemented_properties = list(PROPERTIES)
+        self.implemented_properties = [*PROPERTIES, *ROTATION_PROPERTIES]
         self.skin = float(skin)
         self._verlet: VerletState | None = None
 
@@ -156,20 +166,25 @@ class ModelCalculator(Calculator):
     def device(self) -> torch.device:
         """Where the model computes."""
 
-    def prepared(self, atoms: Atoms) -> tuple[System, EnergyModel]:
-        """A structure as tensors, and the model as it sees this structure."""
-        system = system_from_atoms(atoms, self.device)
-        return system, self.model_for(system)
+    def modeller(self, atoms: Atoms) -> Modeller:
+        """How a structure is computed: the model for its system, which may be given turned."""
+        return self.model_for
 
     def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
         """Energy, per-atom energies, forces and stress, unchecked."""
         return evaluate(model, system, edges)
 
     def further_results(
-        self, names: Sequence[str], model: EnergyModel, system: System, edges: Edges
+        self, names: Sequence[str], modeller: Modeller, system: System, edges: Edges
     ) -> dict[str, Any]:
         """Results that are computed only when one of `names` asks for them."""
-        return {}
+        if not set(names) & set(ROTATION_PROPERTIES):
+            return {}
+        spread = rotation_spread(modeller, system, edges, evaluation=self.evaluation)
+        return {
+            "energy_rotation_std": float(spread.energy[0]),
+            "forces_rotation_std": array(spread.forces),
+        }
 
     def evaluate(self, atoms: Atoms) -> Results:
         """Energy, per-atom energies, forces and stress, without use or change of any cache.
@@ -185,7 +200,8 @@ class ModelCalculator(Calculator):
         InvalidStructureError, UnsupportedElementError, SimulationError
             See `system_from_atoms` and `checked_evaluation`.
         """
-        system, model = self.prepared(atoms)
+        system = system_from_atoms(atoms, self.device)
+        model = self.modeller(atoms)(system)
         edges = neighbor_list(system, model.cutoff)
         return checked_evaluation(model, system, edges, self.evaluation)
 
@@ -229,7 +245,9 @@ class ModelCalculator(Calculator):
         self.atoms.info = {
             k: v.copy() if isinstance(v, np.ndarray) else v for k, v in structure.info.items()
         }
-        system, model = self.prepared(self.atoms)
+        system = system_from_atoms(self.atoms, self.device)
+        modeller = self.modeller(self.atoms)
+        model = modeller(system)
         self._verlet, edges = update_verlet(
             self._verlet, system, cutoff=model.cutoff, skin=self.skin
         )
@@ -237,12 +255,17 @@ class ModelCalculator(Calculator):
             results = checked_evaluation(model, system, edges, self.evaluation)
             known = ase_results(results, stress=periodic)
         missing = [name for name in properties if name not in known]
-        more = self.further_results(missing, model, system, edges) if missing else {}
+        more = self.further_results(missing, modeller, system, edges) if missing else {}
         self.results = {**known, **more}
 
     def export_properties(self) -> Properties:
         """Results under the names that ASE knows, for ``Atoms.get_properties``."""
         return Properties({k: v for k, v in self.results.items() if k in all_outputs})
+
+    def reset(self) -> None:
+        """Forget structure, results and neighbour list; the next calculation starts afresh."""
+        super().reset()
+        self._verlet = None
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Refuse changes: a calculator keeps the options that it was made with."""

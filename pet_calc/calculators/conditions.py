@@ -1,4 +1,4 @@
-"""A model as a structure of given total charge and spin multiplicity sees it."""
+"""Which total charges and spin multiplicities a model knows."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pet_calc.errors import InvalidStructureError
 from pet_calc.io.conditions import INFO_KEYS
 from pet_calc.models import EnergyModel
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
+from pet_calc.models.pet.conditioning import Conditions
 
 
-def under_conditions(
+def known_conditions(
     model: EnergyModel, charge: int, spin_multiplicity: int, n_atoms: int, name: str
-) -> EnergyModel:
-    """A model as a structure of given charge and spin sees it.
+) -> Conditions | None:
+    """Charge and spin as a model takes them; None for a neutral singlet, which is its default.
 
-    A model without `system_conditioning` stands for the states of its training data: it is
-    returned as it is for neutral structures of any spin, and refused for charged ones.
+    A model without `system_conditioning` stands for the states of its training data: it takes
+    neutral structures of any spin, and is refused for charged ones.
 
     Parameters
     ----------
@@ -34,14 +34,15 @@ def under_conditions(
     InvalidStructureError
         For a charge or spin that the model does not know.
     """
-    if not isinstance(model, PET) or not model.config.system_conditioning:
+    if not knows_conditions(model):
         if charge != 0:
             raise InvalidStructureError(
                 f"{name} knows no charges, but atoms.info['charge'] is {charge:+d}: its energy "
                 f"would be that of another system; choose a potential made with "
                 f"system_conditioning, or delete the entry"
             )
-        return model
+        return None
+    assert isinstance(model, PET)
     config = model.config
     if abs(charge) > config.max_charge:
         raise InvalidStructureError(
@@ -53,7 +54,14 @@ def under_conditions(
             f"{name} knows spin multiplicities 2S + 1 from 1 to {config.max_spin_multiplicity}, "
             f"but atoms.info says {spin_multiplicity}"
         )
-    return ConditionedPET(model, Conditions.uniform(n_atoms, charge, spin_multiplicity))
+    if (charge, spin_multiplicity) == (0, 1):
+        return None
+    return Conditions.uniform(n_atoms, charge, spin_multiplicity)
+
+
+def knows_conditions(model: EnergyModel) -> bool:
+    """Whether a model's results depend on charge and spin."""
+    return isinstance(model, PET) and model.config.system_conditioning
 
 
 def same_info(first: Atoms, second: Atoms) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,17 +23,21 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from pet_calc import pretrained
-from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
-from pet_calc.calculators.conditions import same_info, under_conditions
+from pet_calc.calculators.base import ModelCalculator, Modeller, require_elements, symbol
+from pet_calc.calculators.conditions import known_conditions, knows_conditions, same_info
 from pet_calc.calculators.results import (
     DERIVATIVE_UNCERTAINTIES,
     ENERGY_UNCERTAINTIES,
     PROPERTIES,
+    ROTATION_PROPERTIES,
     array,
     ase_uncertainties,
 )
+from pet_calc.calculators.symmetry import Symmetry, check_symmetry, is_ensemble, symmetrised
 from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.conditions import charge_and_spin
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.uncertainty import find_uncertainty
 from pet_calc.io.weights import DTYPES, copy_model
 from pet_calc.models import EnergyModel, Results, evaluate
@@ -75,8 +80,8 @@ class Environments:
 class PETCalculator(ModelCalculator):
     """ASE calculator of a PET potential; without arguments it works offline.
 
-    Energies are smooth in all positions: an atom enters and leaves the cutoff without a jump. PET
-    learns rotational symmetry from data and has it only approximately.
+    Energies are smooth in all positions: an atom enters and leaves the cutoff without a jump. A
+    plain PET learns rotational symmetry from data and has it approximately; `ecse` makes it exact.
 
     A potential made with `system_conditioning` reads the total charge and the spin multiplicity
     2S + 1 from ``atoms.info["charge"]`` and ``atoms.info["spin_multiplicity"]`` (or ``"spin"``),
@@ -93,8 +98,9 @@ class PETCalculator(ModelCalculator):
     Parameters
     ----------
     model : str, Path, PET, or a sequence of these
-        Name of a shipped potential ("pet-water-v1", or "pet-water" for its newest version), path
-        of a folder that ``pet-calc train`` wrote, or a model. With "auto" the first calculation
+        Name of a shipped potential ("pet-water-v1", or "pet-water" for its newest version) or of
+        a published one ("pet-mad-s", downloaded once), path of a folder that ``pet-calc train``
+        wrote or of a model in another package's form, or a model. With "auto" the first calculation
         picks the shipped potential that covers the elements present and logs which one (logger
         ``pet_calc``, level INFO); later structures that it does not cover make it pick again.
         Of several models the results are the mean, and the uncertainties their spread.
@@ -104,8 +110,15 @@ class PETCalculator(ModelCalculator):
         Precision of the network. "float32", the default of potentials, suits molecular dynamics;
         "float64" suits relaxation, phonons and elasticity. A model object keeps its own by
         default. Geometry and the sum over atoms are in float64 always.
-    ecse : {"auto", False}
-        Symmetrisation of the results; this version evaluates the plain model in both cases.
+    ecse : {None, False, "auto", "local", "layerwise", "structure", "quadrature"}
+        Symmetry under rotations and inversion. By default (None) the potential is evaluated as it
+        was trained: exactly symmetric if that was layerwise, else plain. "auto" is the cheapest way
+        to make any potential exact: "layerwise" where it was trained so; "local", a few evaluations
+        per atom, where one message-passing layer sees neighbours alone; else "structure", as many
+        evaluations of the whole structure as it has frames, which suits small cells. "quadrature"
+        averages over a fixed grid of rotations and is not exact. False insists on the plain model.
+    quadrature_order : int
+        Degree of that grid, odd; 3 takes 84 evaluations.
     skin : float
         Reach of the neighbour list beyond the cutoff in Å; a matter of speed only.
     non_conservative : bool or {"forces", "stress"}
@@ -136,7 +149,8 @@ class PETCalculator(ModelCalculator):
         *,
         device: str | torch.device | None = None,
         dtype: str | None = None,
-        ecse: Literal["auto", False] = "auto",
+        ecse: Symmetry | Literal[False] | None = None,
+        quadrature_order: int = 3,
         skin: float = 1.0,
         non_conservative: NonConservative = False,
         variant: str | None = None,
@@ -144,26 +158,27 @@ class PETCalculator(ModelCalculator):
         super().__init__(skin=skin)
         if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
             raise ValueError(f"`dtype` must be 'float32' or 'float64', got {dtype!r}")
-        if ecse is not False and ecse != "auto":
-            raise ValueError(
-                f"`ecse` must be 'auto' or False, got {ecse!r}: symmetrised evaluation is not part "
-                f"of this version"
-            )
+        check_symmetry(ecse)
         if not isinstance(non_conservative, bool | str) or non_conservative not in _DIRECT:
             raise ValueError(
                 f"`non_conservative` must be False, True, 'forces' or 'stress', got "
                 f"{non_conservative!r}"
             )
+        if non_conservative and ecse is not None and ecse is not False:
+            raise ValueError(
+                f"`non_conservative` takes what a head says in one orientation, which `ecse` "
+                f"{ecse!r} cannot make symmetric; leave one of the two out"
+            )
         sources = [model] if isinstance(model, str | Path | PET) else list_of_models(model)
         self._device = choose_device(device)
         self.ecse = ecse
+        self.quadrature_order = quadrature_order
         self.non_conservative: NonConservative = non_conservative
         self.variant = variant
         self.auto = len(sources) == 1 and isinstance(sources[0], str) and sources[0] == "auto"
         self.dtype = dtype or common_dtype(sources)
         self.potentials: tuple[LoadedPotential, ...] = ()
         self._told = False
-        self._committee: Committee | None = None
         self._llpr: LLPR | None = None
         if not self.auto:
             self._use([self._load(source) for source in sources])
@@ -178,8 +193,54 @@ class PETCalculator(ModelCalculator):
         """The potential in use, the first of several; None before "auto" has chosen."""
         return self.potentials[0] if self.potentials else None
 
+    @property
+    def training_domain(self) -> TrainingDomain | None:
+        """What the potential was trained on; None where that was not recorded, or for several."""
+        return self.potentials[0].domain if len(self.potentials) == 1 else None
+
     def model_for(self, system: System) -> EnergyModel:
-        """The model in use; with "auto" one that covers the elements of `system`.
+        """The model that computes `system`, neutral and without unpaired spins.
+
+        That is the potential in use, made symmetric as asked for, or the mean of several.
+
+        Raises
+        ------
+        UnsupportedElementError
+            See `potentials_for`.
+        ValueError
+            If the potential does not allow the symmetry that is asked for.
+        """
+        return self._model(system, 0, 1)
+
+    def modeller(self, atoms: Atoms) -> Modeller:
+        """As `model_for`, at the charge and spin of a structure."""
+        charge, spin = charge_and_spin(atoms)
+        return partial(self._model, charge=charge, spin=spin)
+
+    def _model(self, system: System, charge: int, spin: int) -> EnergyModel:
+        potentials = self.potentials_for(system)
+        if spin != 1 and not self._told and not all(knows_conditions(p.model) for p in potentials):
+            self._told = True
+            _log.warning(
+                "%s knows no spins: it takes every structure for what its training data were, "
+                "whatever atoms.info says (2S + 1 = %d)",
+                self.name,
+                spin,
+            )
+        models = [
+            symmetrised(
+                p.model,
+                system,
+                self.ecse,
+                self.quadrature_order,
+                known_conditions(p.model, charge, spin, system.n_atoms, p.name),
+            )
+            for p in potentials
+        ]
+        return models[0] if len(models) == 1 else Committee(models)
+
+    def potentials_for(self, system: System) -> tuple[LoadedPotential, ...]:
+        """The potentials in use; with "auto" one that covers the elements of `system`.
 
         Raises
         ------
@@ -196,26 +257,11 @@ class PETCalculator(ModelCalculator):
             _log.info(
                 "using the potential %s for %s (%s)", self.name, ", ".join(symbols), self.dtype
             )
-        model: EnergyModel = self._committee or self.potentials[0].model
-        require_elements(system, model.atomic_numbers, f"the potential {self.name}")
-        return model
-
-    def prepared(self, atoms: Atoms) -> tuple[System, EnergyModel]:
-        """A structure as tensors, and the model at its charge and spin."""
-        system, model = super().prepared(atoms)
-        charge, spin = charge_and_spin(atoms)
-        if spin != 1 and not self._told and not all(map(knows_spin, self.potentials)):
-            self._told = True
-            _log.warning(
-                "%s knows no spins: it takes every structure for what its training data were, "
-                "whatever atoms.info says (2S + 1 = %d)", self.name, spin
-            )  # fmt: skip
-        if isinstance(model, Committee):
-            members = zip(model.members, self.potentials, strict=True)
-            return system, Committee(
-                [under_conditions(m, charge, spin, system.n_atoms, p.name) for m, p in members]
+        for potential in self.potentials:
+            require_elements(
+                system, potential.model.atomic_numbers, f"the potential {potential.name}"
             )
-        return system, under_conditions(model, charge, spin, system.n_atoms, self.name)
+        return self.potentials
 
     def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
         """Results of one model or of several, with derivatives or direct heads."""
@@ -230,23 +276,29 @@ class PETCalculator(ModelCalculator):
         )
 
     def further_results(
-        self, names: Sequence[str], model: EnergyModel, system: System, edges: Edges
+        self, names: Sequence[str], modeller: Modeller, system: System, edges: Edges
     ) -> dict[str, Any]:
-        """Uncertainties of a model that knows them."""
-        if not set(names) & {*ENERGY_UNCERTAINTIES, *DERIVATIVE_UNCERTAINTIES}:
-            return {}
-        if self._llpr is None:
-            return {}
-        plain, conditions = parts(model)
-        found = evaluate_uncertainty(
-            plain, self._llpr, system, edges,
-            derivatives=bool(set(names) & set(DERIVATIVE_UNCERTAINTIES)), conditions=conditions,
-        )  # fmt: skip
-        values = ase_uncertainties(found, stress=bool(system.pbc.all()))
-        return {k: v for k, v in values.items() if k in self.implemented_properties}
+        """Spread over orientations, and uncertainties of a model that knows them."""
+        found = super().further_results(names, modeller, system, edges)
+        wanted = set(names)
+        if self._llpr is None or not wanted & {*ENERGY_UNCERTAINTIES, *DERIVATIVE_UNCERTAINTIES}:
+            return found
+        plain, conditions = parts(modeller(system))
+        uncertainties = evaluate_uncertainty(
+            plain,
+            self._llpr,
+            system,
+            edges,
+            derivatives=bool(wanted & set(DERIVATIVE_UNCERTAINTIES)),
+            conditions=conditions,
+        )
+        values = ase_uncertainties(uncertainties, stress=bool(system.pbc.all()))
+        return found | {k: v for k, v in values.items() if k in self.implemented_properties}
 
     def get_features(self, atoms: Atoms | None = None, *, pooled: bool = False) -> NDArray[Any]:
         """Last-layer features: what the last linear maps of the energy head act on.
+
+        They are those of the structure as it is oriented, whatever `ecse` is.
 
         Parameters
         ----------
@@ -293,17 +345,22 @@ class PETCalculator(ModelCalculator):
         return Environments(array(found.atomic_cutoff), counts.cpu().numpy())
 
     def _seen(self, atoms: Atoms | None) -> tuple[System, Edges, PET, Conditions | None]:
-        """A structure, its edges, and the model with the conditions that it is under."""
+        """A structure, its edges, and the plain model with the conditions that it is under."""
         structure = self.atoms if atoms is None else atoms
         if structure is None:
             raise ValueError("`atoms` must be given before the first calculation, got None")
-        system, model = self.prepared(structure)
-        if isinstance(model, Committee):
+        system = system_from_atoms(structure, self.device)
+        potentials = self.potentials_for(system)
+        if len(potentials) > 1:
             raise ValueError(
-                f"this belongs to one model, but the calculator has {len(model.members)}; make a "
+                f"this belongs to one model, but the calculator has {len(potentials)}; make a "
                 f"calculator of one of them"
             )
-        return system, neighbor_list(system, model.cutoff), *parts(model)
+        model, _ = parts(potentials[0].model)
+        conditions = known_conditions(
+            model, *charge_and_spin(structure), system.n_atoms, potentials[0].name
+        )
+        return system, neighbor_list(system, model.cutoff), model, conditions
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, charge and spin included."""
@@ -334,14 +391,15 @@ class PETCalculator(ModelCalculator):
         """Compute with these from now on, and declare the results that they have."""
         self.potentials = tuple(potentials)
         forces, stress = _DIRECT[self.non_conservative]
-        self._committee = self._llpr = None
-        names = list(PROPERTIES)
+        self._llpr = None
+        names = [*PROPERTIES, *ROTATION_PROPERTIES]
         if len(potentials) > 1:
-            self._committee = Committee([p.model for p in potentials])
+            Committee([p.model for p in potentials])  # refuses what cannot be averaged
             names += [*ENERGY_UNCERTAINTIES, *DERIVATIVE_UNCERTAINTIES]
         else:
             (only,) = potentials
-            if only.folder is not None and isinstance(only.model, PET):
+            single = isinstance(only.model, PET) and not is_ensemble(only.model, self.ecse)
+            if only.folder is not None and isinstance(only.model, PET) and single:
                 found = find_uncertainty(only.folder, only.model.energy_head)
                 self._llpr = None if found is None else found.to(self._device)
             if self._llpr is not None:
@@ -367,6 +425,7 @@ class PETCalculator(ModelCalculator):
             "dtype": self.dtype,
             "device": str(self.device),
             "ecse": self.ecse,
+            "quadrature_order": self.quadrature_order,
             "skin": self.skin,
             **self._rare_options(),
         }
@@ -399,12 +458,6 @@ def parts(model: EnergyModel) -> tuple[PET, Conditions | None]:
         f"variants, direct heads, features and environments need a model of the current PET, got "
         f"{type(model).__name__}"
     )
-
-
-def knows_spin(potential: LoadedPotential) -> bool:
-    """Whether its results depend on charge and spin."""
-    model: EnergyModel = potential.model
-    return isinstance(model, PET) and model.config.system_conditioning
 
 
 def list_of_models(models: object) -> list[str | Path | PET]:

@@ -12,6 +12,8 @@ from pet_calc.models.committee import CommitteeResults, Uncertainties
 
 #: What every calculator gives.
 PROPERTIES: Final = ("energy", "free_energy", "energies", "forces", "stress")
+#: Spread over orientations of the structure (`pet_calc.models.ecse.spread`).
+ROTATION_PROPERTIES: Final = ("energy_rotation_std", "forces_rotation_std")
 #: Further results of models that know their uncertainty.
 ENERGY_UNCERTAINTIES: Final = ("energy_uncertainty", "energies_uncertainty", "energy_ensemble")
 DERIVATIVE_UNCERTAINTIES: Final = ("forces_uncertainty", "stress_uncertainty")

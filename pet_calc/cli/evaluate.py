@@ -33,6 +33,7 @@ def evaluate(
     from pet_calc.errors import DatasetError
     from pet_calc.io.datasets import read_frames
     from pet_calc.io.uncertainty import find_uncertainty
+    from pet_calc.models.pet import PET
     from pet_calc.training.data import prepare
     from pet_calc.training.evaluate import evaluate_frames, rotation_error
     from pet_calc.training.uncertainty import calibration_error
@@ -44,7 +45,7 @@ def evaluate(
     if not any(census.count(label) for label in ("energy", "forces", "stress")):
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
     network = potential.model
-    conditions = network.config.system_conditioning
+    conditions = isinstance(network, PET) and network.config.system_conditioning
     prepared = [prepare(f, network.cutoff, conditions=conditions) for f in frames]
     progress = track(prepared, description=potential.name, console=console)
     console.print(evaluation_table({"evaluated": evaluate_frames(network, progress)}))
@@ -55,7 +56,9 @@ def evaluate(
             f"standard deviation under rotation and reflection: energy {spread.energy:.3f} "
             f"meV/atom, forces {spread.forces:.2f} meV/Å"
         )
-    llpr = potential.folder and find_uncertainty(potential.folder, network.energy_head)
-    if llpr and census.count("energy"):
+    if potential.folder is None or not isinstance(network, PET):
+        return
+    llpr = find_uncertainty(potential.folder, network.energy_head)
+    if llpr is not None and census.count("energy"):
         progress = track(prepared, description="uncertainties", console=console)
         console.print(calibration_table({"evaluated": calibration_error(network, llpr, progress)}))

@@ -1,4 +1,4 @@
-"""``pet-calc models import``: a published checkpoint becomes a model folder."""
+"""``pet-calc models import``: a model in another package's form becomes a model folder."""
 
 from __future__ import annotations
 
@@ -9,38 +9,54 @@ import typer
 
 
 def import_model(
-    file: Annotated[Path, typer.Argument(help="Checkpoint of a published PET model (.ckpt).")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Published checkpoint (.ckpt), calculation folder of the first public PET, or a "
+            "pair of .json and .safetensors as pet-kokkos keeps it (either file, or their folder)."
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the folder to write; by default the file's.")
+        str | None, typer.Option(help="Name of the folder to write; by default the source's.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where that folder is made.")] = Path(),
+    auxiliary: Annotated[
+        Path | None,
+        typer.Option(
+            help="Calculation folder of the invariant model that goes with a first public PET."
+        ),
+    ] = None,
 ) -> None:
-    """Convert a published PET checkpoint into a model folder; nothing in it is executed.
+    """Convert a PET model of another package into a model folder; nothing in it is executed.
 
     Example: pet-calc models import pet-mad-s-v1.0.2.ckpt --name pet-mad-s
     """
     # torch is loaded only when it is needed
     from rich.console import Console
 
-    from pet_calc.io.checkpoints import convert_checkpoint
+    from pet_calc.errors import CheckpointError, PotentialNotFoundError
+    from pet_calc.io.foreign import add_auxiliary, convert_foreign, find_foreign
 
     if name is not None and (not name or Path(name).name != name):
         raise typer.BadParameter(f"must be a plain folder name, got {name!r}", param_hint="--name")
-    folder = out / (name or file.name.removesuffix(".gz").removesuffix(".ckpt"))
-    if folder.exists() and folder.samefile(file):
-        raise typer.BadParameter("must differ from the file's own", param_hint="--name")
-    imported = convert_checkpoint(file, folder)
-    config = imported.config
+    if not source.exists():
+        raise PotentialNotFoundError(
+            f"a model is a file or a folder, but there is none at {source}"
+        )
+    foreign = find_foreign(source)
+    if foreign is None:
+        raise CheckpointError(
+            f"{source} must be a checkpoint (.ckpt), a calculation folder, or a pair of .json and "
+            f".safetensors; a folder with config.json needs no import"
+        )
+    folder = out / (name or foreign.name)
+    if folder.exists() and folder.samefile(source):
+        raise typer.BadParameter("must differ from the source's own", param_hint="--name")
+    found = convert_foreign(foreign, folder)
+    if auxiliary is not None:
+        add_auxiliary(folder, auxiliary)
+        found.append("with its auxiliary model")
     console = Console()
-    console.print(
-        f"{folder}: PET for {len(config.elements)} elements, cutoff {config.cutoff:g} Å, from a "
-        f"checkpoint of format {imported.version}",
-        highlight=False,
-        markup=False,
-    )
-    if len(config.energy_heads) > 1:
-        console.print(f"energy heads: {', '.join(config.energy_heads)}", markup=False)
-    if imported.wrapper:
-        console.print("with its uncertainties (LLPR)", markup=False)
-    if imported.ignored:
-        console.print(f"left out: {', '.join(imported.ignored)}", markup=False)
+    console.print(f"{folder}: {found[0]}", highlight=False, markup=False)
+    for line in found[1:]:
+        console.print(line, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""``pet-calc models``: the potentials that ship with the package."""
+"""``pet-calc models``: the potentials that ship with the package, and published ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import typer
 if TYPE_CHECKING:
     from pet_calc.pretrained import PotentialEntry
 
-models_app = typer.Typer(help="List, show, verify and import potentials.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="List, show, verify, download and import potentials.", no_args_is_help=True
+)
 
-Name = Annotated[str, typer.Argument(help="Name of a shipped potential, or a potential's folder.")]
+Name = Annotated[str, typer.Argument(help="Name of a potential, or a potential's folder.")]
 
 
 @models_app.command("list")
 def list_models() -> None:
-    """List the shipped potentials with their elements, method, size and errors."""
+    """List the shipped potentials, and the published ones that can be downloaded."""
     from rich.console import Console
     from rich.table import Table
 
-    from pet_calc.pretrained import list_potentials
+    from pet_calc.io.hub import converted_folder, is_downloaded
+    from pet_calc.io.published import PUBLISHED
+    from pet_calc.io.weights import WEIGHTS
+    from pet_calc.pretrained import cache_folder, list_potentials
 
     table = Table()
     for column in ("name", "elements", "method", "size", "test errors (MAE)", "for"):
@@ -34,7 +39,19 @@ def list_models() -> None:
             errors_of(entry),
             entry.summary,
         )
-    Console().print(table if table.row_count else "no potential ships with this version")
+    console = Console()
+    console.print(table if table.row_count else "no potential ships with this version")
+
+    cache = cache_folder()
+    published = Table(title="published, for download", title_justify="left")
+    for column in ("name", "method", "for", "downloaded"):
+        published.add_column(column, overflow="fold")
+    for model in PUBLISHED:
+        weights = converted_folder(model, cache) / WEIGHTS
+        here = is_downloaded(model, cache)
+        size = f"{weights.stat().st_size / 1e6:.0f} MB" if here else "no"
+        published.add_row(model.name, model.method, model.purpose, size)
+    console.print(published)
 
 
 def errors_of(entry: PotentialEntry) -> str:
@@ -55,6 +72,26 @@ def errors_of(entry: PotentialEntry) -> str:
         ("stress_mae_GPa", "GPa"),
     )
     return ", ".join(f"{test[key]:.3g} {unit}" for key, unit in shown if key in test) or "-"
+
+
+@models_app.command("download")
+def download_model(
+    name: Annotated[str, typer.Argument(help="Name of a published model, such as pet-mad-s.")],
+) -> None:
+    """Download a published model into the cache, for later use without a network.
+
+    Example: pet-calc models download pet-mad-s
+    """
+    from pet_calc.errors import PotentialNotFoundError
+    from pet_calc.io.hub import fetch
+    from pet_calc.io.published import PUBLISHED, find_published
+    from pet_calc.pretrained import cache_folder
+
+    published = find_published(name)
+    if published is None:
+        known = ", ".join(p.name for p in PUBLISHED)
+        raise PotentialNotFoundError(f"no published model is named {name!r}; there are {known}")
+    typer.echo(f"{published.name}: {fetch(published, cache_folder())}")
 
 
 @models_app.command("show")

@@ -17,7 +17,7 @@ from torch import Tensor
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.models.pet.migrations import tensors_of
 from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
-from pet_calc.models.pet.unpickling import read_checkpoint
+from pet_calc.models.unpickling import read_checkpoint
 
 BEST: Final = "best_val_rmse_both"
 
@@ -80,6 +80,23 @@ def scalar(text: str) -> bool | int | float | str | None:
     return text.strip("'\"")
 
 
+def calc_folder_files(folder: Path, best: str = BEST) -> tuple[Path, ...]:
+    """The files that define the model: options, species, self-contributions, weights.
+
+    Raises
+    ------
+    PotentialNotFoundError
+        If one is missing.
+    """
+    names = (
+        "hypers_used.yaml", "all_species.npy", "self_contributions.npy", f"{best}_model_state_dict",
+    )  # fmt: skip
+    for name in names:
+        if not (folder / name).is_file():
+            raise PotentialNotFoundError(f"a calculation folder of PET must hold {name}: {folder}")
+    return tuple(folder / name for name in names)
+
+
 def load_calc_folder(
     folder: Path | str, dtype: torch.dtype = torch.float32, *, best: str = BEST
 ) -> OriginalPET:
@@ -101,18 +118,13 @@ def load_calc_folder(
         If a file is damaged or the model uses an option that is not known here.
     """
     folder = Path(folder)
-    names = (
-        "hypers_used.yaml", "all_species.npy", "self_contributions.npy", f"{best}_model_state_dict",
-    )  # fmt: skip
-    for name in names:
-        if not (folder / name).is_file():
-            raise PotentialNotFoundError(f"a calculation folder of PET must hold {name}: {folder}")
+    options, all_species, contributions, weights = calc_folder_files(folder, best)
     try:
-        hypers = read_hypers((folder / names[0]).read_text(encoding="utf-8"))
-        species = np.load(folder / names[1], allow_pickle=False)
-        references = np.load(folder / names[2], allow_pickle=False)
+        hypers = read_hypers(options.read_text(encoding="utf-8"))
+        species = np.load(all_species, allow_pickle=False)
+        references = np.load(contributions, allow_pickle=False)
         config = config_of(hypers, tuple(int(z) for z in species))
-        state = dict(renamed(read_checkpoint((folder / names[3]).read_bytes()), len(species)))
+        state = dict(renamed(read_checkpoint(weights.read_bytes()), len(species)))
         state["reference_energies"] = torch.from_numpy(references.astype(np.float64).reshape(-1))
         with torch.random.fork_rng(devices=[]):
             model = OriginalPET(config, dtype=dtype)

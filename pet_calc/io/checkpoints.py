@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.io.uncertainty import write_uncertainty
-from pet_calc.io.weights import empty_model, require_matching, save_model
+from pet_calc.io.weights import (
+    empty_model,
+    exact_dtype,
+    require_matching,
+    save_model,
+    sha256,
+)
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.checkpoints import ImportedPET, import_checkpoint, uncertainty_name
 from pet_calc.models.pet.uncertainty import LLPR
@@ -47,7 +52,9 @@ def model_of(imported: ImportedPET, path: Path, dtype: torch.dtype) -> PET:
     return model.requires_grad_(False).eval()
 
 
-def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
+def convert_checkpoint(
+    path: Path | str, folder: Path | str, *, origin: dict[str, object] | None = None
+) -> ImportedPET:
     """Write a published checkpoint as a model folder (``config.json``, ``weights.safetensors``).
 
     Parameters
@@ -57,6 +64,8 @@ def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
     folder : path
         Made if absent; a model in it is replaced. Its ``config.json`` records name, SHA-256 and
         format of the file that it was made from.
+    origin : dict, optional
+        More about where the file is from, recorded as well.
 
     Raises
     ------
@@ -67,17 +76,18 @@ def convert_checkpoint(path: Path | str, folder: Path | str) -> ImportedPET:
     """
     path = Path(path)
     imported = read_published(path)
-    # float64, so that what is stored is the file's own numbers
-    model = model_of(imported, path, torch.float64)
     source: dict[str, object] = {
         "file": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
         "format": imported.version,
+        **(origin or {}),
     }
     details: dict[str, object] = {"imported_from": source}
     if imported.wrapper:
         details |= write_uncertainty(folder, uncertainties_of(imported))
-    save_model(folder, model, details)
+    # float64, so that what is stored is the file's own numbers
+    model = model_of(imported, path, torch.float64)
+    save_model(folder, model, details, dtype=exact_dtype(model))
     return imported
 
 

@@ -32,7 +32,7 @@ from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.weights import copy_model, write_atomically
 from pet_calc.models import evaluate
-from pet_calc.models.pet import PET
+from pet_calc.models.architectures import Model
 from pet_calc.neighbors import neighbor_list
 
 EXPECTED: Final = "expected.json"
@@ -72,7 +72,7 @@ class Deviation:
 
 def write_expected(
     folder: Path | str,
-    model: PET,
+    model: Model,
     structures: Mapping[str, Atoms],
     tolerances: Mapping[str, Mapping[str, float]] = TOLERANCES,
 ) -> None:
@@ -142,7 +142,7 @@ def read_expected(folder: Path | str) -> dict[str, Any]:
     return dict(content)
 
 
-def compare_expected(folder: Path | str, model: PET) -> list[Deviation]:
+def compare_expected(folder: Path | str, model: Model) -> list[Deviation]:
     """Deviations of a model's results, in its own precision, from its ``expected.json``.
 
     Returns
@@ -176,7 +176,7 @@ def compare_expected(folder: Path | str, model: PET) -> list[Deviation]:
     return deviations
 
 
-def results_of(model: PET, atoms: Atoms) -> dict[str, NDArray[np.float64] | None]:
+def results_of(model: Model, atoms: Atoms) -> dict[str, NDArray[np.float64] | None]:
     """Energy (eV), forces (eV/Å) and stress (eV/Å³; None where it is not defined)."""
     device = next(model.parameters()).device
     system = system_from_atoms(atoms, device)

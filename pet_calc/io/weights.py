@@ -9,8 +9,12 @@ exchanged file is noticed also in a folder that no index knows::
      "config": {"elements": [1, 8], "cutoff": 4.5, ...},
      "dtype": "float32",
      "weights_sha256": "...",
-     "training": {}
+     "training": {},
+     "domain": {"elements": ["H", "O"], ...}
     }
+
+``domain`` is what the potential was trained on (`pet_calc.io.domain`); models saved before it was
+recorded lack it.
 """
 
 from __future__ import annotations
@@ -19,14 +23,18 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from pet_calc.errors import CheckpointError, IntegrityError, OutputError, PotentialNotFoundError
+from pet_calc.io.domain import TrainingDomain
+from pet_calc.models.architectures import ARCHITECTURES, Model, ModelConfig, architecture_of
+from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 from pet_calc.models.pet import PET, PETConfig
+from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -70,20 +78,30 @@ def dtype_from_name(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def save_model(folder: Path | str, model: PET, training: dict[str, Any] | None = None) -> str:
+def save_model(
+    folder: Path | str,
+    model: Model,
+    training: dict[str, Any] | None = None,
+    domain: TrainingDomain | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> str:
     """Write a model into a folder; each file appears in one rename.
 
-    Weights are stored in float32, whatever the model computes in. What PET keeps in float64 for
-    itself, such as reference energies, stays in float64.
+    What a model keeps in float64 for itself, such as reference energies, stays in float64.
 
     Parameters
     ----------
     folder : path
         Made if absent; files of an earlier model in it are replaced.
-    model : PET
+    model : PET, OriginalPET or Crystalformer
         The potential.
     training : dict, optional
         How the weights were made, kept in ``config.json``.
+    domain : TrainingDomain, optional
+        What they were made from, kept there too.
+    dtype : torch.dtype
+        Type of the stored weights, whatever the model computes in; see `exact_dtype`.
 
     Returns
     -------
@@ -96,8 +114,8 @@ def save_model(folder: Path | str, model: PET, training: dict[str, Any] | None =
         If the folder cannot be written.
     """
     folder = Path(folder)
-    # a model in float32 knows which of its tensors are float64 nevertheless
-    stored = {n: t.dtype for n, t in empty_model(model.config, torch.float32).state_dict().items()}
+    # an empty model knows which of its tensors are float64 in any case
+    stored = {n: t.dtype for n, t in empty_model(model.config, dtype).state_dict().items()}
     tensors = {
         name: tensor.detach().to("cpu", stored[name]).contiguous()
         for name, tensor in model.state_dict().items()
@@ -106,16 +124,29 @@ def save_model(folder: Path | str, model: PET, training: dict[str, Any] | None =
     digest = hashlib.sha256(weights).hexdigest()
     values = {
         "format": FORMAT,
-        "architecture": "pet",
+        "architecture": architecture_of(model.config),
         "config": model.config.to_dict(),
-        "dtype": "float32",
+        "dtype": str(dtype).removeprefix("torch."),
         "weights_sha256": digest,
         "training": training or {},
     }
+    if domain is not None:
+        values["domain"] = domain.to_dict()
     config = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, config.encode())
     return digest
+
+
+def exact_dtype(model: Model) -> torch.dtype:
+    """The smallest type that holds the weights without rounding, float32 or float64."""
+    kept = empty_model(model.config, torch.float32).state_dict()
+    exact = all(
+        torch.equal(tensor.float().double(), tensor.double())
+        for name, tensor in model.state_dict().items()
+        if kept[name].dtype == torch.float32
+    )
+    return torch.float32 if exact else torch.float64
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -165,14 +196,26 @@ def parse_config(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}")
     found = (values.get("format"), values.get("architecture"))
-    if found != (FORMAT, "pet"):
+    if found[0] != FORMAT or found[1] not in ARCHITECTURES:
         raise CheckpointError(
-            f"{path} must be of format {FORMAT} and architecture 'pet', got {found}; a newer "
-            f"pet_calc may read it"
+            f"{path} must be of format {FORMAT} and architecture "
+            f"{' or '.join(map(repr, ARCHITECTURES))}, got {found}; a newer pet_calc may read it"
         )
     if not isinstance(values.get("config"), dict):
         raise CheckpointError(f"{path} must hold the model's options under 'config'")
     return values
+
+
+def read_domain(folder: Path | str) -> TrainingDomain | None:
+    """What the model in a folder was trained on; None if that was not recorded.
+
+    Raises
+    ------
+    CheckpointError
+        If the record is malformed.
+    """
+    values = read_config(folder).get("domain")
+    return None if values is None else TrainingDomain.from_dict(values)
 
 
 def load_model(
@@ -180,7 +223,7 @@ def load_model(
     dtype: torch.dtype | str = torch.float32,
     *,
     expected_sha256: dict[str, str] | None = None,
-) -> PET:
+) -> Model:
     """Read the model that `save_model` wrote, with its parameters frozen.
 
     Parameters
@@ -221,10 +264,10 @@ def load_model(
         )
     require_digest(weights, hashlib.sha256(contents[WEIGHTS]).hexdigest(), recorded)
     try:
-        config = PETConfig.from_dict(values["config"])
+        config = ARCHITECTURES[values["architecture"]].from_dict(values["config"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / CONFIG} does not describe a PET model: {error}"
+            f"{folder / CONFIG} does not describe a model of its architecture: {error}"
         ) from error
     try:
         tensors = safetensors.torch.load(contents[WEIGHTS])
@@ -245,7 +288,7 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def require_matching(path: Path, model: PET, tensors: dict[str, torch.Tensor]) -> None:
+def require_matching(path: Path, model: Model, tensors: dict[str, torch.Tensor]) -> None:
     """Raise `CheckpointError` naming the tensors of a file that do not fit the model."""
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
@@ -267,14 +310,42 @@ def require_matching(path: Path, model: PET, tensors: dict[str, torch.Tensor]) -
     )
 
 
-def empty_model(config: PETConfig, dtype: torch.dtype) -> PET:
+@overload
+def empty_model(config: PETConfig, dtype: torch.dtype) -> PET: ...
+
+
+@overload
+def empty_model(config: OriginalPETConfig, dtype: torch.dtype) -> OriginalPET: ...
+
+
+@overload
+def empty_model(config: CrystalformerConfig, dtype: torch.dtype) -> Crystalformer: ...
+
+
+def empty_model(config: ModelConfig, dtype: torch.dtype) -> Model:
     """A model whose weights are about to be replaced; leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]):
-        return PET(config, dtype=dtype)
+        if isinstance(config, PETConfig):
+            return PET(config, dtype=dtype)
+        if isinstance(config, CrystalformerConfig):
+            return Crystalformer(config, dtype=dtype)
+        return OriginalPET(config, dtype=dtype)
 
 
-def copy_model(model: PET, dtype: torch.dtype) -> PET:
-    """A frozen copy in another precision; what PET keeps in float64 is not rounded.
+@overload
+def copy_model(model: PET, dtype: torch.dtype) -> PET: ...
+
+
+@overload
+def copy_model(model: OriginalPET, dtype: torch.dtype) -> OriginalPET: ...
+
+
+@overload
+def copy_model(model: Crystalformer, dtype: torch.dtype) -> Crystalformer: ...
+
+
+def copy_model(model: Model, dtype: torch.dtype) -> Model:
+    """A frozen copy in another precision; what the model keeps in float64 is not rounded.
 
     ``model.to(dtype)`` would round the reference energies as well.
     """

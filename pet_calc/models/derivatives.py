@@ -8,20 +8,23 @@ g_e = ∂E/∂r_e serves both derivatives:
    F_i = \sum_{e:\,i(e)=i} g_e - \sum_{e:\,j(e)=i} g_e, \qquad
    \frac{\partial E}{\partial \varepsilon_{ab}} = \sum_e r_{e,a}\, g_{e,b}
 
+Models that depend on more than the edges (`SystemEnergyModel`) are differentiated by positions
+and by a strain of positions and cell.
+
 This is the only module that calls ``torch.autograd.grad``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import stress_from_virial
-from pet_calc.models.interface import EnergyModel, SummedModel
+from pet_calc.models.interface import EnergyModel, SummedModel, SystemEnergyModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,10 @@ def evaluate(
     -------
     Results
     """
+    if isinstance(model, SystemEnergyModel) and model.needs_system:
+        return evaluate_system(
+            model, system, edges, forces=forces, stress=stress, create_graph=create_graph
+        )
     derivatives = forces or stress
     with torch.set_grad_enabled(derivatives or create_graph):
         exact = edge_vectors(system, edges).detach()
@@ -98,6 +105,42 @@ def evaluate(
                 f = forces_from_gradient(gradient, edges, system.n_atoms)
             if stress:
                 s = stress_from_gradient(gradient, exact, edges, system)
+    if not create_graph:
+        energy, energies = energy.detach(), energies.detach()
+    return Results(energy=energy, energies=energies, forces=f, stress=s)
+
+
+def evaluate_system(
+    model: SystemEnergyModel,
+    system: System,
+    edges: Edges,
+    *,
+    forces: bool = True,
+    stress: bool = True,
+    create_graph: bool = False,
+) -> Results:
+    """As `evaluate`, by the gradients on positions and on a strain of each system."""
+    derivatives = forces or stress
+    with torch.set_grad_enabled(derivatives or create_graph):
+        positions = system.positions.detach().clone().requires_grad_(derivatives)
+        strain = torch.zeros_like(system.cell).requires_grad_(derivatives)
+        here = strain[system.system_index]
+        moved = replace(
+            system,
+            positions=positions + torch.einsum("nab,nb->na", here, positions.detach()),
+            cell=system.cell.detach() + system.cell.detach() @ strain.transpose(1, 2),
+        )
+        vectors = edge_vectors(moved, edges).to(model.dtype)
+        energies = model.system_energies(moved, edges, vectors)
+        energy = sum_per_system(energies, system)
+        f = s = None
+        if derivatives:
+            by_position, virial = torch.autograd.grad(
+                energies.sum(), (positions, strain), create_graph=create_graph
+            )
+            f = -by_position if forces else None
+            if stress:
+                s = defined_stress(stress_from_virial(virial, system.cell), system)
     if not create_graph:
         energy, energies = energy.detach(), energies.detach()
     return Results(energy=energy, energies=energies, forces=f, stress=s)
@@ -191,6 +234,10 @@ def stress_from_gradient(gradient: Tensor, vectors: Tensor, edges: Edges, system
     per_atom = torch.zeros(
         system.n_atoms, 3, 3, dtype=gradient.dtype, device=gradient.device
     ).index_add(0, edges.edge_index[0], vectors[:, :, None] * gradient[:, None, :])
-    stress = stress_from_virial(sum_per_system(per_atom, system), system.cell)
+    return defined_stress(stress_from_virial(sum_per_system(per_atom, system), system.cell), system)
+
+
+def defined_stress(stress: Tensor, system: System) -> Tensor:
+    """Stress (n_systems, 6) with NaN for systems that are not periodic in three dimensions."""
     periodic = system.pbc.all(dim=1, keepdim=True)
     return torch.where(periodic, stress, torch.full_like(stress, torch.nan))

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pet_calc.geometry import Edges
+from pet_calc.geometry import Edges, System
 
 
 @runtime_checkable
@@ -42,6 +42,30 @@ class EnergyModel(Protocol):
         Returns
         -------
         Tensor, shape (n_atoms,), float64
+        """
+
+
+@runtime_checkable
+class SystemEnergyModel(EnergyModel, Protocol):
+    """A potential whose energy may depend on positions and cell beyond the edge vectors.
+
+    Such as by a sum in reciprocal space, which knows no cutoff.
+    """
+
+    @property
+    def needs_system(self) -> bool:
+        """Whether it does; if not, the model is used as any other."""
+
+    def system_energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
+        """Per-atom energies (n_atoms,) in eV, float64, differentiable by positions and cell.
+
+        Parameters
+        ----------
+        system : System
+            Positions and cell may carry gradients.
+        edges : Edges
+        vectors : Tensor, shape (n_edges, 3)
+            Those of `system`, in the model's dtype.
         """
 
 

@@ -7,6 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pet_calc.models.architectures import TrainableConfig, architecture_of, trainable_config
 from pet_calc.models.pet import PETConfig
 from pet_calc.models.pet.uncertainty import CALIBRATIONS, Calibration
 
@@ -152,7 +153,8 @@ class TrainConfig:
         Name of the potential.
     seed : int
         Of initial weights, order of the data and augmentation.
-    model : PETConfig
+    model : PETConfig or CrystalformerConfig
+        In the file, ``architecture`` beside the options says which; "pet" if absent.
     data : DataConfig
     stages : tuple of StageConfig
         Run one after the other.
@@ -166,7 +168,7 @@ class TrainConfig:
     """
 
     name: str
-    model: PETConfig
+    model: TrainableConfig
     data: DataConfig
     stages: tuple[StageConfig, ...]
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -178,6 +180,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a training run needs at least one [[stages]] section")
+        if self.uncertainty is not None and not isinstance(self.model, PETConfig):
+            raise ValueError(
+                "[uncertainty] is for models of the architecture 'pet'; train several models of "
+                "another one, whose spread is an uncertainty too"
+            )
 
     @property
     def total_steps(self) -> int:
@@ -194,7 +201,10 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the TOML file."""
-        return asdict(self) | {"model": self.model.to_dict()}
+        model, architecture = self.model.to_dict(), architecture_of(self.model)
+        # files of PET were written before there was a choice
+        named = model if architecture == "pet" else {"architecture": architecture} | model
+        return asdict(self) | {"model": named}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -216,13 +226,14 @@ class TrainConfig:
         if uncertainty is not None:
             uncertainty = build(UncertaintyConfig, uncertainty, "uncertainty")
         optimizer = dict(values.pop("optimizer", {}))
+        model = dict(values.pop("model"))
         if "betas" in optimizer:
             optimizer["betas"] = tuple(optimizer["betas"])
         return build(
             cls,
             values
             | {
-                "model": PETConfig.from_dict(values.pop("model")),
+                "model": trainable_config(model.pop("architecture", "pet"), model),
                 "data": build(DataConfig, data, "data"),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),

@@ -111,9 +111,13 @@ def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) ->
     )
 
 
-def conditioned(model: PET, batch: Batch) -> EnergyModel:
-    """The model as the systems of a batch see it."""
-    return model if batch.conditions is None else ConditionedPET(model, batch.conditions)
+def conditioned(model: EnergyModel, batch: Batch) -> EnergyModel:
+    """The model as the systems of a batch see it: at their charge and spin, if it knows them."""
+    if batch.conditions is None:
+        return model
+    if isinstance(model, PET) and model.config.system_conditioning:
+        return ConditionedPET(model, batch.conditions)
+    return model
 
 
 def random_orthogonal(generator: np.random.Generator) -> Tensor:

@@ -9,7 +9,6 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pet_calc.models import EnergyModel, evaluate
-from pet_calc.models.pet import PET
 from pet_calc.training.data import Batch, conditioned, random_orthogonal
 
 
@@ -56,7 +55,7 @@ def evaluate_frames(model: EnergyModel, frames: Iterable[Batch]) -> Evaluation:
     """Errors of `model` on prepared frames (`prepare` at the model's cutoff)."""
     energy, forces, stress, numbers = [], [], [], []
     for frame in frames:
-        results = evaluate(seen(model, frame), frame.system, frame.edges)
+        results = evaluate(conditioned(model, frame), frame.system, frame.edges)
         assert results.forces is not None
         assert results.stress is not None
         energy.append(((results.energy - frame.energy) / frame.n_atoms).numpy())
@@ -72,11 +71,6 @@ def evaluate_frames(model: EnergyModel, frames: Iterable[Batch]) -> Evaluation:
             chemical_symbols[n]: Error.of(1e3 * f[z == n].reshape(-1)) for n in np.unique(z)
         },
     )
-
-
-def seen(model: EnergyModel, frame: Batch) -> EnergyModel:
-    """The model at the charge and spin of a frame, if it knows them."""
-    return conditioned(model, frame) if isinstance(model, PET) else model
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,9 @@ def rotation_error(
         for _ in range(orientations):
             matrix = random_orthogonal(generator)
             turned = frame.transformed(matrix)
-            results = evaluate(seen(model, turned), turned.system, turned.edges, stress=False)
+            results = evaluate(
+                conditioned(model, turned), turned.system, turned.edges, stress=False
+            )
             assert results.forces is not None
             energies.append((results.energy / frame.n_atoms).numpy())
             forces.append((results.forces @ matrix.T).numpy())

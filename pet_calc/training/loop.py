@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from pet_calc.errors import CheckpointError, DatasetError, SimulationError
 from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
+from pet_calc.io.domain import measure_domain
 from pet_calc.io.outputs import claim_folder
 from pet_calc.io.uncertainty import write_uncertainty
 from pet_calc.io.weights import save_model
 from pet_calc.models import EnergyModel, Results, evaluate
-from pet_calc.models.pet import PET
+from pet_calc.models.architectures import TrainableModel, new_model
+from pet_calc.models.crystalformer import Crystalformer
+from pet_calc.models.pet import PET, PETConfig
 from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.config import StageConfig, TrainConfig
@@ -216,12 +219,18 @@ def train(
         return None
     model = run.best_model()
     details: dict[str, Any] = {"config": config.to_dict(), "steps": run.step}
-    if config.uncertainty is not None:
+    llpr = None
+    if config.uncertainty is not None and isinstance(model, PET):
         llpr = fit_uncertainty(model, frames, validation, config.uncertainty, config.seed)
         details |= write_uncertainty(out / "model", {model.energy_head: llpr})
-    save_model(out / "model", model, training=details)
+    save_model(
+        out / "model",
+        model,
+        training=details,
+        domain=measure_domain((f.atoms for f in data.train), config.model.cutoff),
+    )
     test = prepare_all(data.test, config)
-    if config.uncertainty is not None:
+    if llpr is not None and isinstance(model, PET):
         splits = {"validation": validation} | ({"test": test} if data.test else {})
         calibrations = {
             split: asdict(calibration_error(model, llpr, frames))
@@ -244,7 +253,27 @@ def train(
 def prepare_all(frames: Sequence[LabelledFrame], config: TrainConfig) -> list[Batch]:
     """Frames as the model of a configuration needs them."""
     model = config.model
-    return [prepare(f, model.cutoff, conditions=model.system_conditioning) for f in frames]
+    conditions = isinstance(model, PETConfig) and model.system_conditioning
+    return [prepare(f, model.cutoff, conditions=conditions) for f in frames]
+
+
+def constants(model: TrainableModel) -> tuple[Tensor, Tensor]:
+    """Reference energies (n_species,) and scale of the energy that is trained, as views."""
+    if isinstance(model, PET):
+        return model.head_constants()
+    return model.reference_energies, model.energy_scale
+
+
+def scale_direct_heads(model: PET, frames: Sequence[LabelledFrame]) -> None:
+    """Set the scales of direct forces and stress to the sizes of the labels."""
+    forces = [f.forces.reshape(-1) for f in frames if f.forces is not None]
+    if forces and model.config.direct_forces:
+        model.direct_force_scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
+    virials = [
+        f.stress * f.atoms.cell.volume / len(f.atoms) for f in frames if f.stress is not None
+    ]
+    if virials and model.config.direct_stress:
+        model.direct_stress_scale.fill_(float(np.sqrt(np.square(virials).mean())))
 
 
 class Run:
@@ -253,11 +282,11 @@ class Run:
     Parameters
     ----------
     config : TrainConfig
-    model : PET
+    model : PET or Crystalformer
         With reference energies and energy scale set.
     """
 
-    def __init__(self, config: TrainConfig, model: PET) -> None:
+    def __init__(self, config: TrainConfig, model: TrainableModel) -> None:
         self.config = config
         self.step = 0
         self.forces_rmse = float("nan")
@@ -279,30 +308,23 @@ class Run:
         # the forked generator leaves the caller's random state as it was
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = PET(config.model, dtype=torch.float32)
+            model = new_model(config.model, torch.float32)
             with torch.no_grad():
-                for head in model.readouts(model.energy_head)[-1]:
-                    last = head[-1]
-                    assert isinstance(last, nn.Linear)
+                for last in model.last_layers:
                     last.weight.mul_(0.3)
                     last.bias.zero_()
-            references, scale = model.head_constants()
+            references, scale = constants(model)
             references.copy_(fit_reference_energies(frames, config.model.elements))
             forces = [f.forces.reshape(-1) for f in frames if f.forces is not None]
             if forces:
-                size = float(np.sqrt(np.square(np.concatenate(forces)).mean()))
-                scale.fill_(size)
-                if config.model.direct_forces:
-                    model.direct_force_scale.fill_(size)
-            virials = [
-                f.stress * f.atoms.cell.volume / len(f.atoms)
-                for f in frames
-                if f.stress is not None
-            ]
-            if virials and config.model.direct_stress:
-                model.direct_stress_scale.fill_(float(np.sqrt(np.square(virials).mean())))
+                scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
+            if isinstance(model, PET):
+                scale_direct_heads(model, frames)
             if model.repulsion is not None:
                 model.repulsion.onset.copy_(shortest_distances(prepared, config.model.elements))
+            if isinstance(model, Crystalformer):
+                some = Batch.concatenate(prepared[:: max(1, len(prepared) // 32)])
+                model.freeze_widths(some.system, some.edges)
             return cls(config, model)
 
     def begin_stage(self, stage: int) -> None:
@@ -336,7 +358,7 @@ class Run:
             create_graph=True,
         )
         value = loss_of(results, batch, stage.loss)
-        if self.config.model.direct_forces or self.config.model.direct_stress:
+        if isinstance(self.model, PET) and self.model.direct:
             value = value + direct_loss(self.model, batch, stage.loss)
         if not torch.isfinite(value):
             raise SimulationError(
@@ -353,7 +375,11 @@ class Run:
 
     def seen(self, stage: StageConfig, batch: Batch) -> EnergyModel:
         """The model as a step sees it: with one frame per atom where the stage draws them."""
-        if self.config.model.ecse == "none" or stage.frames == "all":
+        if (
+            not isinstance(self.model, PET)
+            or self.model.config.ecse == "none"
+            or stage.frames == "all"
+        ):
             return conditioned(self.model, batch)
         generator = np.random.default_rng((self.config.seed, 3, self.step))
         draw = torch.from_numpy(generator.random(batch.system.n_atoms))
@@ -380,7 +406,7 @@ class Run:
             torch.cat(errors).numpy(),
             self.config.model.elements,
         )
-        self.model.head_constants()[0].add_(shift)
+        constants(self.model)[0].add_(shift)
 
     def track(self, results: Results, batch: Batch, k: int) -> None:
         """Update the running force error."""
@@ -404,13 +430,13 @@ class Run:
             self.best = {name: t.clone() for name, t in self.average.items()}
         return evaluation
 
-    def averaged(self, weights: dict[str, Tensor]) -> PET:
+    def averaged(self, weights: dict[str, Tensor]) -> TrainableModel:
         """A frozen copy of the potential with other weights."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(weights, strict=False)
         return model.requires_grad_(False)
 
-    def best_model(self) -> PET:
+    def best_model(self) -> TrainableModel:
         """A frozen copy of the potential with the best averaged weights."""
         return self.averaged(self.best or self.average)
 

@@ -18,12 +18,15 @@ from pet_calc.calculators.results import (
     DERIVATIVE_UNCERTAINTIES,
     ENERGY_UNCERTAINTIES,
     PROPERTIES,
+    ROTATION_PROPERTIES,
 )
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
 from pet_calc.io.uncertainty import UNCERTAINTY, add_uncertainty
 from pet_calc.io.weights import load_model, save_model
 from pet_calc.models.pet.uncertainty import LLPR, fit_llpr
 
+#: Of a calculator whose model does not know its uncertainty.
+WITHOUT = [*PROPERTIES, *ROTATION_PROPERTIES]
 ALL = (*ENERGY_UNCERTAINTIES, *DERIVATIVE_UNCERTAINTIES)
 SHAPES = {
     "energy_uncertainty": (),
@@ -83,8 +86,8 @@ def test_published_uncertainties(reference_dir: Path, tmp_path, monkeypatch) -> 
 
 
 def test_shapes_and_declaration(calculator) -> None:
-    assert calculator.implemented_properties == [*PROPERTIES, *ALL]
-    assert PETCalculator(small_pet()).implemented_properties == list(PROPERTIES)
+    assert calculator.implemented_properties == [*WITHOUT, *ALL]
+    assert PETCalculator(small_pet()).implemented_properties == WITHOUT
     for name, shape in SHAPES.items():
         value = calculator.get_property(name, liquid())
         assert np.shape(value) == shape, name
@@ -175,7 +178,7 @@ def test_models_without_uncertainties_do_not_have_them(tmp_path) -> None:
     with pytest.raises(PropertyNotImplementedError):
         atoms.calc.get_property("energy_uncertainty", atoms)
     few = PETCalculator(fitted(tmp_path / "none", small_pet(), members=0), dtype="float64")
-    assert few.implemented_properties == [*PROPERTIES, "energy_uncertainty", "energies_uncertainty"]
+    assert few.implemented_properties == [*WITHOUT, "energy_uncertainty", "energies_uncertainty"]
     assert few.get_property("energy_uncertainty", atoms) > 0
     with pytest.raises(PropertyNotImplementedError):
         few.get_property("forces_uncertainty", atoms)
@@ -186,7 +189,7 @@ def test_direct_forces_have_no_uncertainty_from_the_energy(tmp_path) -> None:
     folder = fitted(tmp_path / "model", model)
     direct = PETCalculator(folder, dtype="float64", non_conservative="forces")
     assert direct.implemented_properties == [
-        *PROPERTIES,
+        *WITHOUT,
         *ENERGY_UNCERTAINTIES,
         "stress_uncertainty",
     ]
@@ -199,7 +202,7 @@ def test_uncertainty_belongs_to_the_head_in_use(tmp_path) -> None:
     folder = fitted(tmp_path / "model", model)
     assert "energy_uncertainty" in PETCalculator(folder).implemented_properties
     other = PETCalculator(folder, variant="energy")
-    assert other.implemented_properties == list(PROPERTIES)
+    assert other.implemented_properties == WITHOUT
 
 
 def test_uncertainty_sees_the_charge(tmp_path) -> None:
@@ -235,7 +238,7 @@ def test_several_models_give_mean_and_spread() -> None:
     models = [small_pet(seed=k) for k in range(3)]
     atoms = liquid()
     calculator = PETCalculator(models)
-    assert calculator.implemented_properties == [*PROPERTIES, *ALL]
+    assert calculator.implemented_properties == [*WITHOUT, *ALL]
     atoms.calc = calculator
     atoms.get_potential_energy()
     assert list(calculator.results) == [*PROPERTIES, *ALL], "the spread costs nothing more"

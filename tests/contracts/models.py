@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.models import LennardJones, Results, evaluate
+from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
+from pet_calc.models.ecse import FrameConfig
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.neighbors import neighbor_list
 
@@ -62,10 +64,58 @@ def random_pet(seed: int = 0, dtype: torch.dtype = torch.float64, **changes: obj
     return model
 
 
+def random_crystalformer(
+    seed: int = 0, dtype: torch.dtype = torch.float64, **changes: object
+) -> Crystalformer:
+    """A small Crystalformer with random weights and random reference energies."""
+    options: dict[str, object] = {
+        "elements": ELEMENTS,
+        "cutoff": 3.6,
+        "cutoff_width": 1.2,
+        "d_model": 16,
+        "num_heads": 4,
+        "num_layers": 2,
+        "d_feedforward": 24,
+        "d_head": 16,
+        "gaussian_width": 0.8,
+        "gaussian_width_max": 1.6,
+        "num_radial": 12,
+        "radial_max": 4.0,
+    }
+    config = CrystalformerConfig(**(options | changes))  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        model = Crystalformer(config, dtype=dtype)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, dtype=torch.float64, generator=generator)
+            if "norm" in name:
+                p.copy_(1.0 + 0.1 * noise)
+            else:
+                fan_in = p.shape[-1] if p.dim() > 1 and name != "embedding.weight" else 4
+                p.copy_(noise / fan_in**0.5)
+        for block in model.blocks:
+            block.attention.gauss_scale.copy_(torch.tensor([1.3, -0.2]))
+        references = torch.randn(len(ELEMENTS), dtype=torch.float64, generator=generator)
+        model.reference_energies.copy_(references)
+        model.energy_scale.fill_(3.0)
+    return model
+
+
+#: Frames whose weights change over wide ranges, so that differences resolve the forces.
+GENTLE = FrameConfig(num_prunings=1, pruning_threshold=0.5, pruning_width=0.5)
+
 MODELS: dict[str, Callable[[], Potential]] = {
     "lj": lambda: Potential(lennard_jones()),
     "pet-cartesian": lambda: Potential(random_pet(1)),
     "pet-radial": lambda: Potential(random_pet(2, input_encoding="radial")),
+    "pet-layerwise": lambda: Potential(
+        random_pet(3, input_encoding="radial", ecse="layerwise", frames=GENTLE)
+    ),
+    "crystalformer": lambda: Potential(random_crystalformer(1)),
+    "crystalformer-normalized": lambda: Potential(
+        random_crystalformer(2, normalization="RMSNorm", short_range_repulsion=True)
+    ),
 }
 """Potentials in float64, under every contract."""
 
@@ -74,6 +124,9 @@ FLOAT32_MODELS: dict[str, Callable[[], Potential]] = {
     "pet-cartesian-float32": lambda: Potential(random_pet(1, torch.float32), tolerance=2e-5),
     "pet-radial-float32": lambda: Potential(
         random_pet(2, torch.float32, input_encoding="radial"), tolerance=2e-5
+    ),
+    "crystalformer-float32": lambda: Potential(
+        random_crystalformer(1, torch.float32), tolerance=2e-5
     ),
 }
 """In float32, under those that do not take differences of energies."""

@@ -28,6 +28,7 @@ from contracts.models import (
     MODELS,
     Forgetful,
     lennard_jones,
+    random_crystalformer,
     random_pet,
 )
 from contracts.structures import PERIODIC, STRUCTURES, system
@@ -77,9 +78,10 @@ def test_every_check_has_been_seen_to_fail() -> None:
     assert {check for check, _, _ in BROKEN} == set(ALL_CHECKS)
 
 
+@pytest.mark.parametrize("model", ["lj", "crystalformer"])
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_lennard_jones_is_rotation_invariant(structure: str) -> None:
-    rotation_invariant(MODELS["lj"](), STRUCTURES[structure]())
+def test_models_of_distances_are_rotation_invariant(structure: str, model: str) -> None:
+    rotation_invariant(MODELS[model](), STRUCTURES[structure]())
 
 
 @pytest.mark.parametrize("model", ["pet-cartesian", "pet-radial"])
@@ -95,12 +97,17 @@ def test_state_dict_holds_all_of_pet(dtype: torch.dtype, options: dict[str, obje
     serialisable(Potential(model), twin, STRUCTURES["water-24"]())
 
 
+def test_state_dict_holds_all_of_crystalformer() -> None:
+    model, twin = random_crystalformer(3), random_crystalformer(4)
+    serialisable(Potential(model), twin, STRUCTURES["water-24"]())
+
+
 def test_lost_parameter_is_noticed() -> None:
     with pytest.raises(AssertionError, match="lost"):
         serialisable(Potential(Forgetful(2.0)), Forgetful(1.0), STRUCTURES["water-24"]())
 
 
-@pytest.mark.parametrize("model", [lennard_jones(), random_pet()])
+@pytest.mark.parametrize("model", [lennard_jones(), random_pet(), random_crystalformer()])
 def test_model_satisfies_the_protocol(model: EnergyModel) -> None:
     assert isinstance(model, EnergyModel)
     assert list(inspect.signature(model.energies).parameters) == ["numbers", "edges", "vectors"]
@@ -108,7 +115,7 @@ def test_model_satisfies_the_protocol(model: EnergyModel) -> None:
     assert not isinstance(object(), EnergyModel)
 
 
-@pytest.mark.parametrize("kind", ["lj", "pet-cartesian", "pet-radial"])
+@pytest.mark.parametrize("kind", ["lj", "pet-cartesian", "pet-radial", "crystalformer"])
 def test_float32_follows_float64(kind: str) -> None:
     water = STRUCTURES["water-24"]()
     exact, single = MODELS[kind]()(water), FLOAT32_MODELS[f"{kind}-float32"]()(water)

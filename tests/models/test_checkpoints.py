@@ -23,7 +23,7 @@ from pet_calc.io.checkpoints import convert_checkpoint, load_published, read_pub
 from pet_calc.io.weights import load_model
 from pet_calc.models.pet.checkpoints import import_checkpoint
 from pet_calc.models.pet.migrations import NEWEST, PublishedModel, Target, migrate
-from pet_calc.models.pet.unpickling import Stub, read_checkpoint
+from pet_calc.models.unpickling import Stub, read_checkpoint
 
 
 def archive(content: bytes) -> bytes:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pet_calc.kernels.cutoff_attention import reference
+
 
 def cutoff_attention(packed: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
     """Attention over the tokens of one atom with a multiplicative weight on every key.
@@ -25,6 +27,9 @@ def cutoff_attention(packed: Tensor, log_weight: Tensor, heads: int, scale: floa
     Tensor, shape (n_atoms, n_tokens, width)
         See the reference for the equation; differentiable any number of times.
     """
+    if torch.compiler.is_compiling():
+        # torch.compile fuses the steps of both passes by itself
+        return reference.cutoff_attention(packed, log_weight, heads, scale)
     return _CutoffAttention.apply(packed, log_weight, heads, scale)  # type: ignore[no-untyped-call]
 
 

@@ -7,9 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pet_calc.kernels.rms_direction import reference
+
 
 def rms_direction(x: Tensor) -> Tensor:
     """Divide by the root mean square of the last axis; see the reference."""
+    if torch.compiler.is_compiling():
+        # torch.compile fuses the steps of both passes by itself
+        return reference.rms_direction(x)
     return _RMSDirection.apply(x)  # type: ignore[no-untyped-call]
 
 

@@ -5,10 +5,10 @@ Neighbours j and k of an atom, in the directions u_j and u_k, span the right-han
 .. math:: e_1 = u_j, \quad e_2 = \frac{u_j \times u_k}{|u_j \times u_k|}, \quad e_3 = e_1 \times e_2
 
 and its weight falls smoothly to zero as either neighbour leaves an inner cutoff or as the three
-atoms XX
-and at least one frame keeps its weight. Definitions of Pozdnyakov & Ceriotti [arXiv:2305.19302]
-with the outer cutoff drawn in by the taper, without which a neighbour that enters the cutoff of the
-model can bring a frame of full weight with it.
+atoms become collinear. The inner cutoff follows the environment, so that a few near neighbours
+suffice and at least one frame keeps its weight. Definitions of Pozdnyakov & Ceriotti
+[arXiv:2305.19302] with the outer cutoff drawn in by the taper, without which a neighbour that
+enters the cutoff of the model can bring a frame of full weight with it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from torch import Tensor
 from pet_calc.errors import CheckpointError
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.migrations import PublishedModel, Target, migrate, tensors_of
-from pet_calc.models.pet.unpickling import Stub, read_checkpoint
+from pet_calc.models.unpickling import Stub, read_checkpoint
 
 _SAME_NAME: Final = (
     "cutoff", "cutoff_width", "d_pet", "d_node", "d_head", "d_feedforward", "num_heads",

@@ -40,6 +40,11 @@ class Conditions:
             spin_multiplicity=torch.full((n_atoms,), spin_multiplicity, dtype=torch.int64),
         )
 
+    def of(self, atoms: Tensor) -> Conditions:
+        """Those of some atoms, given by their indices."""
+        index = atoms.to(self.charge.device)
+        return Conditions(self.charge[index], self.spin_multiplicity[index])
+
     @classmethod
     def concatenate(cls, parts: Sequence[Conditions | None]) -> Conditions | None:
         """Conditions of a batch from those of its systems; None if they have none."""

@@ -208,6 +208,19 @@ class PET(nn.Module):
         return self.config.energy_head or self.config.energy_heads[0]
 
     @property
+    def last_layers(self) -> tuple[nn.Linear, ...]:
+        """The last linear maps of the energy head in use, in the last layer that is read out."""
+        node, edge = (head[-1] for head in self.readouts(self.energy_head)[-1])
+        assert isinstance(node, nn.Linear)
+        assert isinstance(edge, nn.Linear)
+        return node, edge
+
+    @property
+    def direct(self) -> bool:
+        """Whether heads predict forces or stress directly."""
+        return self.config.direct_forces or self.config.direct_stress
+
+    @property
     def strictly_local(self) -> bool:
         """Whether an atom's energy depends on the vectors to its neighbours alone."""
         config = self.config

@@ -10,8 +10,8 @@ alone and the energy is invariant under rotations: the auxiliary form of the ECS
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ from pet_calc.models.pet.readout import mlp_head
 # under the roots of the length that is cut off and of the length that is a feature, Å²
 _TINY_CUTOFF, _TINY_FEATURE = 1e-16, 1e-15
 _TINY_SUM = 1e-15
+
+# what each option that is a name may be; width of the geometry that an edge shows
+_TYPES: Final = ("PostLN", "PreLN")
+_GEOMETRIES: Final = {"vector and length": 4, "vector": 3, "length": 1}
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,48 @@ class OriginalPETConfig:
     bond_energies: bool = True
     residual_factor: float = 0.5
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
+        if not self.elements or list(self.elements) != sorted(set(self.elements)):
+            raise ValueError(f"`elements` must be ascending and unique, got {self.elements}")
+        if not 0 < self.elements[0] <= self.elements[-1] <= 118:
+            raise ValueError(f"`elements` must be atomic numbers 1..118, got {self.elements}")
+        if not 0 < self.cutoff_width <= self.cutoff:
+            raise ValueError(
+                f"`cutoff_width` must lie in (0, cutoff], got {self.cutoff_width} with a cutoff "
+                f"of {self.cutoff} Å"
+            )
+        for name in (
+            "d_model", "d_feedforward", "d_head", "num_heads", "num_attention_layers",
+            "num_gnn_layers",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.d_model % self.num_heads:
+            raise ValueError(
+                f"`d_model` must be a multiple of `num_heads`, got {self.d_model} and "
+                f"{self.num_heads}"
+            )
+        for name, allowed in (("transformer_type", _TYPES), ("geometry", tuple(_GEOMETRIES))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"`{name}` must be {' or '.join(map(repr, allowed))}, "
+                    f"got {getattr(self, name)!r}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"elements": list(self.elements)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> OriginalPETConfig:
+        """Config from plain values; unknown names are refused."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown option(s) {unknown} of PET; known are {sorted(known)}")
+        return cls(**values)
+
 
 class _Layer(nn.Module):
     def __init__(self, config: OriginalPETConfig) -> None:
@@ -110,7 +156,7 @@ class _MessageLayer(nn.Module):
     def __init__(self, config: OriginalPETConfig, *, first: bool) -> None:
         super().__init__()
         d, n_species = config.d_model, len(config.elements)
-        width = {"vector and length": 4, "vector": 3, "length": 1}[config.geometry]
+        width = _GEOMETRIES[config.geometry]
         self.geometry_embedder = nn.Linear(width, d)
         blends = config.blend_neighbor_species and not first
         self.compress = nn.Sequential(

@@ -1,0 +1,102 @@
+"""How a calculator makes a potential symmetric under rotations and inversion."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pet_calc.geometry import System
+from pet_calc.models import EnergyModel
+from pet_calc.models.architectures import Model
+from pet_calc.models.ecse.ensemble import Ensemble, is_strictly_local
+from pet_calc.models.pet import PET
+from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
+
+Symmetry = Literal["auto", "local", "layerwise", "structure", "quadrature"]
+MODES: Final = ("auto", "local", "layerwise", "structure", "quadrature")
+
+
+def is_layerwise(model: EnergyModel) -> bool:
+    """Whether the model was made for layerwise ECSE and is symmetric by itself."""
+    return isinstance(model, PET) and model.config.ecse == "layerwise"
+
+
+def exact_mode(model: EnergyModel) -> Literal["layerwise", "local", "structure"]:
+    """The cheapest mode that makes a model exactly symmetric."""
+    if is_layerwise(model):
+        return "layerwise"
+    return "local" if is_strictly_local(model) else "structure"
+
+
+def check_symmetry(ecse: Symmetry | Literal[False] | None) -> None:
+    """Raise `ValueError` for what is no mode."""
+    if ecse is not None and ecse is not False and ecse not in MODES:
+        raise ValueError(
+            f"`ecse` must be None, False or one of {', '.join(map(repr, MODES))}, got {ecse!r}"
+        )
+
+
+def is_ensemble(model: EnergyModel, ecse: Symmetry | Literal[False] | None) -> bool:
+    """Whether the model is evaluated in several orientations, and not just once."""
+    return ecse is not None and ecse is not False and not is_layerwise(model)
+
+
+def symmetrised(
+    model: Model,
+    system: System,
+    ecse: Symmetry | Literal[False] | None,
+    order: int,
+    conditions: Conditions | None = None,
+) -> EnergyModel:
+    """The model of one batch of systems, symmetric in the way that is asked for.
+
+    Parameters
+    ----------
+    model : Model
+    system : System
+        The batch that will be evaluated.
+    ecse : str, False or None
+        See `PETCalculator`.
+    order : int
+        Of the quadrature.
+    conditions : Conditions, optional
+        Charge and spin multiplicity of each atom's system, for a PET that knows them.
+
+    Raises
+    ------
+    ValueError
+        If the model does not allow it.
+    """
+    plain = model if conditions is None else at(model, conditions)
+    if ecse is None:
+        return plain
+    layerwise = is_layerwise(model)
+    if ecse is False:
+        if layerwise:
+            raise ValueError(
+                "`ecse` cannot be False for this potential: it was trained in local frames and is "
+                "another function without them; leave `ecse` out"
+            )
+        return plain
+    mode = exact_mode(model) if ecse == "auto" else ecse
+    if mode == "layerwise":
+        if not layerwise:
+            raise ValueError(
+                "`ecse` can be 'layerwise' only for a potential that was trained so ([model] "
+                "ecse = \"layerwise\" in train.toml); use 'structure' or 'quadrature' for this one"
+            )
+        return plain
+    if conditions is None:
+        return Ensemble(model, system, mode, order=order)
+    return Ensemble(
+        model,
+        system,
+        mode,
+        order=order,
+        backbone_for=lambda atoms: at(model, conditions.of(atoms)),
+    )
+
+
+def at(model: Model, conditions: Conditions) -> ConditionedPET:
+    """A PET at given charges and spins."""
+    assert isinstance(model, PET)
+    return ConditionedPET(model, conditions)
