@@ -111,11 +111,11 @@ def edit(folder, change):
     ("change", "message"),
     [
         (lambda v: v.update(format=2), "must be of format 1"),
-        (lambda v: v.update(architecture="crystalformer"), "architecture 'pet'"),
+        (lambda v: v.update(architecture="crystalformer"), "does not describe a model of its architecture"),
         (lambda v: v.pop("config"), "under 'config'"),
         (lambda v: v.pop("weights_sha256"), "under 'weights_sha256'"),
         (lambda v: v["config"].update(colour="red"), "unknown PET option.*colour"),
-        (lambda v: v["config"].pop("elements"), "does not describe a PET model"),
+        (lambda v: v["config"].pop("elements"), "does not describe a model of its architecture"),
         (lambda v: v["config"].update(d_head=9), r"edge_head.0.bias has shape \(8,\) instead of"),
         (lambda v: v["config"].update(num_attention_layers=2), "layers.1.* is missing"),
         (lambda v: v["config"].update(num_gnn_layers=1), "is unknown"),
