@@ -1,4 +1,4 @@
-"""How does a Crystalformer step grow with the number of atoms, and against the dense form?
+"""A Crystalformer step: its growth with the number of atoms, and the dense form beside it.
 
     python benchmarks/crystalformer_step.py --out benchmarks/results/crystalformer_step.csv
 

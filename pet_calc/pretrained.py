@@ -351,7 +351,8 @@ def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialE
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
         raise UnsupportedElementError(
             f"no shipped {architecture} potential covers {', '.join(in_order(wanted))} "
-            f"({covered or 'none ships'}); name the folder of one that does, such as one that `pet-calc train` made"
+            f"({covered or 'none ships'}); name the folder of one that does, such as one that "
+            f"`pet-calc train` made"
         )
     chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
     return resolve(chosen.name)

@@ -1,7 +1,8 @@
 """Models as other packages write them: what lies at a path, and its conversion.
 
 Four forms are known: metatrain's checkpoint (``.ckpt``, ``.ckpt.gz``) and that of the public
-Crystalformer, the calculation folder of the first public PET, and pet-kokkos' pair of files ``<name>.json`` and ``<name>.safetensors``.
+Crystalformer, the calculation folder of the first public PET, and pet-kokkos' pair of files
+``<name>.json`` and ``<name>.safetensors``.
 """
 
 from __future__ import annotations

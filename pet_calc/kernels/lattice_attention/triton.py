@@ -7,8 +7,12 @@ keys and values, one per tile of images for distances, cutoff weights and encodi
 in a fixed order, so that results repeat to the last bit. Second derivatives, which only training
 needs, are those of the same formulas in torch.
 
-Loops are written with `while`: Triton's interpreter cannot take the bounds of a `range` from memory.
+Loops are written with `while`: Triton's interpreter cannot take the bounds of a `range` from
+memory.
 """
+
+# Triton reads the types of kernels from their calls
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -260,11 +264,14 @@ class _LatticeAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, y, z, log_sum = ctx.saved_tensors
+        query, key, value, falloff, square, log_weight, basis = tensors
         layout, scale = ctx.layout, ctx.scale
         if torch.is_grad_enabled():
             # to be differentiated again: as a function of the inputs
-            return (*gradients(*tensors, grad_y, grad_z, layout, scale), None, None)
-        query, _, _, falloff, square, log_weight, basis = tensors
+            again = gradients(
+                query, key, value, falloff, square, log_weight, basis, grad_y, grad_z, layout, scale
+            )
+            return (*again, None, None)
         n, heads, _ = query.shape
         found = [torch.empty_like(t) for t in tensors]
         if n == 0:
