@@ -10,7 +10,8 @@
     ├── IntegrityError
     ├── CheckpointError
     ├── SimulationError
-    └── OutputError
+    ├── OutputError
+    └── MissingDependencyError      (also ImportError)
 
 Plain misuse of a function (a wrong argument, a wrong shape) raises the built-in ``ValueError`` or
 ``TypeError``. A message states the rule, what was found, and what to do about it.
@@ -21,6 +22,7 @@ __all__ = [
     "DatasetError",
     "IntegrityError",
     "InvalidStructureError",
+    "MissingDependencyError",
     "OutputError",
     "PetCalcError",
     "PotentialNotFoundError",
@@ -63,3 +65,7 @@ class SimulationError(PetCalcError):
 
 class OutputError(PetCalcError):
     """A result cannot be written where it was asked for."""
+
+
+class MissingDependencyError(PetCalcError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""

@@ -35,6 +35,7 @@ from pet_calc.errors import (
     PotentialNotFoundError,
     UnsupportedElementError,
 )
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.expected import EXPECTED, Deviation, compare_expected
 from pet_calc.io.foreign import ForeignModel, convert_foreign, find_foreign
 from pet_calc.io.hub import fetch
@@ -45,6 +46,7 @@ from pet_calc.io.weights import (
     dtype_from_name,
     load_model,
     read_config,
+    read_domain,
     sha256,
 )
 from pet_calc.models.architectures import Model
@@ -81,6 +83,8 @@ class PotentialEntry:
         "experimental", "stable" or "deprecated".
     architecture : str
         "pet", "pet-original" or "crystalformer".
+    domain : TrainingDomain or None
+        What it was trained on, for potentials published before ``config.json`` recorded it.
     """
 
     name: str
@@ -91,6 +95,7 @@ class PotentialEntry:
     method: str = ""
     status: str = "stable"
     architecture: str = "pet"
+    domain: TrainingDomain | None = None
 
     @property
     def family(self) -> str:
@@ -154,6 +159,8 @@ class LoadedPotential:
         Where it was read from.
     card : Card or None
         None where there is none.
+    domain : TrainingDomain or None
+        What it was trained on; None where that was not recorded.
     """
 
     name: str
@@ -162,6 +169,7 @@ class LoadedPotential:
     digest: str | None = None
     folder: Path | None = None
     card: Card | None = field(default=None, repr=False)
+    domain: TrainingDomain | None = field(default=None, repr=False)
 
 
 def list_potentials() -> list[PotentialEntry]:
@@ -209,6 +217,7 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         method=values.get("method", ""),
         status=values.get("status", "stable"),
         architecture=values.get("architecture", "pet"),
+        domain=TrainingDomain.from_dict(values["domain"]) if "domain" in values else None,
     )
 
 
@@ -395,7 +404,8 @@ def load(
         )
     digest = entry.sha256.get(WEIGHTS) or read_config(entry.folder)["weights_sha256"]
     card = read_card(entry.folder) if (entry.folder / CARD).is_file() else None
-    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card)
+    domain = read_domain(entry.folder) or entry.domain
+    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card, domain)
 
 
 def read_card(folder: Path) -> Card:

@@ -6,17 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from calculators.small_potentials import small_pet
+
+from pet_calc import pretrained
+from pet_calc.errors import UnsupportedElementError
+from pet_calc.io.weights import save_model
+
 EXAMPLES = Path(__file__).parents[1] / "md_examples"
 
 
-def smoke(name, tmp_path):
+def smoke(name, tmp_path, *options):
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, "--smoke", "--out", str(tmp_path / "out")],
+        [sys.executable, EXAMPLES / name, "--smoke", "--out", str(tmp_path / "out"), *options],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), str(tmp_path)])},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -30,3 +37,41 @@ def test_water_nvt(tmp_path):
     assert {"trajectory.traj", "log.csv", "water.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
+
+
+ALLOY_PAIRS = """
+from ase.calculators.lj import LennardJones
+
+def make():
+    return LennardJones(sigma=2.5, epsilon=0.3, rc=4.5, smooth=True)
+"""
+
+
+def check_alloy(text):
+    found = re.findall(r"(\d+) K   Mo-Ta order +(-?\d\.\d+)   (\d+) % of swaps", text)
+    assert [int(temperature) for temperature, _, _ in found] == [2500, 1000, 300], text
+    assert all(-3.0 <= float(order) <= 1.0 for _, order, _ in found)
+    return found
+
+
+def test_alloy_swaps_with_a_calculator_of_ones_own(tmp_path):
+    (tmp_path / "pairs.py").write_text(ALLOY_PAIRS)
+    found = check_alloy(smoke("02_nbmotaw_swaps.py", tmp_path, "--calculator", "pairs:make"))
+    # all atoms attract alike: every swap is accepted
+    assert {percent for _, _, percent in found} == {"100"}
+
+
+def test_alloy_swaps(tmp_path):
+    try:
+        pretrained.choose_for(["Nb", "Mo", "Ta", "W"])
+    except UnsupportedElementError:
+        pytest.skip("no shipped potential covers Nb, Mo, Ta and W")
+    check_alloy(smoke("02_nbmotaw_swaps.py", tmp_path))
+
+
+def test_si_phonons(tmp_path):
+    pytest.importorskip("phonopy")
+    save_model(tmp_path / "model", small_pet((14,)))
+    text = smoke("05_si_phonons.py", tmp_path, "--model", str(tmp_path / "model"))
+    assert re.search(r"optical mode at Γ\s+-?\d+\.\d+ THz", text), text
+    assert {"phonons.png", "phonopy.yaml"} <= {p.name for p in (tmp_path / "out").iterdir()}

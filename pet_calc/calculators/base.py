@@ -21,9 +21,13 @@ from pet_calc.errors import InvalidStructureError, SimulationError, UnsupportedE
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.models import EnergyModel, Results, evaluate
+from pet_calc.models.ecse.spread import rotation_spread
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
 
 PROPERTIES: Final = ("energy", "free_energy", "energies", "forces", "stress")
+
+#: Spread over orientations of the structure (`pet_calc.models.ecse.spread`); computed if asked for.
+ROTATION_PROPERTIES: Final = ("energy_rotation_std", "forces_rotation_std")
 
 #: Atoms closer than this in Å overlap. The shortest bond, H2, has 0.74 Å, and two protons at 0.1 Å
 #: repel each other by 144 eV: what a potential says there is noise, and a doubled atom is likely.
@@ -127,7 +131,7 @@ class ModelCalculator(Calculator):
     """
 
     # ASE declares both without ClassVar
-    implemented_properties: list[str] = list(PROPERTIES)  # noqa: RUF012
+    implemented_properties: list[str] = [*PROPERTIES, *ROTATION_PROPERTIES]  # noqa: RUF012
     # the models know neither charges nor spins
     ignored_changes: builtins.set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
@@ -136,7 +140,7 @@ class ModelCalculator(Calculator):
             raise ValueError(f"`skin` must be a number of Å and not negative, got {skin}")
         super().__init__()
         # a list of its own: extending that of one calculator must not change all the others
-        self.implemented_properties = list(PROPERTIES)
+        self.implemented_properties = [*PROPERTIES, *ROTATION_PROPERTIES]
         self.skin = float(skin)
         self._verlet: VerletState | None = None
 
@@ -205,6 +209,15 @@ class ModelCalculator(Calculator):
             self._verlet, system, cutoff=model.cutoff, skin=self.skin
         )
         self.results = ase_results(checked_evaluation(model, system, edges), stress=periodic)
+        if any(name in properties for name in ROTATION_PROPERTIES):
+            spread = rotation_spread(self.model_for, system, edges)
+            self.results["energy_rotation_std"] = float(spread.energy[0])
+            self.results["forces_rotation_std"] = spread.forces.cpu().numpy()
+
+    def reset(self) -> None:
+        """Forget structure, results and neighbour list; the next calculation starts afresh."""
+        super().reset()
+        self._verlet = None
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Refuse changes: a calculator keeps the options that it was made with."""

@@ -18,9 +18,11 @@ from ase.data import chemical_symbols
 
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
+from pet_calc.calculators.symmetry import Symmetry, check_symmetry, symmetrised
 from pet_calc.geometry import System
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.weights import DTYPES, copy_model
-from pet_calc.models.architectures import Model
+from pet_calc.models import EnergyModel
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import LoadedPotential
 
@@ -30,8 +32,8 @@ _log = logging.getLogger("pet_calc")
 class PETCalculator(ModelCalculator):
     """ASE calculator of a PET potential; without arguments it works offline.
 
-    Energies are smooth in all positions: an atom enters and leaves the cutoff without a jump. PET
-    learns rotational symmetry from data and has it only approximately.
+    Energies are smooth in all positions: an atom enters and leaves the cutoff without a jump. A
+    plain PET learns rotational symmetry from data and has it approximately; `ecse` makes it exact.
 
     Parameters
     ----------
@@ -47,8 +49,15 @@ class PETCalculator(ModelCalculator):
         Precision of the network. "float32", the default of potentials, suits molecular dynamics;
         "float64" suits relaxation, phonons and elasticity. A model object keeps its own by
         default. Geometry and the sum over atoms are in float64 always.
-    ecse : {"auto", False}
-        Symmetrisation of the results; this version evaluates the plain model in both cases.
+    ecse : {None, False, "auto", "local", "layerwise", "structure", "quadrature"}
+        Symmetry under rotations and inversion. By default (None) the potential is evaluated as it
+        was trained: exactly symmetric if that was layerwise, else plain. "auto" is the cheapest way
+        to make any potential exact: "layerwise" where it was trained so; "local", a few evaluations
+        per atom, where one message-passing layer sees neighbours alone; else "structure", as many
+        evaluations of the whole structure as it has frames, which suits small cells. "quadrature"
+        averages over a fixed grid of rotations and is not exact. False insists on the plain model.
+    quadrature_order : int
+        Degree of that grid, odd; 3 takes 84 evaluations.
     skin : float
         Reach of the neighbour list beyond the cutoff in Å; a matter of speed only.
 
@@ -73,23 +82,21 @@ class PETCalculator(ModelCalculator):
         *,
         device: str | torch.device | None = None,
         dtype: str | None = None,
-        ecse: Literal["auto", False] = "auto",
+        ecse: Symmetry | Literal[False] | None = None,
+        quadrature_order: int = 3,
         skin: float = 1.0,
     ) -> None:
         super().__init__(skin=skin)
         if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
             raise ValueError(f"`dtype` must be 'float32' or 'float64', got {dtype!r}")
-        if ecse is not False and ecse != "auto":
-            raise ValueError(
-                f"`ecse` must be 'auto' or False, got {ecse!r}: symmetrised evaluation is not part "
-                f"of this version"
-            )
+        check_symmetry(ecse)
         if not isinstance(model, str | Path | PET):
             raise TypeError(
                 f"`model` must be a name, a path or a PET model, got {type(model).__name__}"
             )
         self._device = choose_device(device)
         self.ecse = ecse
+        self.quadrature_order = quadrature_order
         self.auto = isinstance(model, str) and model == "auto"
         self.potential: LoadedPotential | None = None
         if isinstance(model, PET):
@@ -111,8 +118,27 @@ class PETCalculator(ModelCalculator):
         """Where the model computes."""
         return self._device
 
-    def model_for(self, system: System) -> Model:
-        """The model in use; with "auto" one that covers the elements of `system`.
+    @property
+    def training_domain(self) -> TrainingDomain | None:
+        """What the potential was trained on; None where that was not recorded."""
+        return None if self.potential is None else self.potential.domain
+
+    def model_for(self, system: System) -> EnergyModel:
+        """The model that computes `system`: the potential in use, made symmetric as asked for.
+
+        Raises
+        ------
+        UnsupportedElementError
+            See `potential_for`.
+        ValueError
+            If the potential does not allow the symmetry that is asked for.
+        """
+        return symmetrised(
+            self.potential_for(system).model, system, self.ecse, self.quadrature_order
+        )
+
+    def potential_for(self, system: System) -> LoadedPotential:
+        """The potential in use; with "auto" one that covers the elements of `system`.
 
         Raises
         ------
@@ -136,7 +162,7 @@ class PETCalculator(ModelCalculator):
         require_elements(
             system, self.potential.model.atomic_numbers, f"the potential {self.potential.name}"
         )
-        return self.potential.model
+        return self.potential
 
     def _load(self, source: str | Path | pretrained.PotentialEntry) -> LoadedPotential:
         potential = pretrained.load(source, self.dtype)
@@ -155,6 +181,7 @@ class PETCalculator(ModelCalculator):
             "dtype": self.dtype,
             "device": str(self.device),
             "ecse": self.ecse,
+            "quadrature_order": self.quadrature_order,
             "skin": self.skin,
         }
 

@@ -11,7 +11,19 @@ import sys
 
 import typer
 
-from pet_calc.cli import evaluate, md, train
+from pet_calc.cli import (
+    analyze,
+    elastic,
+    eos,
+    evaluate,
+    md,
+    neb,
+    phonons,
+    relax,
+    report,
+    show,
+    train,
+)
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
@@ -26,8 +38,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("md")(md.md)
+app.command("relax")(relax.relax)
+app.command("eos")(eos.eos)
+app.command("elastic")(elastic.elastic)
+app.command("neb")(neb.neb)
+app.command("show")(show.show)
+app.command("analyze")(analyze.analyze)
+app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("phonons")(phonons.phonons)
+app.command("qha")(phonons.qha)
 models_app.command("import")(import_model)
 app.add_typer(models_app, name="models")
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pet_calc.cli.inputs import make_calculator, read_structure
+from pet_calc.cli.inputs import (
+    CalculatorOption,
+    ConfigOption,
+    import_named,
+    make_calculator,
+    read_structure,
+)
+from pet_calc.cli.md_results import (
+    FIGURE,
+    RDF_TABLE,
+    SETTINGS,
+    analyse_water,
+    draw,
+    summary,
+    write_rdfs,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from rich.table import Table
 
-    from pet_calc.workflows.md import MDConfig, MDResult
-    from pet_calc.workflows.observables import WaterStructure
-
-SETTINGS, FIGURE, RDF_TABLE = "md.toml", "md.png", "rdf.csv"
+    from pet_calc.workflows.md import MDConfig
 
 
 class EnsembleChoice(StrEnum):
@@ -27,6 +37,10 @@ class EnsembleChoice(StrEnum):
     nve = "nve"
     nvt_langevin = "nvt-langevin"
     nvt_bussi = "nvt-bussi"
+    nvt_nhc = "nvt-nhc"
+    npt_mtk_iso = "npt-mtk-iso"
+    npt_mtk_full = "npt-mtk-full"
+    npt_scr = "npt-scr"
 
 
 class BuiltInSystem(StrEnum):
@@ -43,6 +57,7 @@ class Precision(StrEnum):
 
 
 def md(
+    context: typer.Context,
     structure: Annotated[
         Path | None,
         typer.Argument(
@@ -63,14 +78,32 @@ def md(
             help="Name of a shipped potential or path of one; auto picks one for the elements."
         ),
     ] = "auto",
-    ensemble: Annotated[EnsembleChoice, typer.Option(help="Ensemble and thermostat.")] = (
-        EnsembleChoice.nvt_langevin
-    ),
+    calculator: CalculatorOption = None,
+    ensemble: Annotated[
+        EnsembleChoice, typer.Option(help="Ensemble, thermostat and barostat.")
+    ] = EnsembleChoice.nvt_langevin,
     timestep: Annotated[float, typer.Option(help="Timestep, fs.")] = 0.5,
     temperature: Annotated[
         float, typer.Option(help="Temperature of thermostat and initial velocities, K.")
     ] = 300.0,
-    steps: Annotated[int, typer.Option(min=0, help="Number of steps.")] = 2000,
+    temperature_end: Annotated[
+        float | None,
+        typer.Option(help="Move the temperature linearly to this, K.", show_default=False),
+    ] = None,
+    pressure: Annotated[
+        float, typer.Option(help="Pressure of the barostat, GPa; 1 bar is 1e-4.")
+    ] = 1e-4,
+    pressure_end: Annotated[
+        float | None,
+        typer.Option(help="Move the pressure linearly to this, GPa.", show_default=False),
+    ] = None,
+    ramp_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps that a ramp takes; by default all.", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Number of steps, those before --resume included.")
+    ] = 2000,
     tau: Annotated[
         float | None,
         typer.Option(
@@ -82,6 +115,17 @@ def md(
         float | None,
         typer.Option(help="Langevin friction, 1/ps, instead of --tau.", show_default=False),
     ] = None,
+    pressure_tau: Annotated[
+        float, typer.Option(help="Time constant of the barostat, fs.")
+    ] = 1000.0,
+    compressibility: Annotated[
+        float, typer.Option(help="Estimate for npt-scr, 1/GPa: water 0.46, copper 0.007.")
+    ] = 0.05,
+    swap_interval: Annotated[
+        int,
+        typer.Option(min=0, help="Steps between rounds of swaps of unlike atoms; 0 for none."),
+    ] = 0,
+    swap_attempts: Annotated[int, typer.Option(min=1, help="Swaps that each round tries.")] = 1,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the built system, the velocities and the noise.")
     ] = 0,
@@ -90,21 +134,39 @@ def md(
     ] = False,
     interval: Annotated[int, typer.Option(min=1, help="Steps between trajectory frames.")] = 20,
     log_interval: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 5,
+    checkpoint_interval: Annotated[
+        int, typer.Option(min=1, help="Steps between checkpoints.")
+    ] = 1000,
     discard: Annotated[
         float,
         typer.Option(min=0.0, max=0.9, help="Leading part of the run left out of averages."),
     ] = 0.2,
+    on_step: Annotated[
+        str | None,
+        typer.Option(
+            help="Call module:function with atoms and sample during the run.", show_default=False
+        ),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Steps between calls of --on-step.")] = 1,
     dtype: Annotated[
-        Precision, typer.Option(help="Precision of the potential; float64 for strict NVE.")
-    ] = Precision.float32,
+        Precision | None,
+        typer.Option(
+            help="Precision of the potential; float64 for strict NVE.  [default: float32]",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="cpu or cuda; by default the GPU if there is one.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("md_out"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the output folder.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")
     ] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Run molecular dynamics and draw its temperature, energies and, for water, g_OO(r).
 
@@ -114,58 +176,125 @@ def md(
 
       pet-calc md start.xyz --ensemble nve --dtype float64 --timestep 0.5 --out nve_run
 
-    Writes md.toml (the settings in full), trajectory.traj, log.csv, md.png and, for water, rdf.csv.
+      pet-calc md alloy.cif --ensemble npt-mtk-iso --temperature 300 --temperature-end 2500
+      --timestep 2 --swap-interval 10 --steps 50000 --out heating
+
+      pet-calc md --config heating/md.toml --resume --steps 100000
+
+    Writes md.toml (the settings in full), trajectory.traj, log.csv, checkpoint.npz, md.png and, for
+    water, rdf.csv. After an interruption, kill -9 included, the same command with --resume goes on
+    from the last checkpoint as if nothing had happened.
     """
     from rich.console import Console
 
     from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.workflows.md import OUTPUT_FILES, MDConfig, MDProgress, run_md
+    from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.workflows.md import (
+        OUTPUT_FILES,
+        MDConfig,
+        MDProgress,
+        MDSample,
+        Observer,
+        run_md,
+    )
+    from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
     from pet_calc.workflows.observables.water import is_water
 
     if (structure is None) == (system is None):
         raise typer.BadParameter(
-            "give either a STRUCTURE file or --system water", param_hint="STRUCTURE / --system"
+            "give either a STRUCTURE file or --system water, or --config with the md.toml of a run",
+            param_hint="STRUCTURE / --system",
         )
+    if resume and overwrite:
+        raise typer.BadParameter("--overwrite replaces the run to continue", param_hint="--resume")
     console = Console()
-    config = MDConfig(
+    settings = MDConfig(
         ensemble=ensemble.value,
         timestep=timestep,
         temperature=temperature,
+        temperature_end=temperature_end,
+        pressure=pressure,
+        pressure_end=pressure_end,
+        ramp_steps=ramp_steps,
         steps=steps,
         tau=thermostat_time(tau, friction, ensemble),
+        pressure_tau=pressure_tau,
+        compressibility=compressibility,
+        swap_interval=swap_interval,
+        swap_attempts=swap_attempts,
         seed=seed,
         initial_velocities="keep" if keep_velocities else "maxwell-boltzmann",
         frame_interval=interval,
         log_interval=log_interval,
+        checkpoint_interval=checkpoint_interval,
     )
+    observers = [] if on_step is None else [Observer(import_named(on_step, "--on-step"), every)]
     source = str(structure) if structure is not None else f"{molecules} water molecules, 1 g/cm³"
-    claim_folder(out, (*OUTPUT_FILES, SETTINGS, FIGURE, RDF_TABLE), overwrite=overwrite)
+    results = (SETTINGS, FIGURE, RDF_TABLE)
+    claim_folder(out, (*OUTPUT_FILES, *results), overwrite=overwrite or resume)
     atoms = read_structure(structure) if structure is not None else build_water(molecules, seed)
     console.print(
         f"{source}: {atoms.get_chemical_formula(empirical=len(atoms) > 50)}, {len(atoms)} atoms",
         highlight=False,
     )
-    atoms.calc = make_calculator(model, None, device, dtype.value)
+    precision = None if dtype is None else dtype.value
+    atoms.calc = make_calculator(model, calculator, device, precision)
     potential = potential_name(atoms.calc, model, atoms)
-    settings: dict[str, Any] = {
-        "structure": source,
-        "model": potential,
-        **provenance(atoms.calc),
-        "discard": discard,
-    }
-    clear_folder(out, (SETTINGS, FIGURE, RDF_TABLE))
-    (out / SETTINGS).write_text(settings_toml(settings, config), encoding="utf-8")
-    console.print(f"potential: [bold]{potential}[/bold], {dtype.value}", highlight=False)
+    console.print(f"potential: [bold]{potential}[/bold]", highlight=False)
 
-    with MDProgress(config, len(atoms), console) as progress:
-        result = run_md(atoms, config, out, overwrite=overwrite, on_step=progress)
+    with MDProgress(settings, len(atoms), console) as progress:
+        recorded = False
+
+        def record(sample: MDSample) -> None:
+            """The settings replace those of an earlier run once the new one is under way."""
+            nonlocal recorded
+            if not recorded:
+                recorded = True
+                flags = resolved_flags(context, settings)
+                # a ramp keeps the length with which it began
+                flags["ramp_steps"] = load_checkpoint(out / CHECKPOINT).config["ramp_steps"]
+                if calculator is None:
+                    flags["model"] = potential if model == "auto" else model
+                    flags["dtype"] = getattr(atoms.calc, "dtype", precision)
+                origin = provenance(atoms.calc, seed=seed)
+                origin["guards"] = guard_limits(settings)
+                clear_folder(out, results)
+                text = settings_toml("settings of pet-calc md", flags, origin)
+                (out / SETTINGS).write_text(text, encoding="utf-8")
+            progress(sample)
+
+        result = run_md(
+            atoms,
+            settings,
+            out,
+            overwrite=overwrite,
+            resume=resume,
+            on_step=record,
+            observers=observers,
+        )
 
     water = None
     if is_water(result.atoms) and steps > 0:
         water = analyse_water(result, discard)
         write_rdfs(water, out / RDF_TABLE)
-    draw(result, water, out / FIGURE, discard=discard, title=f"{potential}, {config.ensemble}")
+    draw(result, water, out / FIGURE, discard=discard, title=f"{potential}, {settings.ensemble}")
     console.print(summary(result, water, discard, out))
+
+
+def resolved_flags(context: typer.Context, settings: MDConfig) -> dict[str, Any]:
+    """All flags as they hold, for ``--config``; a friction is told as the time that it means."""
+    left_out = ("config", "resume", "overwrite", "friction")
+    flags = {k: getattr(v, "value", v) for k, v in context.params.items() if k not in left_out}
+    flags["tau"] = settings.tau
+    flags["out"] = str(flags["out"])
+    return flags
+
+
+def guard_limits(settings: MDConfig) -> dict[str, Any]:
+    """The limits that held, by name."""
+    from dataclasses import asdict
+
+    return asdict(settings.guards)
 
 
 def thermostat_time(tau: float | None, friction: float | None, ensemble: EnsembleChoice) -> float:
@@ -201,116 +330,3 @@ def potential_name(calculator: Any, model: str, atoms: Atoms) -> str:
         check_structure(atoms)
         atoms.get_potential_energy()
     return str(getattr(calculator, "name", model))
-
-
-def provenance(calculator: Any) -> dict[str, Any]:
-    """What a calculator records of itself that a later run needs to be the same."""
-    recorded = calculator.todict()
-    return {
-        key: recorded[key] for key in ("sha256", "device", "dtype") if recorded.get(key) is not None
-    }
-
-
-def settings_toml(settings: dict[str, Any], config: MDConfig) -> str:
-    """The resolved settings as TOML: what was run, key by key."""
-    from dataclasses import asdict
-
-    import ase
-
-    import pet_calc
-
-    values = asdict(config)
-    guards = values.pop("guards")
-    lines = [
-        f"# settings of pet-calc md (pet_calc {pet_calc.__version__}, ase {ase.__version__})",
-        *(f"{key} = {toml_value(value)}" for key, value in {**settings, **values}.items()),
-        "",
-        "[guards]",
-        *(f"{key} = {toml_value(value)}" for key, value in guards.items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def toml_value(value: str | float | bool) -> str:
-    """A scalar as TOML; JSON writes strings, numbers and booleans in the same way."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def analyse_water(result: MDResult, discard: float) -> WaterStructure:
-    """g(r) of the frames after the discarded part."""
-    from ase.io.trajectory import Trajectory
-
-    from pet_calc.workflows.observables import water_structure
-
-    with Trajectory(result.trajectory_file) as frames:
-        first = min(round(discard * len(frames)), len(frames) - 1)
-        return water_structure(frames[i] for i in range(first, len(frames)))
-
-
-def write_rdfs(water: WaterStructure, path: Path) -> None:
-    """The three g(r) and their errors as CSV."""
-    import csv
-
-    columns = (water.g_OO, water.g_OH, water.g_HH)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        names = ["g_" + "".join(rdf.pair) for rdf in columns]
-        writer.writerow(["r_A", *(x for name in names for x in (name, f"{name}_error"))])
-        for k, r in enumerate(water.g_OO.r):
-            row = [x for rdf in columns for x in (rdf.g[k], rdf.error[k])]
-            writer.writerow([f"{r:.5f}", *(f"{x:.6g}" for x in row)])
-
-
-def draw(
-    result: MDResult, water: WaterStructure | None, path: Path, *, discard: float, title: str
-) -> None:
-    """The figure of the run."""
-    from pet_calc.workflows.plots import md_figure, save_figure
-
-    config = result.config
-    save_figure(
-        md_figure(
-            result.log,
-            len(result.atoms),
-            title=f"{title}: {len(result.atoms)} atoms, {config.timestep:g} fs steps",
-            target_temperature=None if config.ensemble == "nve" else config.temperature,
-            water=water,
-            equilibration=discard * result.log.time[-1],
-        ),
-        path,
-    )
-
-
-def summary(result: MDResult, water: WaterStructure | None, discard: float, out: Path) -> Table:
-    """The closing table."""
-    from rich.table import Table
-
-    from pet_calc.workflows.md.log import Estimate, block_mean, drift_per_atom
-    from pet_calc.workflows.observables import SKINNER_2013
-
-    log = result.log
-    kept = log.after(discard * log.time[-1])
-    table = Table(title="Molecular dynamics", show_header=False)
-    table.add_row("simulated", f"{log.time[-1] / 1e3:.4g} ps in {log.step[-1]} steps")
-    table.add_row("mean temperature", f"{block_mean(kept.temperature)} K")
-    table.add_row(
-        "drift of conserved energy", f"{drift_per_atom(kept, len(result.atoms))} meV/atom/ps"
-    )
-    if water is not None:
-        peak = water.first_peak
-        position = Estimate(peak.position, peak.position_error)
-        height = Estimate(peak.height, peak.height_error)
-        table.add_row("g_OO first peak", f"{position} Å, height {height}")
-        table.add_row(
-            "  experiment",
-            f"{SKINNER_2013.position:.2f} ± {SKINNER_2013.position_error:.2f} Å, "
-            f"height {SKINNER_2013.height:.2f} ± {SKINNER_2013.height_error:.2f} (X-ray)",
-        )
-    table.add_row("speed", f"{result.ns_per_day:.3g} ns/day")
-    names = [
-        name
-        for name in (SETTINGS, result.trajectory_file.name, result.log_file.name, FIGURE, RDF_TABLE)
-        if (out / name).exists()
-    ]
-    table.add_row(f"files in {out}", "\n".join(names))
-    return table

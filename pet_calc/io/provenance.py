@@ -9,9 +9,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import pet_calc
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+#: Name of the record in every kind of output: key of ``atoms.info``, of a PNG's text, of JSON, of
+#: TOML.
+KEY = "provenance"
 
 #: Keys of a calculator's ``todict()`` that another run needs to be the same.
 CALCULATOR_KEYS = ("model", "sha256", "dtype", "device", "ecse")
@@ -73,6 +81,58 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def stamp(atoms: Atoms, origin: Mapping[str, Any]) -> None:
+    """Write `origin` into ``atoms.info["provenance"]``, whence it goes into every file of ASE's.
+
+    The record is a JSON string, as both extended XYZ and ASE's trajectories keep it. Quotation
+    marks and backslashes within a value are percent-encoded: the extended XYZ of ASE loses them.
+    """
+    atoms.info[KEY] = json.dumps(_encoded(origin), ensure_ascii=False)
+
+
+def record_of(atoms: Atoms) -> dict[str, Any] | None:
+    """The record that `stamp` wrote; None if there is none."""
+    text = atoms.info.get(KEY)
+    record = json.loads(text) if isinstance(text, str) else text
+    return _decoded(record) if isinstance(record, dict) else None
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _encoded(v) for k, v in value.items()}
+    if isinstance(value, str):
+        return "".join(quote(c) if c in '%"\\' or ord(c) < 32 else c for c in value)
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _decoded(v) for k, v in value.items()}
+    return unquote(value) if isinstance(value, str) else value
+
+
+def json_text(content: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    """A result as JSON with its provenance under the key ``provenance``."""
+    return json.dumps({**content, KEY: origin}, indent=2, ensure_ascii=False) + "\n"
+
+
+def image_metadata(origin: Mapping[str, Any], suffix: str) -> dict[str, str]:
+    """The record as matplotlib's ``savefig(metadata=...)`` wants it for a file of this ending.
+
+    Raises
+    ------
+    ValueError
+        For an ending other than .png, .pdf and .svg, whose formats have no place for it.
+    """
+    text = json.dumps(origin, ensure_ascii=False)
+    places = {".png": KEY, ".pdf": "Subject", ".svg": "Description"}
+    if suffix.lower() not in places:
+        raise ValueError(
+            f"a figure with provenance must be .png, .pdf or .svg, got {suffix!r}; choose one"
+        )
+    return {places[suffix.lower()]: text}
+
+
 def settings_toml(title: str, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     """Settings of a run and their provenance as TOML that ``--config`` reads again.
 
@@ -101,7 +161,8 @@ def settings_toml(title: str, settings: Mapping[str, Any], origin: Mapping[str, 
     lines += ["", "[provenance]", *(f"{k} = {toml_value(v)}" for k, v in flat.items())]
     for name, table in origin.items():
         if isinstance(table, Mapping):
-            lines += [f"[provenance.{name}]", *(f"{k} = {toml_value(v)}" for k, v in table.items())]
+            known = (f"{k} = {toml_value(v)}" for k, v in table.items() if v is not None)
+            lines += [f"[provenance.{name}]", *known]
     return "\n".join(lines) + "\n"
 
 

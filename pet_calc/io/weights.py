@@ -9,8 +9,12 @@ exchanged file is noticed also in a folder that no index knows::
      "config": {"elements": [1, 8], "cutoff": 4.5, ...},
      "dtype": "float32",
      "weights_sha256": "...",
-     "training": {}
+     "training": {},
+     "domain": {"elements": ["H", "O"], ...}
     }
+
+``domain`` is what the potential was trained on (`pet_calc.io.domain`); models saved before it was
+recorded lack it.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import torch
 from safetensors import SafetensorError
 
 from pet_calc.errors import CheckpointError, IntegrityError, OutputError, PotentialNotFoundError
+from pet_calc.io.domain import TrainingDomain
 from pet_calc.models.architectures import ARCHITECTURES, Model, ModelConfig, architecture_of
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 from pet_calc.models.pet import PET, PETConfig
@@ -77,6 +82,7 @@ def save_model(
     folder: Path | str,
     model: Model,
     training: dict[str, Any] | None = None,
+    domain: TrainingDomain | None = None,
     *,
     dtype: torch.dtype = torch.float32,
 ) -> str:
@@ -92,6 +98,8 @@ def save_model(
         The potential.
     training : dict, optional
         How the weights were made, kept in ``config.json``.
+    domain : TrainingDomain, optional
+        What they were made from, kept there too.
     dtype : torch.dtype
         Type of the stored weights, whatever the model computes in; see `exact_dtype`.
 
@@ -122,6 +130,8 @@ def save_model(
         "weights_sha256": digest,
         "training": training or {},
     }
+    if domain is not None:
+        values["domain"] = domain.to_dict()
     config = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, config.encode())
@@ -194,6 +204,18 @@ def parse_config(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(values.get("config"), dict):
         raise CheckpointError(f"{path} must hold the model's options under 'config'")
     return values
+
+
+def read_domain(folder: Path | str) -> TrainingDomain | None:
+    """What the model in a folder was trained on; None if that was not recorded.
+
+    Raises
+    ------
+    CheckpointError
+        If the record is malformed.
+    """
+    values = read_config(folder).get("domain")
+    return None if values is None else TrainingDomain.from_dict(values)
 
 
 def load_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -59,7 +60,11 @@ def edges_from_half_list(
     shifts: NDArray[np.int64],
     device: torch.device | str = "cpu",
 ) -> Edges:
-    """Directed edges, sorted by centre, from pairs that are each listed once.
+    """Directed edges from pairs that are each listed once, in an order of their own.
+
+    They are sorted by centre, then neighbour, then cell shift. Sums over neighbours are thus taken
+    in an order that depends on the edges alone, not on when and with what skin the list was built:
+    a simulation that is continued computes, bit for bit, what it would have computed.
 
     Writing each pair in both directions makes the reverse edge known without a search.
     """
@@ -68,7 +73,7 @@ def edges_from_half_list(
     neighbour = np.concatenate([j, i])
     both = np.concatenate([shifts, -shifts])
     partner = np.concatenate([np.arange(n, 2 * n), np.arange(n)])
-    order = np.argsort(centre, kind="stable")
+    order = edge_order(centre, neighbour, both)
     rank = np.empty_like(order)
     rank[order] = np.arange(2 * n)
     return Edges(
@@ -76,6 +81,23 @@ def edges_from_half_list(
         cell_shifts=torch.from_numpy(both[order]).to(device),
         reverse_edge=torch.from_numpy(rank[partner[order]]).to(device),
     )
+
+
+def edge_order(
+    centre: NDArray[np.int64], neighbour: NDArray[np.int64], shifts: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """Permutation that sorts edges by centre, neighbour and cell shift."""
+    if len(centre) == 0:
+        return np.zeros(0, dtype=np.intp)
+    lowest = shifts.min(axis=0)
+    ranges = [int(neighbour.max()) + 1, *(int(x) + 1 for x in shifts.max(axis=0) - lowest)]
+    if math.prod(ranges) * (int(centre.max()) + 1) >= 2**63:
+        return np.lexsort((*shifts.T[::-1], neighbour, centre))
+    # one integer per edge sorts several times faster than five columns
+    key = centre
+    for column, size in zip((neighbour, *(shifts - lowest).T), ranges, strict=True):
+        key = key * size + column
+    return np.argsort(key)
 
 
 def check_finite(positions: NDArray[np.float64], cells: NDArray[np.float64]) -> None:

@@ -74,7 +74,7 @@ def update_verlet(
     state : VerletState
         To be handed to the next call.
     edges : Edges
-        Pairs with r < cutoff, equal to those of `neighbor_list`, order within a centre apart.
+        Pairs with r < cutoff, equal to those of `neighbor_list`, in the same order.
     """
     if skin < 0:
         raise ValueError(f"`skin` must not be negative, got {skin} Å")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pet_calc.errors import CheckpointError, DatasetError, SimulationError
 from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
+from pet_calc.io.domain import measure_domain
 from pet_calc.io.outputs import claim_folder
 from pet_calc.io.weights import save_model
 from pet_calc.models import EnergyModel, Results, evaluate
@@ -208,7 +209,12 @@ def train(
     if run.step < config.total_steps:
         return None
     model = run.best_model()
-    save_model(out / "model", model, training={"config": config.to_dict(), "steps": run.step})
+    save_model(
+        out / "model",
+        model,
+        training={"config": config.to_dict(), "steps": run.step},
+        domain=measure_domain((f.atoms for f in data.train), config.model.cutoff),
+    )
     test = [prepare(f, config.model.cutoff) for f in data.test]
     table = {
         "train": evaluate_frames(model, frames),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pet_calc.io.provenance import image_metadata
 from pet_calc.workflows.md.log import Estimate, MDLog, drift_per_atom
 from pet_calc.workflows.observables.rdf import Peak, RadialDistribution
 from pet_calc.workflows.observables.water import SKINNER_2013, WaterStructure
@@ -81,10 +84,14 @@ def md_figure(
     return figure
 
 
-def save_figure(figure: Figure, path: Path | str) -> Path:
-    """Write a figure; the format follows from the name's ending."""
+def save_figure(figure: Figure, path: Path | str, origin: Mapping[str, Any] | None = None) -> Path:
+    """Write a figure; the format follows from the name's ending.
+
+    `origin`, a record of :func:`pet_calc.io.provenance.provenance`, goes into the file's metadata,
+    where ``pet-calc show`` finds it.
+    """
     path = Path(path)
-    figure.savefig(path)
+    figure.savefig(path, metadata=None if origin is None else image_metadata(origin, path.suffix))
     return path
 
 

@@ -60,12 +60,16 @@ def test_water_run_writes_its_files(command, tmp_path, capsys):
     )
     assert code == 0
     names = {path.name for path in out.iterdir()}
-    assert names == {"md.toml", "trajectory.traj", "log.csv", "md.png", "rdf.csv"}
+    assert names == {
+        *("md.toml", "trajectory.traj", "log.csv", "checkpoint.npz"),
+        "md.png",
+        "rdf.csv",
+    }
     settings = tomllib.loads((out / "md.toml").read_text(encoding="utf-8"))
     assert settings["ensemble"] == "nvt-langevin"
     assert settings["tau"] == 50.0
     assert settings["seed"] == 3
-    assert settings["guards"]["contact"] == 0.6
+    assert settings["provenance"]["guards"]["contact"] == 0.6
     assert len(read(out / "trajectory.traj", index=":")) == 11
     table = np.genfromtxt(out / "rdf.csv", delimiter=",", names=True)
     assert set(table.dtype.names) >= {"r_A", "g_OO", "g_OH", "g_HH", "g_OO_error"}
@@ -74,10 +78,15 @@ def test_water_run_writes_its_files(command, tmp_path, capsys):
         assert part in text
 
 
-@pytest.mark.parametrize("ensemble", ["nve", "nvt-langevin", "nvt-bussi"])
+@pytest.mark.parametrize("ensemble", [*verb.EnsembleChoice])
 def test_file_run(command, copper_file, ensemble, tmp_path):
     out = tmp_path / "out"
-    assert command(copper_file, "--ensemble", ensemble, "--steps", 10, "--out", out) == 0
+    assert (
+        command(
+            copper_file, "--ensemble", ensemble, "--steps", 10, "--pressure-tau", 99, "--out", out
+        )
+        == 0
+    )
     assert (out / "md.png").is_file()
     assert not (out / "rdf.csv").exists()
 
@@ -141,10 +150,17 @@ def test_bad_structures_end_with_a_message(command, content, message, tmp_path, 
         ["--system", "water", "--tau", "50", "--friction", "10"],
         ["--system", "water", "--ensemble", "nve", "--friction", "10"],
         ["--system", "water", "--friction", "0"],
+        ["--system", "water", "--resume", "--overwrite"],
+        ["--system", "water", "--on-step", "no_such_module:f"],
+        ["--system", "water", "--on-step", "math"],
+        ["--config", "{swaps: 3}"],
     ],
     ids=" ".join,
 )
 def test_wrong_usage_exits_with_2(command, arguments, tmp_path):
+    if arguments[:1] == ["--config"]:
+        (tmp_path / "options.yaml").write_text(arguments[1])
+        arguments = ["--config", tmp_path / "options.yaml"]
     assert command(*arguments, "--out", tmp_path / "out") == 2
     assert not (tmp_path / "out").exists()
 
@@ -184,3 +200,92 @@ def test_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_continued_run_is_the_whole_run(command, copper_file, tmp_path, capsys):
+    options = ("--timestep", 2, "--ensemble", "nvt-nhc", "--checkpoint-interval", 10, "--seed", 4)
+    options += ("--temperature-end", 400, "--ramp-steps", 20)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert command(copper_file, *options, "--steps", 40, "--out", whole) == 0
+    assert command(copper_file, *options, "--steps", 20, "--out", parts) == 0
+    # the settings that a run wrote are enough to continue it
+    assert command("--config", parts / "md.toml", "--resume", "--steps", 40) == 0
+    assert "continued after step 20" in capsys.readouterr().out
+    a, b = (read(folder / "trajectory.traj", index=":") for folder in (whole, parts))
+    assert len(a) == len(b) == 3
+    assert all((x.positions == y.positions).all() for x, y in zip(a, b, strict=True))
+    settings = tomllib.loads((parts / "md.toml").read_text(encoding="utf-8"))
+    assert (settings["steps"], settings["ramp_steps"]) == (40, 20)
+
+
+def test_refused_continuation_changes_nothing(command, copper_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert command(copper_file, "--steps", 4, "--out", out) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    again = ("--resume", "--steps", 8, "--out", out)
+    assert command(copper_file, *again, "--temperature", 310) == 1
+    assert "temperature was 300.0 and is 310.0" in " ".join(capsys.readouterr().err.split())
+    write(copper_file, bulk("Cu", cubic=True, a=3.7))
+    assert command(copper_file, *again) == 1
+    assert "input structure has changed" in " ".join(capsys.readouterr().err.split())
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_ramp_swaps_and_observer(command, tmp_path, capsys, monkeypatch):
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.symbols[::2] = "Au"
+    atoms.set_cell(atoms.cell * 1.05, scale_atoms=True)
+    path, out = tmp_path / "alloy.xyz", tmp_path / "out"
+    write(path, atoms)
+    (tmp_path / "my_hooks.py").write_text(
+        "def count(atoms, sample):\n"
+        "    with open('seen', 'a') as file:\n"
+        "        file.write(f'{sample.step} ')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ("--ensemble", "npt-mtk-full", "--timestep", 2, "--temperature-end", 900)
+    swaps = ("--swap-interval", 2, "--swap-attempts", 2)
+    hook = ("--on-step", "my_hooks:count", "--every", 5)
+    assert command(path, *options, *swaps, *hook, "--steps", 20, "--out", out) == 0
+    assert (tmp_path / "seen").read_text() == "0 5 10 15 20 "
+    text = capsys.readouterr().out
+    for part in ("mean pressure", "mean density", "accepted swap moves"):
+        assert part in text
+    log = np.genfromtxt(out / "log.csv", delimiter=",", names=True)
+    assert np.isfinite(log["pressure_GPa"]).all()
+    assert len(set(log["volume_A3"])) == len(log)
+    assert log["swap_acceptance"][-1] >= 0
+
+
+def test_settings_are_read_by_config(command, copper_file, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert command(copper_file, "--steps", 4, "--temperature", 77, "--out", one) == 0
+    assert command("--config", one / "md.toml", "--out", two) == 0
+    a, b = (tomllib.loads((f / "md.toml").read_text(encoding="utf-8")) for f in (one, two))
+    assert (a.pop("out"), b.pop("out")) == (str(one), str(two))
+    assert a.pop("provenance")["seed"] == b.pop("provenance")["seed"] == 0
+    assert a == b
+    assert a["temperature"] == 77.0
+
+
+def test_constant_pressure_needs_a_potential_with_stress(tmp_path, capsys, monkeypatch):
+    options = ("--system", "water", "--molecules", "8", "--ensemble", "npt-scr")
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["pet-calc", "md", *options, "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert "the data of pet-water-v1 have energy, forces only" in message
+    assert not list(out.iterdir())
+
+
+def test_constant_pressure_needs_stress_and_periodicity(command, tmp_path, capsys):
+    path = tmp_path / "argon.xyz"
+    write(path, Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 4]]))
+    options = (path, "--ensemble", "npt-mtk-iso", "--out", tmp_path / "out")
+    assert command(*options) == 1
+    assert "needs periodicity in three directions" in " ".join(capsys.readouterr().err.split())
+    write(path, Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 4]], cell=[8] * 3, pbc=True))
+    assert command(*options, calculator=Springs) == 1
+    assert "needs the stress, but Springs" in " ".join(capsys.readouterr().err.split())

@@ -12,6 +12,7 @@ from contracts.structures import water_box
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
+from pet_calc.neighbors.api import edge_order
 
 CUTOFF, SKIN = 3.5, 1.0
 
@@ -123,3 +124,25 @@ def test_bad_input_is_refused() -> None:
     lost = replace(water_box(), positions=torch.full((24, 3), torch.nan, dtype=torch.float64))
     with pytest.raises(InvalidStructureError, match="atom 0 is at"):
         update_verlet(state, lost, cutoff=CUTOFF, skin=SKIN)
+
+
+def test_order_of_edges_does_not_depend_on_the_list():
+    """Neither on when it was built nor with what skin: sums over neighbours round alike."""
+    states: dict[float, VerletState | None] = {0.3: None, 1.0: None}
+    for system in trajectory(60):
+        expected = neighbor_list(system, CUTOFF)
+        for skin, state in states.items():
+            states[skin], edges = update_verlet(state, system, cutoff=CUTOFF, skin=skin)
+            assert torch.equal(edges.edge_index, expected.edge_index)
+            assert torch.equal(edges.cell_shifts, expected.cell_shifts)
+            assert torch.equal(edges.reverse_edge, expected.reverse_edge)
+
+
+def test_edges_are_sorted_also_between_far_images():
+    rng = np.random.default_rng(0)
+    for reach in (3, 10**6):  # the second is beyond what one integer can hold
+        centre, neighbour = rng.integers(0, 50, size=(2, 400))
+        shifts = rng.integers(-reach, reach, size=(400, 3))
+        order = edge_order(centre, neighbour, shifts)
+        rows = list(zip(centre[order], neighbour[order], *shifts[order].T, strict=True))
+        assert rows == sorted(rows)

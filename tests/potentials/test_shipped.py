@@ -10,8 +10,11 @@ from ase.data import chemical_symbols
 from pet_calc import pretrained
 from pet_calc.calculators import PETCalculator
 from pet_calc.errors import UnsupportedElementError
+from pet_calc.io.domain import measure_domain
 from pet_calc.io.expected import EXPECTED, compare_expected, read_expected
 from pet_calc.io.weights import CONFIG, WEIGHTS, read_config, sha256
+from pet_calc.training.config import TrainConfig
+from pet_calc.training.loop import load_data
 
 POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
 ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8")).get(
@@ -96,3 +99,14 @@ def test_what_is_needed_to_retrain_is_there(entry):
     assert {"README.md", CONFIG, WEIGHTS, EXPECTED, "train.toml"} <= {
         p.name for p in entry.folder.iterdir()
     }
+
+
+def test_domain_is_that_of_the_training_data(entry, data_dir):
+    """What the index or the config says of the training structures, measured again."""
+    training = read_config(entry.folder)["training"]["config"]
+    config = TrainConfig.from_dict(training)
+    splits = load_data(config, data_dir)
+    measured = measure_domain((f.atoms for f in splits.train), config.model.cutoff)
+    recorded = pretrained.load(entry).domain
+    assert recorded is not None
+    assert recorded.to_dict() == measured.to_dict()

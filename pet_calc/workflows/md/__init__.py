@@ -4,14 +4,17 @@
 >>> result = run_md(atoms, MDConfig(ensemble="nvt-langevin", steps=2000), "out")
 >>> result.mean_temperature, result.drift
 
-``config`` says what is simulated, ``velocities`` and ``integrators`` hold the physics, ``log`` the
-record of a run and its statistics, ``simulation`` the loop with its guards and files, ``progress``
-what a terminal shows meanwhile.
+``config`` says what is simulated; ``velocities``, ``integrators``, ``chains``, ``barostats`` and
+``swaps`` hold the physics, ``ensembles`` puts it together; ``log`` is the record of a run and its
+statistics, ``records`` its files, ``checkpoint`` its state; ``run`` is the loop with its guards,
+``simulation`` begins and ends it, ``progress`` is what a terminal shows meanwhile, ``sampling`` the
+test of an ensemble.
 """
 
 from pet_calc.workflows.md.config import ENSEMBLES, MDConfig
 from pet_calc.workflows.md.log import MDLog, MDSample
 from pet_calc.workflows.md.progress import MDProgress
+from pet_calc.workflows.md.run import Observer
 from pet_calc.workflows.md.simulation import OUTPUT_FILES, MDResult, run_md
 
 __all__ = [
@@ -22,5 +25,6 @@ __all__ = [
     "MDProgress",
     "MDResult",
     "MDSample",
+    "Observer",
     "run_md",
 ]

@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 from pet_calc.workflows.guards import GuardSettings
 
-Ensemble = Literal["nve", "nvt-langevin", "nvt-bussi"]
+Ensemble = Literal[
+    "nve", "nvt-langevin", "nvt-bussi", "nvt-nhc", "npt-mtk-iso", "npt-mtk-full", "npt-scr"
+]
 ENSEMBLES: tuple[Ensemble, ...] = get_args(Ensemble)
 
 
@@ -18,32 +20,52 @@ class MDConfig:
 
     Attributes
     ----------
-    ensemble : {"nve", "nvt-langevin", "nvt-bussi"}
-        Velocity Verlet; Langevin dynamics split as BAOAB (Leimkuhler and Matthews, J. Chem. Phys.
-        138, 174102 (2013)); stochastic velocity rescaling (Bussi, Donadio and Parrinello, J. Chem.
-        Phys. 126, 014101 (2007)).
+    ensemble : str
+        One of `ENSEMBLES`; what each does and where it comes from stands in
+        :mod:`pet_calc.workflows.md.integrators` and :mod:`pet_calc.workflows.md.barostats`.
     timestep : float
         Integration step, fs. 0.5 is safe with hydrogen, 1 to 2 without.
     temperature : float
         Temperature of the thermostat and of the initial velocities, K.
+    temperature_end : float, optional
+        The thermostat's temperature moves linearly from `temperature` to this, K.
+    pressure, pressure_end : float, optional
+        The same for the barostat, GPa; compression is positive, 1 bar is 1e-4 GPa.
+    ramp_steps : int, optional
+        Steps over which both move, by default all; the end values hold afterwards.
     steps : int
         Number of steps.
     tau : float
         Time constant of the thermostat, fs: 1 / friction for Langevin, the relaxation time of the
-        kinetic energy for Bussi. Unused in NVE.
+        kinetic energy for Bussi and npt-scr, and for chains the tau of their masses
+        Q = n k_B T tau², which oscillate with a period of about 2 pi tau. Unused in NVE.
+    pressure_tau : float
+        Time constant of the barostat, fs: relaxation time of the volume for npt-scr, the tau of
+        the cell's mass for MTK.
+    compressibility : float
+        Estimate of the isothermal compressibility, 1/GPa, that turns `pressure_tau` into a speed
+        in npt-scr; an error of a factor changes the relaxation time by that factor and nothing
+        else. Water has 0.46, copper 0.007.
+    swap_interval : int
+        Steps between rounds of Monte Carlo swaps of two atoms of different species; 0 for none.
+    swap_attempts : int
+        Swaps that each round tries; each costs one energy.
     seed : int
-        Seed of the initial velocities and of the thermostat noise. The same seed gives the same
-        trajectory, bit for bit, where the calculator is deterministic.
+        Seed of the initial velocities, of the thermostat's noise and of the swaps. The same seed
+        gives the same trajectory, bit for bit, where the calculator is deterministic.
     initial_velocities : {"maxwell-boltzmann", "keep"}
         Draw velocities at `temperature`, or keep those that the structure carries.
     remove_drift : bool
-        Remove the momentum of the centre of mass at the start. In NVE and Bussi runs it then stays
-        zero, and the temperature counts 3 N - 3 degrees of freedom. Ignored for one atom and for
-        structures with constraints.
+        Remove the momentum of the centre of mass at the start. Except in Langevin runs it then
+        stays zero, and the temperature counts 3 N - 3 degrees of freedom. Ignored for one atom and
+        for structures with constraints.
     frame_interval : int
         Steps between frames of the trajectory.
     log_interval : int
         Steps between rows of the log.
+    checkpoint_interval : int
+        Steps between checkpoints. The calculator starts afresh at each, so that a run that is
+        continued there and one that was never interrupted compute the same.
     guards : GuardSettings
         Limits that stop the run; checked at every step.
     """
@@ -51,13 +73,22 @@ class MDConfig:
     ensemble: Ensemble = "nvt-langevin"
     timestep: float = 0.5
     temperature: float = 300.0
+    temperature_end: float | None = None
+    pressure: float = 1e-4
+    pressure_end: float | None = None
+    ramp_steps: int | None = None
     steps: int = 2000
     tau: float = 100.0
+    pressure_tau: float = 1000.0
+    compressibility: float = 0.05
+    swap_interval: int = 0
+    swap_attempts: int = 1
     seed: int = 0
     initial_velocities: Literal["maxwell-boltzmann", "keep"] = "maxwell-boltzmann"
     remove_drift: bool = True
     frame_interval: int = 20
     log_interval: int = 5
+    checkpoint_interval: int = 1000
     guards: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
@@ -70,22 +101,79 @@ class MDConfig:
                 "`initial_velocities` must be maxwell-boltzmann or keep, "
                 f"got {self.initial_velocities!r}"
             )
-        for name, unit in (("timestep", "fs"), ("tau", "fs")):
+        self._check_numbers()
+        self._check_targets()
+        self._check_ensemble()
+
+    def _check_numbers(self) -> None:
+        for name, unit in (
+            ("timestep", "fs"),
+            ("tau", "fs"),
+            ("pressure_tau", "fs"),
+            ("compressibility", "1/GPa"),
+        ):
             value = getattr(self, name)
             if not math.isfinite(value) or value <= 0:
                 raise ValueError(f"`{name}` must be a positive number of {unit}, got {value}")
-        if not math.isfinite(self.temperature) or self.temperature < 0:
-            raise ValueError(f"`temperature` must not be negative, got {self.temperature} K")
-        if self.ensemble == "nvt-bussi" and self.temperature == 0:
-            raise ValueError("`temperature` must be positive with the Bussi thermostat, got 0 K")
-        if self.ensemble != "nve" and self.tau < self.timestep:
+        for name in ("steps", "seed", "swap_interval"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}")
+        for name in ("frame_interval", "log_interval", "checkpoint_interval", "swap_attempts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.ramp_steps is not None and self.ramp_steps < 1:
+            raise ValueError(f"`ramp_steps` must be at least 1, got {self.ramp_steps}")
+
+    def _check_targets(self) -> None:
+        for name in ("temperature", "temperature_end"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"`{name}` must not be negative, got {value} K")
+            if value == 0 and self.ensemble not in ("nve", "nvt-langevin"):
+                kind = "Bussi thermostat" if self.ensemble == "nvt-bussi" else self.ensemble
+                raise ValueError(f"`{name}` must be positive with the {kind}, got 0 K")
+        for name in ("pressure", "pressure_end"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"`{name}` must be a number of GPa, got {value}")
+
+    def _check_ensemble(self) -> None:
+        if self.ensemble == "nve":
+            if self.temperature_end is not None:
+                raise ValueError("`temperature_end` needs a thermostat, but nve has none")
+            if self.swap_interval:
+                raise ValueError(
+                    "swap moves hold a temperature, but nve has none; choose a thermostat"
+                )
+        elif self.tau < self.timestep:
             raise ValueError(
                 f"`tau` ({self.tau} fs) must not be shorter than `timestep` ({self.timestep} fs)"
             )
-        if self.steps < 0:
-            raise ValueError(f"`steps` must not be negative, got {self.steps}")
-        if self.seed < 0:
-            raise ValueError(f"`seed` must not be negative, got {self.seed}")
-        for name in ("frame_interval", "log_interval"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1 step, got {getattr(self, name)}")
+        if self.constant_pressure:
+            if self.pressure_tau < 20 * self.timestep:
+                raise ValueError(
+                    f"`pressure_tau` ({self.pressure_tau} fs) must be at least 20 timesteps "
+                    f"({20 * self.timestep} fs)"
+                )
+        elif self.pressure_end is not None:
+            raise ValueError(f"`pressure_end` needs a barostat, but {self.ensemble} has none")
+
+    @property
+    def constant_pressure(self) -> bool:
+        """Whether a barostat changes the cell."""
+        return self.ensemble.startswith("npt")
+
+    def targets(self, step: int) -> tuple[float, float]:
+        """Temperature (K) and pressure (GPa) that hold during the integration of `step`."""
+        ramp = self.steps if self.ramp_steps is None else self.ramp_steps
+        part = 1.0 if step >= ramp else step / ramp
+
+        def between(start: float, end: float | None) -> float:
+            return start if end is None else start + part * (end - start)
+
+        return (
+            between(self.temperature, self.temperature_end),
+            between(self.pressure, self.pressure_end),
+        )

@@ -63,8 +63,12 @@ class MDProgress:
     def __call__(self, sample: MDSample) -> None:
         """Show a sample."""
         now = time.perf_counter()
-        if sample.step == 0:
+        first = math.isnan(self._started)
+        if first:
             self._started = now
+        if first and sample.step > 0:
+            self._line(f"continued after step {sample.step - 1}: {sample.temperature:.0f} K")
+        if sample.step == 0:
             self._line(
                 f"start: {self.n_atoms} atoms, potential energy "
                 f"{sample.potential / self.n_atoms:.4f} eV/atom, {sample.temperature:.0f} K"

@@ -11,6 +11,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from pet_calc.neighbors.vesin_cpu import vesin_half_list
+from pet_calc.workflows.statistics import standard_error
 
 Array = NDArray[np.float64]
 
@@ -42,10 +43,7 @@ class RadialDistribution:
     @property
     def error(self) -> Array:
         """Standard error of `g` from the scatter of the blocks; NaN with a single block."""
-        n = len(self.blocks)
-        if n < 2:
-            return np.full_like(self.g, np.nan)
-        return np.asarray(self.blocks.std(axis=0, ddof=1) / np.sqrt(n))
+        return standard_error(self.blocks)
 
 
 def partial_rdf(
@@ -189,7 +187,7 @@ def first_peak(
     if len(rdf.blocks) < 2:
         return Peak(position, float("nan"), height, float("nan"))
     summits = np.array([_summit(rdf.r, block, inside, width) for block in rdf.blocks])
-    errors = summits.std(axis=0, ddof=1) / np.sqrt(len(summits))
+    errors = standard_error(summits)
     return Peak(position, float(errors[0]), height, float(errors[1]))
 
 

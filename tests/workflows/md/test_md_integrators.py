@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLength
 from ase.md.bussi import Bussi
+from scipy.optimize import brentq
 
-from pet_calc.workflows.md import MDConfig, run_md
+from pet_calc.workflows.guards import SimulationStopped
+from pet_calc.workflows.md import ENSEMBLES, MDConfig, run_md
+from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
 from pet_calc.workflows.md.log import block_mean, drift
 
 
@@ -57,14 +62,113 @@ def test_drift_sees_a_heating_run():
     assert heating.value - still.value == pytest.approx(1e-4, rel=1e-9)
 
 
-@pytest.mark.parametrize("ensemble", ["nvt-langevin", "nvt-bussi"])
-def test_thermostat_heat_is_accounted_for(copper, ensemble, tmp_path):
-    log = run_md(
-        copper, MDConfig(ensemble=ensemble, timestep=2.0, tau=50.0, steps=300), tmp_path
-    ).log
-    # the total energy, without the heat, is the control: it varies a hundred times more
-    assert np.ptp(log.total) > 1.0
-    assert np.ptp(log.conserved) < 0.01 * np.ptp(log.total)
+@pytest.fixture
+def crystal():
+    """8 copper atoms, slightly displaced."""
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = EMT()
+    return atoms
+
+
+@pytest.mark.parametrize("ramp", [False, True], ids=["constant", "ramp"])
+@pytest.mark.parametrize("ensemble", [e for e in ENSEMBLES if e != "nve"])
+def test_energy_from_outside_is_accounted_for(crystal, ensemble, ramp, tmp_path):
+    pressure = ramp and ensemble.startswith("npt")
+    config = MDConfig(
+        ensemble=ensemble,
+        timestep=2.0,
+        tau=50.0,
+        temperature_end=600.0 if ramp else None,
+        pressure=0.0,
+        pressure_end=3.0 if pressure else None,
+        pressure_tau=400.0,
+        compressibility=0.007,
+        steps=300,
+    )
+    log = run_md(crystal, config, tmp_path).log
+    # the total energy, without what came from outside, is the control: it varies far more
+    assert np.ptp(log.total) > 0.1
+    assert np.ptp(log.conserved) < 0.03 * np.ptp(log.total)
+
+
+@pytest.mark.parametrize("ensemble", ["npt-mtk-iso", "npt-mtk-full", "npt-scr"])
+def test_volume_follows_the_pressure(crystal, ensemble, tmp_path):
+    config = MDConfig(
+        ensemble=ensemble,
+        timestep=4.0,
+        tau=50.0,
+        temperature=100.0,
+        pressure=0.0,
+        pressure_end=20.0,
+        ramp_steps=150,
+        pressure_tau=200.0,
+        compressibility=0.007,
+        steps=300,
+        log_interval=1,
+    )
+    log = run_md(crystal, config, tmp_path).log
+    pressed = log.after(800.0)
+    assert abs(block_mean(pressed.pressure).value - 20.0) < 4.0
+    ideal = bulk("Cu", cubic=True)
+    ideal.calc = EMT()
+
+    def excess(a):
+        ideal.set_cell([a] * 3, scale_atoms=True)
+        return -ideal.get_stress()[:3].mean() / units.GPa - 20.0
+
+    still = 2.0 * brentq(excess, 3.3, 3.6) ** 3  # two cells; the thermal expansion is small
+    assert pressed.volume.mean() == pytest.approx(still, rel=0.015)
+    assert log.volume[0] > 1.08 * still
+
+
+def test_a_shock_is_more_than_a_chain_can_hold(crystal, tmp_path):
+    config = MDConfig(
+        ensemble="npt-mtk-iso", timestep=4.0, temperature=100.0, pressure=50.0, pressure_tau=80.0
+    )
+    with pytest.raises(SimulationStopped, match="chain became unstable: what it holds has"):
+        run_md(crystal, config, tmp_path)
+
+
+def test_full_cell_changes_its_shape_without_turning(crystal, tmp_path):
+    config = MDConfig(ensemble="npt-mtk-full", timestep=4.0, pressure_tau=200.0, steps=20)
+    result = run_md(crystal, config, tmp_path / "full")
+    rate = load_checkpoint(tmp_path / "full" / CHECKPOINT).integrator["strain_rate"]
+    assert np.abs(rate[~np.eye(3, dtype=bool)]).min() > 0
+    np.testing.assert_allclose(rate, rate.T, atol=1e-12 * np.abs(rate).max())
+    assert np.abs(result.atoms.cell.angles() - 90.0).max() > 1e-3
+    config = MDConfig(ensemble="npt-mtk-iso", timestep=4.0, pressure_tau=200.0, steps=20)
+    result = run_md(crystal, config, tmp_path / "iso")
+    np.testing.assert_allclose(result.atoms.cell.angles(), 90.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("ensemble", ["npt-mtk-iso", "npt-mtk-full", "npt-scr"])
+def test_constant_pressure_refuses_constraints(copper, ensemble, tmp_path):
+    copper.set_constraint(FixAtoms([0]))
+    with pytest.raises(ValueError, match="holds no constraints"):
+        run_md(copper, MDConfig(ensemble=ensemble, timestep=2.0), tmp_path)
+
+
+def test_cell_rescaling_refuses_an_explosion(copper, tmp_path):
+    copper.set_cell(0.93 * copper.cell.array, scale_atoms=True)
+    config = MDConfig(ensemble="npt-scr", timestep=2.0, compressibility=1.0, pressure_tau=40.0)
+    with pytest.raises(SimulationStopped, match="npt-scr would change the volume by"):
+        run_md(copper, config, tmp_path)
+
+
+def test_temperature_follows_a_ramp(einstein, tmp_path):
+    config = MDConfig(
+        timestep=4.0,
+        tau=40.0,
+        temperature=100.0,
+        temperature_end=900.0,
+        steps=3000,
+        frame_interval=10**6,
+    )
+    temperature = run_md(einstein, config, tmp_path).log.temperature
+    # 600 samples; the first and the last fifth are at 180 K and 820 K on average
+    for part, expected in ((slice(0, 120), 180.0), (slice(-120, None), 820.0)):
+        assert temperature[part].mean() == pytest.approx(expected, rel=0.2)
 
 
 @pytest.mark.parametrize("ensemble", ["nvt-langevin", "nvt-bussi"])
@@ -129,7 +233,7 @@ def test_initial_velocities_are_maxwell_boltzmann(tmp_path):
 
 def test_fixed_atoms_stay_with_every_ensemble(copper, tmp_path):
     copper.set_constraint(FixAtoms([0, 5]))
-    for ensemble in ("nve", "nvt-langevin", "nvt-bussi"):
+    for ensemble in ("nve", "nvt-langevin", "nvt-bussi", "nvt-nhc"):
         config = MDConfig(ensemble=ensemble, timestep=2.0, steps=20)
         result = run_md(copper, config, tmp_path / ensemble)
         moved = np.abs(result.atoms.positions - copper.positions).max(axis=1)

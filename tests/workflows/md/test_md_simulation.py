@@ -195,6 +195,15 @@ def test_one_atom_can_be_simulated(broken, tmp_path):
         ({"seed": -1}, "`seed` must not be negative"),
         ({"frame_interval": 0}, "`frame_interval` must be at least 1"),
         ({"initial_velocities": "zero"}, "`initial_velocities` must be"),
+        ({"ensemble": "nve", "temperature_end": 400.0}, "nve has none"),
+        ({"ensemble": "nve", "swap_interval": 5}, "swap moves hold a temperature"),
+        ({"pressure_end": 1.0}, "nvt-langevin has none"),
+        ({"ensemble": "npt-scr", "pressure": float("nan")}, "`pressure` must be a number"),
+        ({"ensemble": "npt-scr", "pressure_tau": 5.0}, "at least 20 timesteps"),
+        ({"ensemble": "npt-scr", "compressibility": 0.0}, "`compressibility` must be a positive"),
+        ({"ensemble": "nvt-nhc", "temperature_end": 0.0}, "must be positive with the nvt-nhc"),
+        ({"checkpoint_interval": 0}, "`checkpoint_interval` must be at least 1"),
+        ({"ramp_steps": 0}, "`ramp_steps` must be at least 1"),
     ],
 )
 def test_config_refuses_nonsense(changes, message):

@@ -1,0 +1,102 @@
+"""What ``pet-calc md`` leaves beside trajectory and log: g(r) of water, a figure, a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pet_calc.workflows.md import MDResult
+    from pet_calc.workflows.observables import WaterStructure
+
+SETTINGS, FIGURE, RDF_TABLE = "md.toml", "md.png", "rdf.csv"
+
+
+def analyse_water(result: MDResult, discard: float) -> WaterStructure:
+    """g(r) of the frames after the discarded part."""
+    from ase.io.trajectory import Trajectory
+
+    from pet_calc.workflows.observables import water_structure
+
+    with Trajectory(result.trajectory_file) as frames:
+        first = min(round(discard * len(frames)), len(frames) - 1)
+        return water_structure(frames[i] for i in range(first, len(frames)))
+
+
+def write_rdfs(water: WaterStructure, path: Path) -> None:
+    """The three g(r) and their errors as CSV."""
+    import csv
+
+    columns = (water.g_OO, water.g_OH, water.g_HH)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        names = ["g_" + "".join(rdf.pair) for rdf in columns]
+        writer.writerow(["r_A", *(x for name in names for x in (name, f"{name}_error"))])
+        for k, r in enumerate(water.g_OO.r):
+            row = [x for rdf in columns for x in (rdf.g[k], rdf.error[k])]
+            writer.writerow([f"{r:.5f}", *(f"{x:.6g}" for x in row)])
+
+
+def draw(
+    result: MDResult, water: WaterStructure | None, path: Path, *, discard: float, title: str
+) -> None:
+    """The figure of the run."""
+    from pet_calc.workflows.plots import md_figure, save_figure
+
+    config = result.config
+    held = config.ensemble != "nve" and config.temperature_end is None
+    target = config.temperature if held else None
+    save_figure(
+        md_figure(
+            result.log,
+            len(result.atoms),
+            title=f"{title}: {len(result.atoms)} atoms, {config.timestep:g} fs steps",
+            target_temperature=target,
+            water=water,
+            equilibration=discard * result.log.time[-1],
+        ),
+        path,
+    )
+
+
+def summary(result: MDResult, water: WaterStructure | None, discard: float, out: Path) -> Table:
+    """The closing table."""
+    from rich.table import Table
+
+    from pet_calc.workflows.md.log import Estimate, block_mean, drift_per_atom
+    from pet_calc.workflows.observables import SKINNER_2013
+
+    log = result.log
+    kept = log.after(discard * log.time[-1])
+    table = Table(title="Molecular dynamics", show_header=False)
+    table.add_row("simulated", f"{log.time[-1] / 1e3:.4g} ps in {log.step[-1]} steps")
+    table.add_row("mean temperature", f"{block_mean(kept.temperature)} K")
+    table.add_row(
+        "drift of conserved energy", f"{drift_per_atom(kept, len(result.atoms))} meV/atom/ps"
+    )
+    if result.config.constant_pressure:
+        table.add_row("mean pressure", f"{block_mean(kept.pressure)} GPa")
+        table.add_row("mean volume", f"{block_mean(kept.volume)} Å³")
+        table.add_row("mean density", f"{block_mean(kept.density)} g/cm³")
+    if result.config.swap_interval:
+        table.add_row("accepted swap moves", f"{100 * log.swap_acceptance[-1]:.1f} %")
+    if water is not None:
+        peak = water.first_peak
+        position = Estimate(peak.position, peak.position_error)
+        height = Estimate(peak.height, peak.height_error)
+        table.add_row("g_OO first peak", f"{position} Å, height {height}")
+        table.add_row(
+            "  experiment",
+            f"{SKINNER_2013.position:.2f} ± {SKINNER_2013.position_error:.2f} Å, "
+            f"height {SKINNER_2013.height:.2f} ± {SKINNER_2013.height_error:.2f} (X-ray)",
+        )
+    table.add_row("speed", f"{result.ns_per_day:.3g} ns/day")
+    names = [
+        name
+        for name in (SETTINGS, result.trajectory_file.name, result.log_file.name, FIGURE, RDF_TABLE)
+        if (out / name).exists()
+    ]
+    table.add_row(f"files in {out}", "\n".join(names))
+    return table

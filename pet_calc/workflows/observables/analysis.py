@@ -1,0 +1,516 @@
+"""Observables of one trajectory: which make sense, their values, and their curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from pet_calc.workflows.observables.diffusion import (
+    WATER_VISCOSITY,
+    cube_edge,
+    finite_size_correction,
+    self_diffusion,
+    site_displacement,
+)
+from pet_calc.workflows.observables.hydrogen_bonds import hydrogen_bonds
+from pet_calc.workflows.observables.motion import Motion, unwrap
+from pet_calc.workflows.observables.order import (
+    LATTICES,
+    Shells,
+    crystal_shells,
+    mean_structure,
+    warren_cowley_series,
+)
+from pet_calc.workflows.observables.rdf import partial_rdf
+from pet_calc.workflows.observables.thermodynamics import (
+    CUBIC_CELLS,
+    cubic_lattice_constant,
+    density,
+    heat_capacity,
+    kinetic_temperature,
+    thermal_expansion,
+)
+from pet_calc.workflows.observables.vibrations import vibrational_spectrum
+from pet_calc.workflows.observables.water import is_water, water_structure
+from pet_calc.workflows.statistics import Estimate, block_mean, is_drifting
+
+Array = NDArray[np.float64]
+#: Exponents of the mean-square displacement within which its slope is a diffusion coefficient.
+DIFFUSIVE = (0.8, 1.2)
+Columns = dict[str, NDArray[np.float64] | list[str]]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of an analysis.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``density``.
+    estimate : Estimate
+        Value and standard error.
+    unit : str
+    note : str
+        What the reader has to know of it.
+    """
+
+    name: str
+    estimate: Estimate
+    unit: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an analysis is told.
+
+    Attributes
+    ----------
+    interval : float or None
+        Time between frames, fs; None where it is not known.
+    temperature : float or None
+        K; by default from the momenta.
+    pressure : float
+        GPa, of a run at constant pressure.
+    viscosity : float
+        mPa·s, for the finite-size correction of water's diffusion.
+    r_max : float or None
+        Range of g(r), Å.
+    n_shells : int
+        Shells of the order parameters.
+    crystal : str or None
+        Lattice of an alloy; by default it is recognised.
+    fit : tuple of float or None
+        Range of lags for diffusion, fs.
+    resolution : float
+        Of the vibrational spectrum, cm⁻¹.
+    """
+
+    interval: float | None = None
+    temperature: float | None = None
+    pressure: float = 0.0
+    viscosity: float = WATER_VISCOSITY
+    r_max: float | None = None
+    n_shells: int = 2
+    crystal: str | None = None
+    fit: tuple[float, float] | None = None
+    resolution: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "temperature", "viscosity", "r_max", "resolution"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be positive, got {value}")
+        known = [lattice.name for lattice in LATTICES]
+        if self.crystal not in (None, *known):
+            raise ValueError(f"`crystal` must be one of {', '.join(known)}, got {self.crystal!r}")
+
+    def demanded(self) -> set[str]:
+        """Observables that settings speak of, so that their failure is an error."""
+        names = {"rdf"} if self.r_max is not None else set()
+        names |= {"lattice", "order"} if self.crystal is not None else set()
+        return names | ({"diffusion"} if self.fit is not None else set())
+
+
+@dataclass(eq=False)
+class Analysis:
+    """Results of an analysis.
+
+    Attributes
+    ----------
+    formula : str
+        Of the system.
+    n_frames : int
+        Frames used.
+    settings : Settings
+    quantities : list of Quantity
+    tables : dict of str to dict
+        Curves by observable: named columns of equal length; a name ends in its unit.
+    skipped : dict of str to str
+        Observables that could not be computed, and why.
+    """
+
+    formula: str
+    n_frames: int
+    settings: Settings
+    quantities: list[Quantity] = field(default_factory=list)
+    tables: dict[str, Columns] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def value(self, name: str) -> Estimate:
+        """Value and error of a quantity by name."""
+        for quantity in self.quantities:
+            if quantity.name == name:
+                return quantity.estimate
+        known = ", ".join(q.name for q in self.quantities)
+        raise KeyError(f"no quantity {name!r} was computed; there are {known}")
+
+    def add(self, name: str, estimate: Estimate, unit: str, note: str = "") -> None:
+        """Append a quantity."""
+        self.quantities.append(Quantity(name, estimate, unit, note))
+
+
+class _Trajectory:
+    """Frames, and what several observables derive from them, computed once."""
+
+    def __init__(self, frames: Sequence[Atoms], settings: Settings) -> None:
+        self.frames = list(frames)
+        self.settings = settings
+        self._motion: Motion | None = None
+        self._shells: Shells | None = None
+
+    @property
+    def water(self) -> bool:
+        return is_water(self.frames[0])
+
+    @property
+    def motion(self) -> Motion:
+        if self.settings.interval is None:
+            raise ValueError("the time between frames is not known; give it")
+        return self.paths
+
+    @property
+    def paths(self) -> Motion:
+        """Unwrapped paths, whose time axis has no meaning without an interval."""
+        if self._motion is None:
+            self._motion = unwrap(self.frames, self.settings.interval or 1.0)
+        return self._motion
+
+    @property
+    def shells(self) -> Shells:
+        if self._shells is None:
+            sites = mean_structure(self.paths, self.frames[0].pbc.tolist())
+            self._shells = crystal_shells(sites, self.settings.n_shells, self.settings.crystal)
+        return self._shells
+
+    @property
+    def symbols(self) -> list[str]:
+        return sorted(set(self.frames[0].get_chemical_symbols()))
+
+    @property
+    def volumes(self) -> Array:
+        return np.array([abs(a.cell.volume) for a in self.frames])
+
+    @property
+    def changing_cell(self) -> bool:
+        first = self.frames[0].cell.array
+        return any(np.abs(a.cell.array - first).max() > 1e-6 for a in self.frames)
+
+    @property
+    def potential(self) -> Array:
+        """Potential energies of the frames, eV."""
+        results = [{} if a.calc is None else a.calc.results for a in self.frames]
+        if any("energy" not in r for r in results):
+            raise ValueError("the frames hold no energies")
+        return np.array([float(r["energy"]) for r in results])
+
+    @property
+    def temperature(self) -> float:
+        if self.settings.temperature is not None:
+            return self.settings.temperature
+        found = kinetic_temperature(self.frames)
+        if found is None:
+            raise ValueError("the frames hold no momenta to take the temperature from; give it")
+        return found.value
+
+
+def analyze(
+    frames: Sequence[Atoms],
+    observables: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    *,
+    interval: float | None = None,
+    on_observable: Callable[[str], None] | None = None,
+) -> Analysis:
+    """Compute observables of a trajectory.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        Equilibrated frames, equally spaced in time.
+    observables : sequence of str, optional
+        Names of `OBSERVABLES`. By default those that make sense for the composition; one that
+        turns out to be impossible is then listed in ``skipped`` with the reason.
+    settings : Settings, optional
+    interval : float, optional
+        Time between frames, fs; short for ``Settings(interval=...)``.
+    on_observable : callable, optional
+        Called with each name before it is computed.
+
+    Raises
+    ------
+    ValueError
+        No frames, an unknown name, or an observable asked for by name that is impossible.
+    """
+    frames = list(frames)
+    if not frames:
+        raise ValueError("an analysis needs at least one frame, got none")
+    if settings is None:
+        settings = Settings(interval=interval)
+    elif interval is not None:
+        raise ValueError("give the time between frames either in `settings` or as `interval`")
+    chosen = default_observables(frames) if observables is None else list(observables)
+    if unknown := sorted(set(chosen) - set(OBSERVABLES)):
+        raise ValueError(
+            f"observables are {', '.join(OBSERVABLES)}; got {', '.join(unknown)} as well"
+        )
+    trajectory = _Trajectory(frames, settings)
+    result = Analysis(
+        frames[0].get_chemical_formula(empirical=len(frames[0]) > 50), len(frames), settings
+    )
+    for name in chosen:
+        if on_observable is not None:
+            on_observable(name)
+        try:
+            OBSERVABLES[name](trajectory, result)
+        except ValueError as error:
+            if observables is not None or name in settings.demanded():
+                raise ValueError(f"{name}: {error}") from error
+            result.skipped[name] = str(error)
+    return result
+
+
+def default_observables(frames: Sequence[Atoms]) -> list[str]:
+    """Observables that make sense: those of water, of a periodic system, or of a cluster."""
+    first = frames[0]
+    if not first.pbc.all():
+        return ["temperature", "diffusion", "vdos", "heat-capacity"]
+    if is_water(first):
+        chosen = ["temperature", "density", "rdf", "hydrogen-bonds", "diffusion", "vdos"]
+    else:
+        chosen = ["temperature", "density", "rdf", "lattice"]
+        chosen += ["order"] if len(set(first.numbers.tolist())) > 1 else []
+        chosen += ["msd", "diffusion", "vdos"]
+    chosen.append("heat-capacity")
+    if any(np.abs(a.cell.array - first.cell.array).max() > 1e-6 for a in frames):
+        chosen.append("thermal-expansion")
+    return chosen
+
+
+def _temperature(t: _Trajectory, result: Analysis) -> None:
+    found = kinetic_temperature(t.frames)
+    if found is None:
+        raise ValueError("the frames hold no momenta")
+    result.add("temperature", found, "K")
+
+
+def _density(t: _Trajectory, result: Analysis) -> None:
+    series = np.array([density(a) for a in t.frames])
+    if not t.changing_cell:
+        result.add("density", Estimate(float(series[0]), np.nan), "g/cm³", "constant cell")
+        return
+    result.add("density", block_mean(series), "g/cm³", _equilibrium(series))
+    result.tables["density"] = {**_time(t), "density_g_cm3": series}
+
+
+def _time(t: _Trajectory) -> Columns:
+    index = np.arange(len(t.frames), dtype=np.float64)
+    if t.settings.interval is None:
+        return {"frame": index}
+    return {"time_fs": index * t.settings.interval}
+
+
+def _rdf(t: _Trajectory, result: Analysis) -> None:
+    if t.water:
+        water = water_structure(t.frames, r_max=t.settings.r_max)
+        curves = [water.g_OO, water.g_OH, water.g_HH]
+        peak = water.first_peak
+        result.add("g_OO first peak", Estimate(peak.position, peak.position_error), "Å")
+        result.add("g_OO first peak height", Estimate(peak.height, peak.height_error), "")
+    else:
+        counts = {s: t.frames[0].get_chemical_symbols().count(s) for s in t.symbols}
+        pairs = [
+            (a, b)
+            for a, b in combinations_with_replacement(t.symbols, 2)
+            if a != b or counts[a] > 1
+        ]
+        curves = [partial_rdf(t.frames, a, b, r_max=t.settings.r_max) for a, b in pairs]
+    table: Columns = {"r_A": curves[0].r}
+    for curve in curves:
+        name = "g_" + "".join(curve.pair)
+        table |= {name: curve.g, f"{name}_error": curve.error}
+    result.tables["rdf"] = table
+
+
+def _hydrogen_bonds(t: _Trajectory, result: Analysis) -> None:
+    bonds = hydrogen_bonds(t.frames)
+    result.add("hydrogen bonds per molecule", bonds.per_molecule, "", "r_OO < 3.5 Å, H–O···O < 30°")
+    result.tables["hydrogen-bonds"] = {
+        "bonds": np.arange(len(bonds.distribution), dtype=np.float64),
+        "fraction_of_molecules": bonds.distribution,
+    }
+
+
+def _diffusion(t: _Trajectory, result: Analysis) -> None:
+    motion = t.motion
+    table: Columns = {}
+    for symbol in ["O"] if t.water else t.symbols:
+        atoms = np.array(t.frames[0].get_chemical_symbols()) == symbol
+        found = self_diffusion(motion, atoms, fit=t.settings.fit)
+        table |= {
+            "lag_fs": found.lag,
+            f"msd_{symbol}_A2": found.msd,
+            f"msd_{symbol}_error_A2": found.error,
+        }
+        where = f"from {found.fit[0]:g} to {found.fit[1]:g} fs, MSD ~ t^{found.exponent:.2f}"
+        low, high = DIFFUSIVE
+        if not low < found.exponent < high:
+            result.skipped[f"D of {symbol}"] = (
+                f"{where}, which is no diffusion (1): analyse a longer run, or later lags; atoms "
+                "bound to sites (0) have no diffusion coefficient"
+            )
+            continue
+        result.add(f"D of {symbol}", found.coefficient, "10⁻⁹ m²/s", where)
+        if t.water:
+            _correct_diffusion(t, result, found.coefficient)
+    result.tables["diffusion"] = table
+
+
+def _correct_diffusion(t: _Trajectory, result: Analysis, found: Estimate) -> None:
+    name = "D of O, infinite size"
+    try:
+        correction = finite_size_correction(
+            t.temperature, cube_edge(t.motion.cells), t.settings.viscosity
+        )
+    except ValueError as error:
+        result.skipped[name] = str(error)
+        return
+    result.add(
+        name,
+        Estimate(found.value + correction, found.error),
+        "10⁻⁹ m²/s",
+        f"Yeh-Hummer correction {correction:.3g} with a viscosity of {t.settings.viscosity:g} mPa·s"
+        + (" (real water, 298 K)" if t.settings.viscosity == WATER_VISCOSITY else ""),
+    )
+
+
+def _vdos(t: _Trajectory, result: Analysis) -> None:
+    found = vibrational_spectrum(t.motion, resolution=t.settings.resolution)
+    peak = float(found.wavenumber[found.density.argmax()])
+    note = f"bins of {found.wavenumber[1]:.3g} cm⁻¹, {found.n_windows} windows"
+    note += "; velocities from differences of positions" if found.from_positions else ""
+    result.add("highest VDOS peak", Estimate(peak, np.nan), "cm⁻¹", note)
+    result.tables["vdos"] = {
+        "wavenumber_per_cm": found.wavenumber,
+        "frequency_THz": found.frequency,
+        "vdos_per_THz": found.density,
+        "vdos_error_per_THz": found.error,
+        **{f"vdos_{symbol}_per_THz": part for symbol, part in found.elements.items()},
+    }
+
+
+def _lattice(t: _Trajectory, result: Analysis) -> None:
+    crystal = t.settings.crystal or t.shells.crystal
+    if crystal not in CUBIC_CELLS:
+        raise ValueError(f"a lattice constant is given for cubic crystals, this is {crystal}")
+    series = np.asarray(cubic_lattice_constant(t.volumes, len(t.frames[0]), crystal))
+    note = f"{crystal}, from the volume per atom"
+    if not t.changing_cell:
+        note += "; constant cell"
+        result.add("lattice constant", Estimate(float(series[0]), np.nan), "Å", note)
+        return
+    result.add("lattice constant", block_mean(series), "Å", _equilibrium(series, note))
+    result.tables["lattice"] = {**_time(t), "a_A": series}
+
+
+def _order(t: _Trajectory, result: Analysis) -> None:
+    if len(t.symbols) < 2:
+        raise ValueError(f"order parameters need two elements, got {t.symbols[0]}")
+    order = warren_cowley_series(t.frames, t.shells)
+    fixed = not t.paths.species_change  # one arrangement says nothing about the error
+    rows = []
+    for shell, radius in enumerate(order.radii):
+        for a, b in combinations_with_replacement(order.symbols, 2):
+            estimate = order.estimate(shell, a, b)
+            if fixed:
+                estimate = Estimate(estimate.value, np.nan)
+            rows.append((shell + 1, radius, f"{a}-{b}", estimate))
+    result.tables["order"] = {
+        "shell": np.array([float(r[0]) for r in rows]),
+        "distance_A": np.array([r[1] for r in rows]),
+        "pair": [r[2] for r in rows],
+        "alpha": np.array([r[3].value for r in rows]),
+        "alpha_error": np.array([r[3].error for r in rows]),
+    }
+    for shell, _, pair, estimate in rows:
+        a, b = pair.split("-")
+        if a != b:
+            note = f"{t.shells.crystal}; negative: the pair attracts"
+            note += "; one arrangement, without error" if fixed else ""
+            result.add(f"Warren-Cowley {pair}, shell {shell}", estimate, "", note)
+
+
+def _msd(t: _Trajectory, result: Analysis) -> None:
+    motion = t.paths
+    if motion.species_change:
+        raise ValueError("species change places (swap moves); analyse a run without swaps")
+    _ = t.shells  # raises unless the atoms stay at the sites of a crystal
+    for symbol in t.symbols:
+        atoms = np.array(t.frames[0].get_chemical_symbols()) == symbol
+        result.add(f"⟨u²⟩ of {symbol}", site_displacement(motion, atoms), "Å²", "about its site")
+
+
+def _heat_capacity(t: _Trajectory, result: Analysis) -> None:
+    potential, n_atoms = t.potential, len(t.frames[0])
+    _require_thermostat(t, potential)
+    variable = t.changing_cell
+    found = heat_capacity(
+        potential,
+        t.temperature,
+        n_atoms,
+        volumes=t.volumes if variable else None,
+        pressure=t.settings.pressure,
+    )
+    name = "heat capacity C_p" if variable else "heat capacity C_V"
+    note = "classical nuclei; valid for a canonical thermostat"
+    result.add(name, found, "k_B/atom", _equilibrium(potential, note))
+
+
+def _thermal_expansion(t: _Trajectory, result: Analysis) -> None:
+    if not t.changing_cell:
+        raise ValueError("thermal expansion needs a run at constant pressure; the cell is constant")
+    potential = t.potential
+    _require_thermostat(t, potential)
+    found = thermal_expansion(potential, t.volumes, t.temperature, pressure=t.settings.pressure)
+    note = _equilibrium(t.volumes)
+    result.add("volumetric thermal expansion", found.scaled(1e6), "10⁻⁶/K", note)
+
+
+def _equilibrium(series: Array, note: str = "") -> str:
+    """A note, with a warning if the series that a result comes from has a trend."""
+    if not is_drifting(series):
+        return note
+    return "; ".join(filter(None, [note, "STILL DRIFTING: discard more, or run longer"]))
+
+
+def _require_thermostat(t: _Trajectory, potential: Array) -> None:
+    """Energy fluctuations mean a heat capacity only where a thermostat makes them."""
+    if all(a.has("momenta") for a in t.frames) and not t.changing_cell and len(t.frames) > 2:
+        total = potential + np.array([a.get_kinetic_energy() for a in t.frames])
+        if total.std() < 0.2 * potential.std():
+            raise ValueError(
+                "the total energy is conserved: at constant energy these fluctuations are no "
+                "measure of the heat capacity; run with a thermostat"
+            )
+
+
+OBSERVABLES: dict[str, Callable[[_Trajectory, Analysis], None]] = {
+    "temperature": _temperature,
+    "density": _density,
+    "rdf": _rdf,
+    "hydrogen-bonds": _hydrogen_bonds,
+    "lattice": _lattice,
+    "order": _order,
+    "msd": _msd,
+    "diffusion": _diffusion,
+    "vdos": _vdos,
+    "heat-capacity": _heat_capacity,
+    "thermal-expansion": _thermal_expansion,
+}
+"""Observables by name."""

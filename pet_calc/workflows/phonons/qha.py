@@ -1,0 +1,252 @@
+r"""Thermal expansion and what follows from it, in the quasi-harmonic approximation.
+
+.. math:: G(T, p) = \min_V \left[ E(V) + F_\mathrm{vib}(T; V) + pV \right]
+
+[Togo, Chaput, Tanaka and Hug, Phys. Rev. B 81, 174301 (2010)]. At each volume the phonons are
+harmonic; their frequencies know the temperature through the volume only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from pet_calc.errors import SimulationError
+from pet_calc.units import EV_PER_A3_TO_GPA, EV_TO_KJ_PER_MOL
+from pet_calc.workflows.phonons.calculation import prepared, require_phonopy
+from pet_calc.workflows.phonons.cells import Primitive, supercell_matrix
+from pet_calc.workflows.phonons.config import IMAGINARY, PhononConfig, QHAConfig
+from pet_calc.workflows.phonons.force_constants import force_constants
+from pet_calc.workflows.phonons.forces import OnProgress, forces_of
+from pet_calc.workflows.phonons.relaxation import relax_crystal
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QHAResult:
+    """Thermodynamics at constant pressure; energies and volumes per atom.
+
+    Attributes
+    ----------
+    primitive : Primitive
+        The cell relaxed without vibrations.
+    volumes, energies, lowest : array, shape (n_volumes,)
+        Å³/atom, static energy in eV/atom, and lowest frequency on the mesh in THz.
+    static_volume, static_bulk_modulus, static_b_prime : float
+        Of the equation of state of E(V): Å³/atom, GPa, and dB/dp.
+    temperature : array, shape (n,)
+        K.
+    free_energy : array, shape (n, n_volumes)
+        F(T, V) + pV, eV/atom.
+    volume : array, shape (n,)
+        At the minimum of it, Å³/atom.
+    lattice : array, shape (n, 3)
+        Lengths of the conventional lattice vectors, Å.
+    thermal_expansion : array, shape (n,)
+        Of the volume: (1/V) dV/dT, 1/K.
+    bulk_modulus : array, shape (n,)
+        Isothermal, GPa.
+    gibbs : array, shape (n,)
+        eV/atom.
+    entropy, heat_capacity_p : array, shape (n,)
+        J/(K mol) of atoms.
+    gruneisen : array, shape (n,)
+        Thermodynamic Grüneisen parameter; 0 at 0 K, where it is not defined.
+    fit_residual : float
+        Largest difference between free energies and their equation of state, eV/atom.
+    warnings : tuple of str
+    """
+
+    primitive: Primitive
+    volumes: Array
+    energies: Array
+    lowest: Array
+    static_volume: float
+    static_bulk_modulus: float
+    static_b_prime: float
+    temperature: Array
+    free_energy: Array
+    volume: Array
+    lattice: Array
+    thermal_expansion: Array
+    bulk_modulus: Array
+    gibbs: Array
+    entropy: Array
+    heat_capacity_p: Array
+    gruneisen: Array
+    fit_residual: float
+    warnings: tuple[str, ...]
+
+    def at(self, temperature: float, name: str) -> float:
+        """A column at a temperature by linear interpolation; NaN beyond the last one."""
+        values = getattr(self, name)
+        return float(np.interp(temperature, self.temperature, values, right=np.nan))
+
+
+def compute_qha(
+    atoms: Atoms,
+    config: PhononConfig | None = None,
+    qha: QHAConfig | None = None,
+    *,
+    on_stage: Callable[[str], None] | None = None,
+    on_progress: OnProgress | None = None,
+) -> QHAResult:
+    """Phonons at several volumes and the quasi-harmonic thermodynamics from them.
+
+    At each volume the shape of the cell and the positions are relaxed, unless ``config.relax`` is
+    off; with ``config.fixed_cell`` the positions only.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        A crystal with a calculator (float64).
+    config : PhononConfig, optional
+    qha : QHAConfig, optional
+    on_stage, on_progress : callable, optional
+        As in `compute_phonons`; progress counts volumes.
+
+    Raises
+    ------
+    SimulationError
+        If a volume has imaginary modes, whose free energy is not defined, or the free energy has
+        no minimum among the volumes.
+    InvalidStructureError, UnsupportedElementError, ValueError
+        As `compute_phonons`.
+    """
+    from phonopy import run_qha
+    from phonopy.qha.core import BulkModulus
+    from phonopy.qha.eos import get_eos
+
+    config, qha = config or PhononConfig(), qha or QHAConfig()
+    require_phonopy()
+    say = on_stage or (lambda text: None)
+    first = prepared(atoms, config, "fixed" if config.fixed_cell else "free", say)
+    matrix = supercell_matrix(first, config.supercell, config.min_length)
+    # the same points at all volumes: a change of the mesh would be a step in F(V)
+    mesh = mesh_numbers(first.atoms, config.mesh)
+    scales = np.linspace(qha.smallest, qha.largest, qha.volumes)
+    phonons, energies, lowest, cells = [], [], [], []
+    for k, scale in enumerate(scales):
+        primitive = at_volume(first, float(scale), config)
+        say(f"volume {k + 1} of {qha.volumes}: {scale:.3f} V₀")
+        phonon, _ = force_constants(primitive, matrix, atoms.calc, config)
+        frequencies = phonon.run_mesh(mesh).frequencies
+        require_stable(float(frequencies.min()), float(scale), primitive)
+        energy, _ = forces_of(atoms.calc, [primitive.atoms])
+        phonons.append(phonon)
+        energies.append(float(energy[0]))
+        lowest.append(float(frequencies.min()))
+        cells.append(np.linalg.norm(primitive.conventional @ primitive.atoms.cell.array, axis=1))
+        if on_progress is not None:
+            on_progress(k + 1, qha.volumes)
+
+    n = len(first.atoms)
+    # central differences consume one temperature at the end
+    temperatures = np.arange(0.0, config.t_max + 1.5 * config.t_step, config.t_step)
+    volumes = np.array([p.primitive.volume for p in phonons])
+    static = BulkModulus(volumes, energies, pressure=None, eos=qha.eos)
+    with warnings.catch_warnings():
+        # of the primitive cell's vectors, which are not used
+        warnings.filterwarnings("ignore", message="Lattice parameter")
+        found = run_qha(
+            phonons,
+            temperatures,
+            internal_energies=energies,
+            mesh=mesh,
+            pressure=qha.pressure or None,
+            eos=qha.eos,
+            exclude_gamma_acoustic=True,
+        )
+    inside = (found.equilibrium_volumes > volumes[0]) & (found.equilibrium_volumes < volumes[-1])
+    kept = len(inside) if inside.all() else int(np.argmin(inside))
+    if kept < 2:
+        raise SimulationError(
+            f"the free energy must have its minimum between the volumes {qha.smallest:g} and "
+            f"{qha.largest:g} V₀, but at 0 K it is at "
+            f"{found.equilibrium_volumes[0] / first.atoms.get_volume():.3f} V₀; move the range"
+        )
+    notes = []
+    if kept < len(inside):
+        notes.append(
+            f"the volume leaves the range computed at {found.temperatures[kept]:g} K; results end "
+            f"below it (raise --largest)"
+        )
+    if len(found.temperatures) < len(temperatures) - 1:
+        notes.append(f"the fit of the equation of state failed above {found.temperatures[-1]:g} K")
+    part = slice(0, kept)
+    form = get_eos(qha.eos)
+    residual = found.helmholtz_volume[part] - np.array(
+        [form(volumes, parameters) for parameters in found.eos_parameters[part]]
+    )
+    per_mole = 1000.0 * EV_TO_KJ_PER_MOL / n
+    equilibrium = np.array(found.equilibrium_volumes[part])
+    return QHAResult(
+        primitive=first,
+        volumes=volumes / n,
+        energies=np.array(energies) / n,
+        lowest=np.array(lowest),
+        static_volume=float(static.equilibrium_volume) / n,
+        static_bulk_modulus=float(static.bulk_modulus) * EV_PER_A3_TO_GPA,
+        static_b_prime=float(static.b_prime),
+        temperature=np.array(found.temperatures[part]),
+        free_energy=np.array(found.helmholtz_volume[part]) / n,
+        volume=equilibrium / n,
+        lattice=lattice_lengths(volumes, np.array(cells), equilibrium),
+        thermal_expansion=np.array(found.thermal_expansion[part]),
+        bulk_modulus=np.array(found.bulk_moduli[part]) * EV_PER_A3_TO_GPA,
+        gibbs=np.array(found.gibbs_free_energies[part]) / n,
+        entropy=np.array(found.entropy_temperature[part]) * per_mole,
+        heat_capacity_p=np.array(found.heat_capacity_P.heat_capacities[part]) * per_mole,
+        gruneisen=np.array(found.gruneisen_parameters[part]),
+        fit_residual=float(np.abs(residual).max()) / n,
+        warnings=tuple(notes),
+    )
+
+
+def at_volume(first: Primitive, scale: float, config: PhononConfig) -> Primitive:
+    """The cell at `scale` times its volume, its shape and positions relaxed if asked for."""
+    atoms = first.atoms.copy()
+    atoms.calc = first.atoms.calc
+    atoms.set_cell(atoms.cell.array * scale ** (1 / 3), scale_atoms=True)
+    if config.relax:
+        atoms = relax_crystal(
+            atoms,
+            cell="fixed" if config.fixed_cell else "shape",
+            fmax=config.fmax,
+            max_steps=config.max_steps,
+            symprec=config.symprec,
+        )
+    return Primitive(atoms, first.given, first.conventional, first.spacegroup, first.number)
+
+
+def require_stable(lowest: float, scale: float, primitive: Primitive) -> None:
+    """Raise `SimulationError` for imaginary modes: their free energy is not defined."""
+    if lowest >= -IMAGINARY:
+        return
+    volume = primitive.atoms.get_volume() / len(primitive.atoms)
+    raise SimulationError(
+        f"the quasi-harmonic approximation needs real frequencies at every volume, but at "
+        f"{scale:.3f} V₀ ({volume:.2f} Å³/atom) the lowest is {lowest:.2f} THz (negative: "
+        f"imaginary); narrow the range of volumes, take a larger supercell, or look at the "
+        f"structure with `pet-calc phonons`"
+    )
+
+
+def mesh_numbers(atoms: Atoms, density: float) -> NDArray[np.int64]:
+    """Odd divisions of the reciprocal cell, so that the mesh has its centre at Γ."""
+    lengths = np.linalg.norm(atoms.cell.reciprocal().array, axis=1)
+    return 2 * (np.ceil(density * lengths).astype(np.int64) // 2) + 1
+
+
+def lattice_lengths(volumes: Array, lengths: Array, equilibrium: Array) -> Array:
+    """Lengths (n, 3) at the equilibrium volumes; ln(length) is a parabola in ln(V)."""
+    x = np.log(volumes / volumes.mean())
+    columns = [np.polynomial.Polynomial.fit(x, np.log(column), 2) for column in lengths.T]
+    at = np.log(equilibrium / volumes.mean())
+    return np.exp(np.stack([fit(at) for fit in columns], axis=1))

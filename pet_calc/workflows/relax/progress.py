@@ -1,0 +1,78 @@
+"""What a terminal shows while many structures are relaxed."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from pet_calc.workflows.relax.result import Relaxation
+
+
+class RelaxProgress:
+    """Bar of the structures that are done; a line for each tenth where there is no terminal.
+
+    >>> with RelaxProgress(len(structures)) as progress:
+    ...     relax_all(structures, calc, on_result=progress.on_result, on_step=progress.on_step)
+    """
+
+    def __init__(
+        self, total: int, console: Console | None = None, name: str = "relaxation"
+    ) -> None:
+        self.console = Console(stderr=True) if console is None else console
+        self.total = total
+        self.name = name
+        self.done = 0
+        self.unfinished = 0
+        self._redrawn = 0.0
+        self._bar = Progress(
+            TextColumn(f"[bold]{name}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=total, state="")
+
+    def __enter__(self) -> RelaxProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def on_step(self, together: int, force: float) -> None:
+        """Show the largest force of the structures that move at present."""
+        now = time.monotonic()
+        if self.console.is_terminal and now - self._redrawn > 0.25:
+            self._redrawn = now
+            state = f"{together} at a time, largest force {force:.4f} eV/Å"
+            self._bar.update(self._task, state=state)
+
+    def on_result(self, index: int, outcome: Relaxation) -> None:
+        """Count a structure that is done."""
+        self.done += 1
+        self.unfinished += not outcome.converged
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=self.done)
+        elif self.done == self.total or self.done % max(1, self.total // 10) == 0:
+            self.console.print(
+                f"{self.name}: {self.done}/{self.total} done, {self.unfinished} not converged",
+                highlight=False,
+                markup=False,
+            )

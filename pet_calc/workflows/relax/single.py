@@ -1,0 +1,148 @@
+"""Relaxation of one structure by an optimizer of ASE, with any ASE calculator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS, FIRE, LBFGS
+from ase.optimize.optimize import Optimizer
+from numpy.typing import NDArray
+
+from pet_calc.errors import InvalidStructureError, PetCalcError
+from pet_calc.units import GPA
+from pet_calc.workflows.guards import Violation, check_structure
+from pet_calc.workflows.relax.config import RelaxConfig
+from pet_calc.workflows.relax.result import (
+    Relaxation,
+    Status,
+    frozen_copy,
+    geometry_violation,
+    result_violation,
+)
+from pet_calc.workflows.relax.symmetry import fix_symmetry
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"fire": FIRE, "bfgs": BFGS, "lbfgs": LBFGS}
+
+
+def relax(
+    atoms: Atoms,
+    config: RelaxConfig | None = None,
+    *,
+    deadline: float | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Relaxation:
+    """Move atoms (and cell) to where forces (and stress) vanish.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Structure with a calculator, and constraints if wanted; it is not changed.
+    config : RelaxConfig, optional
+    deadline : float, optional
+        Value of ``time.monotonic()`` at which to stop, besides ``config.seconds``.
+    on_step : callable, optional
+        Called with the step and the largest force in eV/Å.
+
+    Returns
+    -------
+    Relaxation
+        Also where a cap or a guard stopped it; see its `status`.
+
+    Raises
+    ------
+    InvalidStructureError
+        For a structure that no relaxation can start from.
+    """
+    config = config or RelaxConfig()
+    work = prepared(atoms, config)
+    began = time.monotonic()
+    limit = min(
+        began + config.seconds if config.seconds is not None else np.inf,
+        deadline if deadline is not None else np.inf,
+    )
+    volume = work.get_volume() if work.pbc.all() else 0.0
+    found = geometry_violation(work, volume, config)
+    if found is not None:
+        raise InvalidStructureError(found.cause)
+    steps, good = 0, None
+    status: Status = "steps"
+    reason = f"not converged after {config.steps} steps"
+    with OPTIMIZERS[config.optimizer](moved(work, config), logfile=None) as optimizer:
+        try:
+            for converged in optimizer.irun(fmax=config.fmax, steps=config.steps):
+                energy, forces, stress = results(work)
+                found = geometry_violation(work, volume, config) or result_violation(
+                    work, energy, forces, stress
+                )
+                if found is not None:
+                    break
+                steps, good = optimizer.nsteps, frozen_copy(work, energy, forces, stress)
+                if on_step is not None:
+                    on_step(steps, float(np.linalg.norm(work.get_forces(), axis=1).max()))
+                if converged:
+                    status, reason = "converged", ""
+                elif steps < config.steps and time.monotonic() > limit:
+                    status, reason = "time", f"out of time after {steps} steps"
+                    break
+        except PetCalcError as error:
+            # before the first result the input is at fault, later the path that was taken
+            if good is None:
+                raise
+            found = Violation(str(error))
+    if found is not None:
+        if good is None:
+            raise InvalidStructureError(found.cause)
+        status, reason = "stopped", f"at step {steps + 1}: {found.cause}"
+    seconds, name = time.monotonic() - began, str(getattr(atoms.calc, "name", ""))
+    return Relaxation(status, reason, good, atoms.copy(), steps, seconds, name)
+
+
+def prepared(atoms: Atoms, config: RelaxConfig) -> Atoms:
+    """A copy that shares the calculator, checked, and with its symmetry fixed if asked for.
+
+    Raises
+    ------
+    InvalidStructureError
+        For a structure that no simulation can start from, and a cell to relax that is not
+        periodic in three dimensions.
+    """
+    check_structure(atoms)
+    if config.cell != "fixed" and not atoms.pbc.all():
+        raise InvalidStructureError(
+            f"a cell can be relaxed only if it is periodic in three dimensions, but the structure "
+            f"has pbc={atoms.pbc.tolist()}; keep it fixed, or set the periodicity"
+        )
+    work = atoms.copy()
+    if config.fix_symmetry:
+        fix_symmetry(work, config.symprec)
+    work.calc = atoms.calc
+    return work
+
+
+def moved(atoms: Atoms, config: RelaxConfig) -> Any:
+    """What the optimizer moves: the atoms, or the atoms and their cell."""
+    if config.cell == "fixed":
+        return atoms
+    return FrechetCellFilter(
+        atoms,
+        scalar_pressure=config.pressure * GPA,
+        hydrostatic_strain=config.cell == "isotropic",
+        constant_volume=config.cell == "shape",
+    )
+
+
+def results(
+    atoms: Atoms,
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64] | None]:
+    """Energy (eV), forces before constraints (n_atoms, 3) and, in a crystal, stress (6,)."""
+    assert atoms.calc is not None
+    energy = float(atoms.get_potential_energy())
+    forces = atoms.get_forces(apply_constraint=False)
+    known = "stress" in atoms.calc.implemented_properties and bool(atoms.pbc.all())
+    stress = atoms.get_stress(apply_constraint=False) if known else None
+    return energy, forces, stress

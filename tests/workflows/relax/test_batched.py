@@ -1,0 +1,231 @@
+"""A structure in a batch moves as it would on its own, whatever the others do."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixBondLength
+from calculators.small_potentials import liquid, small_pet
+
+from pet_calc import PETCalculator
+from pet_calc.workflows.guards import GuardSettings
+from pet_calc.workflows.relax import RelaxConfig, relax_all, relax_batched, why_not_batched
+from pet_calc.workflows.relax import batched as module
+
+LOOSE = GuardSettings(contact=0.05)
+
+
+@pytest.fixture(scope="module")
+def calculator():
+    return PETCalculator(small_pet())
+
+
+@pytest.fixture(scope="module")
+def structures():
+    """Crystals of one molecule, of several sizes, and a molecule in the open."""
+    crystals = [liquid(1, seed=s, length=3.6 + 0.2 * s) for s in range(4)]
+    free = liquid(1, seed=9)
+    free.pbc = False
+    free.cell = None
+    return crystals, [*crystals, free]
+
+
+def assert_equal(one, other, atol=1e-10):
+    assert one.status == other.status
+    assert one.steps == other.steps
+    assert one.potential == other.potential != ""
+    np.testing.assert_allclose(one.atoms.positions, other.atoms.positions, atol=atol)
+    np.testing.assert_allclose(one.atoms.cell.array, other.atoms.cell.array, atol=atol)
+    assert one.energy == pytest.approx(other.energy, abs=1e-9)
+
+
+@pytest.mark.parametrize("max_edges", [1, 150, None], ids=["alone", "some", "all"])
+@pytest.mark.parametrize("cell", ["fixed", "free", "isotropic", "shape"])
+def test_batch_equals_one_by_one(structures, calculator, cell, max_edges):
+    chosen = structures[1] if cell == "fixed" else structures[0]
+    config = RelaxConfig(
+        cell=cell,
+        fmax=0.05,
+        steps=12,
+        pressure=2.0 if cell in ("free", "isotropic") else 0.0,
+        volume_factor=50.0,
+        guards=LOOSE,
+    )
+    together = relax_batched(chosen, calculator, config, max_edges=max_edges)
+    for one, other in zip(
+        relax_all(chosen, calculator, config, batched=False), together, strict=True
+    ):
+        assert_equal(one, other)
+    # they did move, and not all for the same number of steps
+    assert max(r.steps for r in together) == 12
+    assert any(np.abs(r.atoms.positions - r.start.positions).max() > 0.01 for r in together)
+
+
+def test_the_comparison_can_fail(structures, calculator, monkeypatch):
+    config = RelaxConfig(cell="free", fmax=1e-9, steps=8, volume_factor=50.0, guards=LOOSE)
+    alone = relax_all(structures[0], calculator, config, batched=False)
+    monkeypatch.setattr("pet_calc.workflows.relax.fire.F_DEC", 0.6)
+    monkeypatch.setattr("pet_calc.workflows.relax.fire.A_START", 0.11)
+    other = relax_batched(structures[0], calculator, config)
+    differ = [
+        np.abs(a.atoms.positions - b.atoms.positions).max()
+        for a, b in zip(alone, other, strict=True)
+    ]
+    assert max(differ) > 1e-6
+
+
+def test_constraints_and_symmetry(calculator):
+    atoms = Atoms("OH2O", pbc=True, cell=[3.6, 3.8, 4.1])
+    atoms.set_scaled_positions([[0, 0, 0], [0.5, 0.5, 0.21], [0.5, 0.5, 0.79], [0.5, 0, 0.5]])
+    fixed = atoms.copy()
+    fixed.set_constraint(FixAtoms([1]))
+    for chosen, symmetric in (([fixed, atoms], False), ([atoms, atoms], True)):
+        config = RelaxConfig(
+            cell="free", fmax=1e-3, steps=10, fix_symmetry=symmetric, volume_factor=9, guards=LOOSE
+        )
+        alone = relax_all(chosen, calculator, config, batched=False)
+        together = relax_batched(chosen, calculator, config)
+        for one, other in zip(alone, together, strict=True):
+            assert_equal(one, other)
+            assert one.steps > 0
+    moved = together[0].atoms.get_scaled_positions()
+    assert moved[1, 2] + moved[2, 2] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_failures_stay_with_their_structure(structures, calculator):
+    good = structures[0]
+    overlap = good[0].copy()
+    overlap.positions[1] = overlap.positions[0] + [0, 0, 0.01]
+    unknown = bulk("Cu", cubic=True)
+    empty = Atoms()
+    nan = good[0].copy()
+    nan.positions[0, 0] = np.nan
+    mixed = [overlap, good[0], unknown, good[1], empty, nan]
+    config = RelaxConfig(fmax=1e-4, steps=6, guards=LOOSE)
+    results = relax_batched(mixed, calculator, config)
+    assert [r.status for r in results] == ["failed", "steps", "failed", "steps"] + 2 * ["failed"]
+    for k, words in ((0, "nearly touch"), (2, "contains Cu"), (4, "at least one"), (5, "finite")):
+        assert words in results[k].reason
+        assert results[k].atoms is None
+    for one, other in zip(relax_batched(good[:2], calculator, config), results[1:4:2], strict=True):
+        assert_equal(one, other, atol=1e-14)
+    # one by one, the causes are the same
+    for one, other in zip(
+        relax_all(mixed, calculator, config, batched=False), results, strict=True
+    ):
+        assert one.status == other.status
+
+
+class Sick(torch.nn.Module):
+    """A model that breaks down: NaN for what has a short edge, and no memory above a size."""
+
+    def __init__(self, model, *, shortest=0.0, memory=10**9):
+        super().__init__()
+        self.model, self.shortest, self.memory = model, shortest, memory
+        self.largest = 0
+
+    cutoff = property(lambda self: self.model.cutoff)
+    atomic_numbers = property(lambda self: self.model.atomic_numbers)
+    dtype = property(lambda self: self.model.dtype)
+
+    def energies(self, numbers, edges, vectors):
+        if edges.n_edges > self.memory:
+            raise torch.OutOfMemoryError("no memory")
+        self.largest = max(self.largest, edges.n_edges)
+        energies = self.model.energies(numbers, edges, vectors)
+        if bool((vectors.norm(dim=1) < self.shortest).any()):
+            energies = energies * torch.nan
+        return energies
+
+
+class SickCalculator(PETCalculator):
+    sick = None
+
+    def model_for(self, system):
+        model = super().model_for(system)
+        if self.sick is None:
+            self.sick = Sick(model, **self.how)
+        return self.sick
+
+
+def test_nan_of_one_structure_does_not_stop_the_others(structures):
+    calculator = SickCalculator(small_pet())
+    calculator.how = {"shortest": 0.5}
+    bad = structures[0][0].copy()
+    bad.positions[2] = bad.positions[0] + [0, 0.3, 0]
+    config = RelaxConfig(fmax=1e-4, steps=3, guards=LOOSE)
+    results = relax_batched([structures[0][1], bad, structures[0][2]], calculator, config)
+    assert [r.status for r in results] == ["steps", "failed", "steps"]
+    assert "finite" in results[1].reason
+
+
+def test_a_batch_that_does_not_fit_is_divided(structures):
+    chosen = structures[0]
+    calculator = SickCalculator(small_pet())
+    calculator.how = {"memory": 250}
+    config = RelaxConfig(fmax=1e-4, steps=4, guards=LOOSE)
+    results = relax_batched(chosen, calculator, config)
+    assert 0 < calculator.sick.largest <= 250
+    for one, other in zip(
+        relax_batched(chosen, PETCalculator(small_pet()), config), results, strict=True
+    ):
+        assert_equal(one, other)
+    calculator.sick.memory = -1
+    assert {r.status for r in relax_batched(chosen, calculator, config)} == {"failed"}
+
+
+def test_limit_grows_while_memory_lasts():
+    limit = module.EdgeLimit(1000, growing=True)
+    limit.succeeded(900, waiting=True)
+    assert limit.edges == 2000
+    limit.succeeded(900, waiting=True)
+    limit.succeeded(1900, waiting=False)
+    assert limit.edges == 2000
+    assert limit.chunks([800, 800, 800]) == [slice(0, 3)]
+    limit.out_of_memory(1900)
+    assert limit.chunks([400, 500, 600, 2000]) == [slice(0, 2), slice(2, 3), slice(3, 4)]
+    limit.succeeded(900, waiting=True)
+    assert limit.edges == 950
+
+
+def test_only_some_run_together(structures, calculator):
+    together = []
+    config = RelaxConfig(fmax=1e-9, steps=2, guards=LOOSE)
+    done = []
+    relax_batched(
+        structures[0],
+        calculator,
+        config,
+        max_edges=1,
+        on_step=lambda n, force: together.append((n, force)),
+        on_result=lambda index, result: done.append(index),
+    )
+    assert max(n for n, _ in together) == 1
+    assert done == [0, 1, 2, 3]
+    assert all(np.isfinite(force) for _, force in together)
+
+
+def test_deadline(structures, calculator):
+    results = relax_batched(structures[0], calculator, RelaxConfig(guards=LOOSE), deadline=0.0)
+    assert {r.status for r in results} == {"not started"}
+    results = relax_batched(
+        structures[0], calculator, RelaxConfig(fmax=1e-9, seconds=1e-9, guards=LOOSE)
+    )
+    assert {r.status for r in results} == {"time"}
+
+
+def test_one_by_one_is_explained(structures, calculator):
+    crystals = structures[0]
+    config = RelaxConfig()
+    assert why_not_batched(crystals, calculator, config) is None
+    assert "EMT" in why_not_batched(crystals, EMT(), config)
+    assert "BFGS" in why_not_batched(crystals, calculator, RelaxConfig(optimizer="bfgs"))
+    bound = crystals[0].copy()
+    bound.set_constraint(FixBondLength(0, 1))
+    assert "FixBondLength" in why_not_batched([*crystals, bound], calculator, config)
+    with pytest.raises(ValueError, match="cannot be relaxed in a batch"):
+        relax_all(crystals, EMT(), config, batched=True)
+    with pytest.raises(ValueError, match="FIRE"):
+        relax_batched(crystals, calculator, RelaxConfig(optimizer="bfgs"))
