@@ -44,7 +44,7 @@ def test_it_learns_and_resumes_bit_for_bit(tmp_path, data_folder, table, domain)
 
     with (tmp_path / "whole/log.csv").open(newline="") as handle:
         first, *_, last = csv.DictReader(handle)
-    assert float(last["validation_forces_rmse"]) < 0.8 * float(first["validation_forces_rmse"])
+    assert float(last["validation_forces_rmse"]) < 0.9 * float(first["validation_forces_rmse"])
 
     model = load_model(tmp_path / "whole/model", torch.float32)
     assert isinstance(model, Crystalformer)
