@@ -30,3 +30,12 @@ def test_water_nvt(tmp_path):
     assert {"trajectory.traj", "log.csv", "water.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
+
+
+def test_water_dynamics(tmp_path):
+    text = smoke("02_water_dynamics.py", tmp_path)
+    found = re.search(r"O-H stretching peak\s+(\d+)", text)
+    assert found is not None, text
+    assert 2500 < int(found[1]) < 4500
+    assert "self-diffusion" in text
+    assert (tmp_path / "out" / "observables.png").is_file()

@@ -208,7 +208,10 @@ class _Trajectory:
         results = [{} if a.calc is None else a.calc.results for a in self.frames]
         if any("energy" not in r for r in results):
             raise ValueError("the frames hold no energies")
-        return np.array([float(r["energy"]) for r in results])
+        energies = np.array([float(r["energy"]) for r in results])
+        if not energies.any():  # some readers set absent energies to zero
+            raise ValueError("the energies of all frames are zero")
+        return energies
 
     @property
     def temperature(self) -> float:
