@@ -398,7 +398,7 @@ def _vdos(t: _Trajectory, result: Analysis) -> None:
     peak = float(found.wavenumber[found.density.argmax()])
     note = f"bins of {found.wavenumber[1]:.3g} cm⁻¹, {found.n_windows} windows"
     note += "; velocities from differences of positions" if found.from_positions else ""
-    result.add("highest VDOS peak", Estimate(peak, np.nan), "cm⁻¹", note)
+    result.add("VDOS maximum at", Estimate(peak, np.nan), "cm⁻¹", note)
     result.tables["vdos"] = {
         "wavenumber_per_cm": found.wavenumber,
         "frequency_THz": found.frequency,

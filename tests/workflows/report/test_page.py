@@ -3,6 +3,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from ase.build import bulk
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from workflows.report.browser import probed, screenshot, visit
@@ -80,6 +81,13 @@ def test_frames_are_thinned(tmp_path, frames):
     assert len(Structures(frames, most_atoms=1).chosen()) == 2
     _, text = page(tmp_path, structures=shown)
     assert "5 of 12 frames, equally spaced" in text
+
+
+def test_small_cells_are_repeated(tmp_path, frames):
+    for structure, repeats in ((bulk("Cu"), "3,3,3"), (frames[0], "1,1,1")):
+        _, text = page(tmp_path, structures=Structures([structure], trajectory=False))
+        assert f'"supercell":[{repeats}]' in text
+        assert "<h2>Structure</h2>" in text
 
 
 def test_positions_are_wrapped_and_short(tmp_path, frames):
