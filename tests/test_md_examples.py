@@ -75,3 +75,12 @@ def test_si_phonons(tmp_path):
     text = smoke("05_si_phonons.py", tmp_path, "--model", str(tmp_path / "model"))
     assert re.search(r"optical mode at Γ\s+-?\d+\.\d+ THz", text), text
     assert {"phonons.png", "phonopy.yaml"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_water_dynamics(tmp_path):
+    text = smoke("02_water_dynamics.py", tmp_path)
+    found = re.search(r"O-H stretching peak\s+(\d+)", text)
+    assert found is not None, text
+    assert 2500 < int(found[1]) < 4500
+    assert "self-diffusion" in text
+    assert (tmp_path / "out" / "observables.png").is_file()
