@@ -84,3 +84,14 @@ def test_water_dynamics(tmp_path):
     assert 2500 < int(found[1]) < 4500
     assert "self-diffusion" in text
     assert (tmp_path / "out" / "observables.png").is_file()
+
+
+def test_relax_to_elastic(tmp_path):
+    text = smoke("04_relax_to_elastic.py", tmp_path)
+    found = {name: float(value) for name, value in re.findall(r"(B from \S+)\s+(\S+) GPa", text)}
+    assert len(found) == 2, text
+    elasticity, energy = found.values()
+    # copper of EMT
+    assert abs(elasticity - 134.5) < 0.5
+    assert abs(energy - elasticity) < 0.5
+    assert {"elastic.json", "eos.png"} == {path.name for path in (tmp_path / "out").iterdir()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +34,12 @@ ROTATION_PROPERTIES: Final = ("energy_rotation_std", "forces_rotation_std")
 OVERLAP: Final = 0.1
 
 
-def checked_evaluation(model: EnergyModel, system: System, edges: Edges) -> Results:
+def checked_evaluation(
+    model: EnergyModel,
+    system: System,
+    edges: Edges,
+    evaluation: Callable[[EnergyModel, System, Edges], Results] = evaluate,
+) -> Results:
     """Energy, forces and stress of structures that the model can be asked about.
 
     Parameters
@@ -43,6 +48,8 @@ def checked_evaluation(model: EnergyModel, system: System, edges: Edges) -> Resu
     system : System
     edges : Edges
         Pairs closer than ``model.cutoff``.
+    evaluation : callable
+        What computes the results.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def checked_evaluation(model: EnergyModel, system: System, edges: Edges) -> Resu
     """
     require_elements(system, model.atomic_numbers)
     require_separation(system, edges)
-    results = evaluate(model, system, edges)
+    results = evaluation(model, system, edges)
     require_finite(results)
     return results
 
@@ -120,8 +127,9 @@ def require_finite(results: Results) -> None:
 class ModelCalculator(Calculator):
     """ASE's calculator interface to an `EnergyModel`.
 
-    A subclass says which model computes a system (`model_for`). Everything here is float64 in ASE
-    units (eV, Å), whatever the model computes in.
+    A subclass says which model computes a system (`model_for`), and may say how (`evaluation`),
+    depending on what else of a structure (`prepared`). Everything here is float64 in ASE units (eV,
+    Å), whatever the model computes in.
 
     Parameters
     ----------
@@ -153,6 +161,15 @@ class ModelCalculator(Calculator):
     def device(self) -> torch.device:
         """Where the model computes."""
 
+    def prepared(self, atoms: Atoms) -> tuple[System, EnergyModel]:
+        """A structure as tensors, and the model as it sees this structure."""
+        system = system_from_atoms(atoms, self.device)
+        return system, self.model_for(system)
+
+    def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """Energy, per-atom energies, forces and stress, unchecked."""
+        return evaluate(model, system, edges)
+
     def evaluate(self, atoms: Atoms) -> Results:
         """Energy, per-atom energies, forces and stress, without use or change of any cache.
 
@@ -167,9 +184,9 @@ class ModelCalculator(Calculator):
         InvalidStructureError, UnsupportedElementError, SimulationError
             See `system_from_atoms` and `checked_evaluation`.
         """
-        system = system_from_atoms(atoms, self.device)
-        model = self.model_for(system)
-        return checked_evaluation(model, system, neighbor_list(system, model.cutoff))
+        system, model = self.prepared(atoms)
+        edges = neighbor_list(system, model.cutoff)
+        return checked_evaluation(model, system, edges, self.evaluation)
 
     def calculate(
         self,
@@ -203,12 +220,12 @@ class ModelCalculator(Calculator):
         # not through the base class, which would make the folder of an input file as well
         self.results = {}
         self.atoms = structure.copy()
-        system = system_from_atoms(self.atoms, self.device)
-        model = self.model_for(system)
+        system, model = self.prepared(self.atoms)
         self._verlet, edges = update_verlet(
             self._verlet, system, cutoff=model.cutoff, skin=self.skin
         )
-        self.results = ase_results(checked_evaluation(model, system, edges), stress=periodic)
+        results = checked_evaluation(model, system, edges, self.evaluation)
+        self.results = ase_results(results, stress=periodic)
         if any(name in properties for name in ROTATION_PROPERTIES):
             spread = rotation_spread(self.model_for, system, edges)
             self.results["energy_rotation_std"] = float(spread.energy[0])

@@ -13,7 +13,6 @@ from ase import Atoms
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
 from pet_calc.geometry import System
-from pet_calc.io.atoms import system_from_atoms
 from pet_calc.workflows.relax.batched import CONSTRAINTS, OnResult, OnStep, relax_batched
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import Relaxation, failed, geometry_violation
@@ -62,7 +61,7 @@ def starting_problem(atoms: Atoms, calculator: Any, config: RelaxConfig) -> Exce
         if found is not None:
             raise InvalidStructureError(found.cause)
         if isinstance(calculator, ModelCalculator):
-            calculator.model_for(system_from_atoms(work, calculator.device))
+            calculator.prepared(work)
     except PetCalcError as error:
         return error
     return None
