@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pet_calc.cli import evaluate, md, train
+from pet_calc.cli import doctor, evaluate, md, train
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("md")(md.md)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
 models_app.command("import")(import_model)
 app.add_typer(models_app, name="models")
 
