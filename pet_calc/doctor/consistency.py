@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,12 @@ from numpy.typing import NDArray
 
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.doctor.evaluation import (
+    Noise,
     bare,
     displaced,
     evaluate,
-    force_limit,
-    is_double,
     largest,
-    strained,
+    measure_noise,
 )
 from pet_calc.doctor.finding import Finding, Limit, Verdict, skipped
 from pet_calc.doctor.symmetry import compared, differences, limits
@@ -31,6 +31,7 @@ def smoothness(
     rng: np.random.Generator,
     points: int = 17,
     length: float = 0.02,
+    noise: Noise | None = None,
 ) -> Finding:
     r"""Largest jump of the energy on a line along which many pairs cross the cutoff.
 
@@ -68,8 +69,9 @@ def smoothness(
     coarse = (e[2::2] - e[:-2:2]) - step * (s[2::2] + s[:-2:2])
     jumps = np.abs(4.0 * (fine[::2] + fine[1::2]) - coarse) / 3.0
     jump = float(jumps.max())
-    # rounding of the sum over atoms in single precision shows here
-    limit = Limit(1e-5 if is_double(calculator) else 1e-4 + 1e-6 * len(atoms), 1e-2, "eV")
+    noise = noise or measure_noise(atoms, calculator, rng=rng)
+    good = noise.bounded(10.0 * noise.energy, 1e-5, 1e-4 + 1e-6 * len(atoms))
+    limit = Limit(good, 1e-2, "eV")
     return Finding(
         "smoothness of the energy",
         limit.judge(jump),
@@ -79,30 +81,22 @@ def smoothness(
     )
 
 
-def history_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> Finding:
+def history_error(
+    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, noise: Noise | None = None
+) -> Finding:
     """Whether earlier structures, or arrays already handed out, change an answer.
 
     Structures that differ in positions, cell, species and number of atoms are asked about in turn,
-    forwards and backwards, on one ``Atoms`` where programs change it in place.
+    forwards and backwards, and one ``Atoms`` is moved in place as programs do.
     """
     check = "independence of history"
-    inputs = [displaced(atoms, rng, 0.02), displaced(atoms, rng, 0.05)]
-    if atoms.pbc.any():
-        inputs.append(strained(inputs[0], np.eye(3) * 0.01))
-    if len(np.unique(atoms.numbers)) > 1:
-        swapped = inputs[1].copy()
-        # neighbours in the list of another element
-        k = int(np.flatnonzero(np.diff(swapped.numbers))[0])
-        swapped.numbers[[k, k + 1]] = swapped.numbers[[k + 1, k]]
-        inputs.append(swapped)
-    if len(atoms) > 1:
-        inputs.append(inputs[0][:-1])
+    inputs = related_structures(atoms, rng)
     work = bare(inputs[0])
     work.calc = calculator
     first = work.get_forces()
     copy = first.copy()
     work.positions = inputs[1].positions
-    in_place = (float(work.get_potential_energy()), work.get_forces().copy())
+    energy, forces_in_place = float(work.get_potential_energy()), work.get_forces().copy()
     if not np.array_equal(first, copy):
         return Finding(
             check,
@@ -110,37 +104,52 @@ def history_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) ->
             "an array of forces that was handed out changed with the next calculation",
             "results are not changed later",
         )
-    # the same question in place and anew must agree in ASE's energy; `evaluate` may read another
-    anew = bare(inputs[1])
-    anew.calc = calculator
-    evaluate(calculator, inputs[0])
-    change = abs(float(anew.get_potential_energy()) - in_place[0]) / len(atoms)
-    forces = largest(anew.get_forces() - in_place[1])
     forwards = [evaluate(calculator, a) for a in inputs]
     backwards = [evaluate(calculator, a) for a in inputs[::-1]][::-1]
+    for k, (a, b) in enumerate(itertools.pairwise(forwards)):
+        if a.energy == b.energy and np.array_equal(a.forces, b.forces) and np.any(a.forces != 0.0):
+            return Finding(
+                check,
+                Verdict.FAIL,
+                f"two structures that differ in {DIFFERENCES[k]} get the same results to the last "
+                f"bit",
+                "a new structure is calculated anew",
+            )
+    # ASE's energy may be another than the one that `evaluate` reads
+    anew = bare(inputs[1])
+    anew.calc = calculator
+    change = abs(float(anew.get_potential_energy()) - energy) / len(atoms)
+    forces = largest(anew.get_forces() - forces_in_place)
     for before, after in zip(forwards, backwards, strict=True):
-        if before.forces.shape != after.forces.shape:
-            change = float("nan")
-            continue
         one, two = differences(before, after, len(before.forces))
         change, forces = max(change, one), max(forces, two)
-    same = [k for k in range(1, len(inputs)) if identical(forwards[0], forwards[k])]
-    if same:
-        return Finding(
-            check,
-            Verdict.FAIL,
-            "different structures get results that are identical to the last bit",
-            "a new structure is calculated anew",
-            {"structures": same},
-        )
-    return compared(check, change, forces, *limits(calculator))
+    return compared(check, change, forces, *limits(atoms, calculator, noise, rng))
 
 
-def identical(a: Any, b: Any) -> bool:
-    """Whether two results agree to the last bit, and are not zero."""
-    return bool(
-        a.energy == b.energy and np.array_equal(a.forces, b.forces) and np.any(a.forces != 0.0)
-    )
+#: What each of `related_structures` differs in from the one before.
+DIFFERENCES = ("positions", "cell", "elements", "number of atoms")
+
+
+def related_structures(atoms: Atoms, rng: np.random.Generator) -> list[Atoms]:
+    """Structures that each differ from the one before in one of `DIFFERENCES`.
+
+    Where that is not possible, the next one is displaced as well, so that none is repeated.
+    """
+    start = displaced(atoms, rng, 0.05)
+    moved = displaced(atoms, rng, 0.02)
+    stretched = bare(moved)
+    if atoms.pbc.any():
+        stretched.set_cell(1.02 * moved.cell.array, scale_atoms=False)
+    else:
+        stretched = displaced(moved, rng, 0.01)
+    exchanged = bare(stretched)
+    if len(set(atoms.numbers.tolist())) > 1:
+        k = int(np.flatnonzero(np.diff(atoms.numbers))[0])
+        exchanged.numbers[[k, k + 1]] = exchanged.numbers[[k + 1, k]]
+    else:
+        exchanged = displaced(stretched, rng, 0.01)
+    fewer = exchanged[:-1] if len(atoms) > 1 else displaced(exchanged, rng, 0.01)
+    return [start, moved, stretched, exchanged, fewer]
 
 
 def precision_error(
@@ -164,7 +173,9 @@ def precision_error(
     return compared(check, *change, Limit(1e-4, 1e-3, "eV/atom"), Limit(1e-3, 1e-2, "eV/Å"))
 
 
-def batch_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> Finding:
+def batch_error(
+    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, noise: Noise | None = None
+) -> Finding:
     """Structures calculated together against each by itself."""
     check = "batch against single"
     if not isinstance(calculator, ModelCalculator):
@@ -190,11 +201,4 @@ def batch_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> F
         energy = abs(float(results.energy[k] - single.energy[0])) / system.n_atoms
         difference = (results.forces[begin:end] - single.forces).cpu().numpy()
         change, forces, begin = max(change, energy), max(forces, largest(difference)), end
-    energy_limit, _ = limits(calculator)
-    return compared(
-        check,
-        change,
-        forces,
-        energy_limit,
-        force_limit(calculator, double=1e-8, single=1e-4, bad=1e-3),
-    )
+    return compared(check, change, forces, *limits(members[-1], calculator, noise, rng))

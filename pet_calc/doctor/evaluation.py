@@ -9,8 +9,6 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from pet_calc.doctor.finding import Limit
-
 Array = NDArray[np.float64]
 
 
@@ -79,6 +77,39 @@ def is_double(calculator: Any) -> bool:
     return str(getattr(calculator, "dtype", "")).removeprefix("torch.") == "float64"
 
 
-def force_limit(calculator: Any, *, double: float, single: float, bad: float) -> Limit:
-    """Limit of a force error in eV/Å, sharper for a calculator known to compute in float64."""
-    return Limit(double if is_double(calculator) else single, bad, "eV/Å")
+@dataclass(frozen=True)
+class Noise:
+    """Rounding in the results of a calculator: of the energy in eV, of a force in eV/Å."""
+
+    energy: float = 0.0
+    forces: float = 0.0
+
+    def bounded(self, value: float, least: float, most: float) -> float:
+        """A limit that allows for `value` of noise, but for no more than single precision has."""
+        return min(least + value, most) if np.isfinite(value) else most
+
+
+def measure_noise(
+    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, step: float = 1e-5
+) -> Noise:
+    """Rounding errors, from three points on a line that are 10⁻⁵ Å apart.
+
+    So close to each other the forces are a linear function: what the trapezoidal rule leaves of
+    the energy, and the second difference of the forces, is noise. Steps much smaller would not
+    change numbers in single precision at all.
+    """
+    direction = rng.standard_normal(atoms.positions.shape)
+    points = []
+    for k in range(3):
+        moved = bare(atoms)
+        moved.positions += k * step * direction
+        points.append(evaluate(calculator, moved))
+    a, b, c = points
+    residuals = [
+        q.energy - p.energy + 0.5 * step * float(((p.forces + q.forces) * direction).sum())
+        for p, q in ((a, b), (b, c))
+    ]
+    return Noise(
+        energy=max(abs(r) for r in residuals),
+        forces=largest(a.forces - 2.0 * b.forces + c.forces) / 2.0,
+    )

@@ -14,7 +14,7 @@ from pet_calc.doctor import coverage, performance
 from pet_calc.doctor.consistency import batch_error, history_error, precision_error, smoothness
 from pet_calc.doctor.derivatives import force_error, stress_error
 from pet_calc.doctor.dynamics import energy_drift
-from pet_calc.doctor.evaluation import evaluate, is_double, largest
+from pet_calc.doctor.evaluation import evaluate, is_double, largest, measure_noise
 from pet_calc.doctor.finding import Finding, Report, Verdict
 from pet_calc.doctor.symmetry import (
     inversion_error,
@@ -127,23 +127,27 @@ def calculator_checks(
     yield "uncertainty", partial(coverage.uncertainty, atoms, calculator)
     yield "independence of history", partial(history_error, atoms, calculator, rng=rng())
     directions = 1 if few else 2
+    noise = measure_noise(atoms, exact, rng=rng())
     yield (
         "forces against energy differences",
-        partial(force_error, atoms, exact, rng=rng(), directions=directions),
+        partial(force_error, atoms, exact, rng=rng(), noise=noise, directions=directions),
     )
     yield (
         "stress against energy differences",
-        partial(stress_error, atoms, exact, rng=rng(), directions=directions),
+        partial(stress_error, atoms, exact, rng=rng(), noise=noise, directions=directions),
     )
     yield (
         "smoothness of the energy",
-        partial(smoothness, atoms, exact, rng=rng(), points=9 if few else 17),
+        partial(smoothness, atoms, exact, rng=rng(), noise=noise, points=9 if few else 17),
     )
-    yield "permutation", partial(permutation_error, atoms, exact, rng=rng())
-    yield "translation", partial(translation_error, atoms, exact, rng=rng())
-    yield "wrapping", partial(wrapping_error, atoms, exact, rng=rng())
-    yield "rotation", partial(rotation_error, atoms, exact, rng=rng(), rotations=1 if few else 3)
-    yield "inversion", partial(inversion_error, atoms, exact, rng=rng())
+    yield "permutation", partial(permutation_error, atoms, exact, rng=rng(), noise=noise)
+    yield "translation", partial(translation_error, atoms, exact, rng=rng(), noise=noise)
+    yield "wrapping", partial(wrapping_error, atoms, exact, rng=rng(), noise=noise)
+    yield (
+        "rotation",
+        partial(rotation_error, atoms, exact, rng=rng(), noise=noise, rotations=1 if few else 3),
+    )
+    yield "inversion", partial(inversion_error, atoms, exact, rng=rng(), noise=noise)
     yield "float32 against float64", partial(precision_error, atoms, calculator, twin, rng=rng())
     yield "batch against single", partial(batch_error, atoms, calculator, rng=rng())
     yield "speed", partial(performance.speed, atoms, calculator, rng=rng(), seconds=1 if few else 3)

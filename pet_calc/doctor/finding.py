@@ -66,7 +66,7 @@ class Limit:
         return Verdict.WARN if value <= self.bad else Verdict.FAIL
 
     def __str__(self) -> str:
-        return f"≤ {self.good:g}, fails above {self.bad:g} {self.unit}"
+        return f"≤ {self.good:.1g}, fails above {self.bad:.1g} {self.unit}"
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

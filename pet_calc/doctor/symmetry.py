@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pet_calc.doctor.evaluation import (
+    Noise,
     Point,
     bare,
     displaced,
     evaluate,
-    force_limit,
-    is_double,
     largest,
+    measure_noise,
 )
 from pet_calc.doctor.finding import Finding, Limit, skipped, worst
 
@@ -37,15 +37,26 @@ def compared(
     )
 
 
-def limits(calculator: Any, *, learned: bool = False) -> tuple[Limit, Limit]:
+def limits(
+    atoms: Atoms,
+    calculator: Any,
+    noise: Noise | None,
+    rng: np.random.Generator,
+    *,
+    learned: bool = False,
+) -> tuple[Limit, Limit]:
     """Limits of energy per atom and forces for a symmetry.
 
     An exact symmetry may be broken by rounding only. A potential that learned it from data breaks
     it by about its error.
     """
-    energy = Limit(1e-8 if is_double(calculator) else 1e-5, 5e-3 if learned else 1e-4, "eV/atom")
-    forces = force_limit(calculator, double=1e-6, single=1e-3, bad=0.2 if learned else 1e-2)
-    return energy, forces
+    noise = noise or measure_noise(atoms, calculator, rng=rng)
+    energy = noise.bounded(10.0 * noise.energy / len(atoms), 1e-8, 1e-5)
+    forces = noise.bounded(10.0 * noise.forces, 1e-6, 1e-3)
+    return (
+        Limit(energy, 5e-3 if learned else 1e-4, "eV/atom"),
+        Limit(forces, 0.2 if learned else 1e-2, "eV/Å"),
+    )
 
 
 def differences(before: Point, after: Point, n_atoms: int) -> tuple[float, float]:
@@ -54,7 +65,12 @@ def differences(before: Point, after: Point, n_atoms: int) -> tuple[float, float
 
 
 def rotation_error(
-    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, rotations: int = 3
+    atoms: Atoms,
+    calculator: Any,
+    *,
+    rng: np.random.Generator,
+    rotations: int = 3,
+    noise: Noise | None = None,
 ) -> Finding:
     """Energy and forces under random rotations of atoms and cell; the largest of each."""
     start = displaced(atoms, rng, 0.02)
@@ -73,13 +89,15 @@ def rotation_error(
         "rotation",
         float(energies.max()),
         float(forces.max()),
-        *limits(calculator, learned=True),
+        *limits(start, calculator, noise, rng, learned=True),
     )
     finding.values["rotations"] = rotations
     return finding
 
 
-def inversion_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> Finding:
+def inversion_error(
+    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, noise: Noise | None = None
+) -> Finding:
     """Energy and forces under x -> -x; the lattice stays itself."""
     start = displaced(atoms, rng, 0.02)
     mirrored = bare(start)
@@ -88,10 +106,12 @@ def inversion_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) 
     change = differences(
         evaluate(calculator, start), Point(point.energy, -point.forces), len(atoms)
     )
-    return compared("inversion", *change, *limits(calculator, learned=True))
+    return compared("inversion", *change, *limits(start, calculator, noise, rng, learned=True))
 
 
-def permutation_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> Finding:
+def permutation_error(
+    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, noise: Noise | None = None
+) -> Finding:
     """Energy and forces when the atoms are listed in another order."""
     if len(atoms) == 1:
         return skipped("permutation", "one atom has one order")
@@ -101,22 +121,26 @@ def permutation_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator
     forces = np.empty_like(point.forces)
     forces[order] = point.forces
     change = differences(evaluate(calculator, start), Point(point.energy, forces), len(atoms))
-    return compared("permutation", *change, *limits(calculator))
+    return compared("permutation", *change, *limits(start, calculator, noise, rng))
 
 
-def translation_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> Finding:
+def translation_error(
+    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, noise: Noise | None = None
+) -> Finding:
     """Energy and forces when everything is shifted by the same vector."""
     shift = rng.uniform(-5.0, 5.0, 3)
-    return unchanged("translation", atoms, calculator, rng, lambda x: x + shift)
+    return unchanged("translation", atoms, calculator, rng, noise, lambda x: x + shift)
 
 
-def wrapping_error(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> Finding:
+def wrapping_error(
+    atoms: Atoms, calculator: Any, *, rng: np.random.Generator, noise: Noise | None = None
+) -> Finding:
     """Energy and forces when single atoms are replaced by their periodic images."""
     if not atoms.pbc.any():
         return skipped("wrapping", "the structure is not periodic")
     images = rng.integers(-2, 3, (len(atoms), 3)) * atoms.pbc
     shifts = images @ atoms.cell.array
-    return unchanged("wrapping", atoms, calculator, rng, lambda x: x + shifts)
+    return unchanged("wrapping", atoms, calculator, rng, noise, lambda x: x + shifts)
 
 
 def unchanged(
@@ -124,6 +148,7 @@ def unchanged(
     atoms: Atoms,
     calculator: Any,
     rng: np.random.Generator,
+    noise: Noise | None,
     move: Callable[[Array], Array],
 ) -> Finding:
     """Finding about a change of the positions that leaves the physics alone."""
@@ -131,4 +156,4 @@ def unchanged(
     moved = bare(start)
     moved.positions = move(start.positions)
     change = differences(evaluate(calculator, start), evaluate(calculator, moved), len(atoms))
-    return compared(check, *change, *limits(calculator))
+    return compared(check, *change, *limits(start, calculator, noise, rng))
