@@ -14,7 +14,7 @@ from pet_calc.doctor import coverage, performance
 from pet_calc.doctor.consistency import batch_error, history_error, precision_error, smoothness
 from pet_calc.doctor.derivatives import force_error, stress_error
 from pet_calc.doctor.dynamics import energy_drift
-from pet_calc.doctor.evaluation import evaluate, is_double, largest, measure_noise
+from pet_calc.doctor.evaluation import Noise, evaluate, is_double, largest, measure_noise
 from pet_calc.doctor.finding import Finding, Report, Verdict
 from pet_calc.doctor.symmetry import (
     inversion_error,
@@ -23,6 +23,7 @@ from pet_calc.doctor.symmetry import (
     translation_error,
     wrapping_error,
 )
+from pet_calc.errors import InvalidStructureError, UnsupportedElementError
 from pet_calc.workflows.guards import check_structure, non_finite
 
 
@@ -85,8 +86,8 @@ def examine(
 
     Raises
     ------
-    InvalidStructureError
-        For a structure that nothing can be calculated of.
+    InvalidStructureError, UnsupportedElementError
+        For a structure that nothing can be calculated of, with this potential or any.
     """
     settings = settings or DoctorSettings()
     check_structure(atoms)
@@ -99,20 +100,40 @@ def examine(
         try:
             findings.append(check())
         except Exception as error:  # a calculator of anyone may fail in any way: that is a finding
-            cause = f"{type(error).__name__}: {error}".splitlines()[0]
-            findings.append(Finding(name, Verdict.FAIL, f"could not be done: {cause}"))
+            findings.append(failed(name, error))
 
     run("minimum distance", partial(coverage.minimum_distance, atoms))
-    run("single point", partial(single_point, atoms, calculator))
+    if on_check is not None:
+        on_check("single point")
+    try:
+        findings.append(single_point(atoms, calculator))
+    except (InvalidStructureError, UnsupportedElementError):
+        raise  # there is nothing to examine
+    except Exception as error:
+        findings.append(failed("single point", error))
+    if findings[-1].verdict is not Verdict.FAIL:
+        run("rounding", partial(rounding, atoms, exact, rng=np.random.default_rng(settings.seed)))
     if findings[-1].verdict is Verdict.FAIL:
         return Report(tuple(findings))
-    for name, check in calculator_checks(atoms, calculator, exact, twin, settings):
+    noise = Noise(**findings[-1].values)
+    for name, check in calculator_checks(atoms, calculator, exact, twin, noise, settings):
         run(name, check)
     return Report(tuple(findings))
 
 
+def failed(check: str, error: Exception) -> Finding:
+    """A check that ended with an error."""
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    return Finding(check, Verdict.FAIL, f"could not be done: {cause}")
+
+
 def calculator_checks(
-    atoms: Atoms, calculator: Any, exact: Any, twin: Any | None, settings: DoctorSettings
+    atoms: Atoms,
+    calculator: Any,
+    exact: Any,
+    twin: Any | None,
+    noise: Noise,
+    settings: DoctorSettings,
 ) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """What the calculator answers; every check draws from a generator of its own."""
     few = settings.quick
@@ -127,7 +148,6 @@ def calculator_checks(
     yield "uncertainty", partial(coverage.uncertainty, atoms, calculator)
     yield "independence of history", partial(history_error, atoms, calculator, rng=rng())
     directions = 1 if few else 2
-    noise = measure_noise(atoms, exact, rng=rng())
     yield (
         "forces against energy differences",
         partial(force_error, atoms, exact, rng=rng(), noise=noise, directions=directions),
@@ -153,7 +173,14 @@ def calculator_checks(
     yield "speed", partial(performance.speed, atoms, calculator, rng=rng(), seconds=1 if few else 3)
     yield (
         "memory and largest supercell",
-        partial(performance.memory, atoms, calculator, sizes=2 if few else 3),
+        partial(
+            performance.memory,
+            atoms,
+            calculator,
+            sizes=2 if few else 3,
+            most=2_000 if few else 20_000,
+            seconds=5.0 if few else 20.0,
+        ),
     )
     if not few:
         yield (
@@ -168,6 +195,18 @@ def calculator_checks(
                 temperature=settings.temperature,
             ),
         )
+
+
+def rounding(atoms: Atoms, calculator: Any, *, rng: np.random.Generator) -> Finding:
+    """The noise that limits of other checks allow for."""
+    noise = measure_noise(atoms, calculator, rng=rng)
+    return Finding(
+        "rounding",
+        Verdict.INFO,
+        f"energy {noise.energy:.1e} eV, forces {noise.forces:.1e} eV/Å",
+        "limits below allow for ten times as much, at most for single precision",
+        {"energy": noise.energy, "forces": noise.forces},
+    )
 
 
 def single_point(atoms: Atoms, calculator: Any) -> Finding:

@@ -2,9 +2,9 @@
 
 The suite has no hook for other calculators: its tests import ``ase.calculators.emt.EMT``. Loaded
 with ``-p stand_in`` before they are collected, this module assigns `StandIn` to that name. The
-potential is a Lennard-Jones one with the sizes of the elements, stiff and bound like a metal; what
-ASE's optimizers, dynamics, filters and constraints meet is `ModelCalculator` with its
-conversion, neighbour list with a skin, autograd forces and stress, and cache of results.
+potential is one of Morse with the sizes of the elements; what ASE's optimizers, dynamics, filters
+and constraints meet is `ModelCalculator` with its conversion, neighbour list with a skin, forces
+and stress by autograd, and cache of results.
 
 Tests that cannot apply are listed with their reasons in ``does_not_apply.toml``; they are run and
 must fail, so that the list cannot outlive its reasons.
@@ -31,19 +31,22 @@ CALLS = {"calculations": 0}
 REASONS = tomllib.loads((Path(__file__).parent / "does_not_apply.toml").read_text(encoding="utf-8"))
 
 
-class SizedLennardJones:
-    """Lennard-Jones with the crystal's energy and lattice constant at zero and at the element's.
+class SizedMorse:
+    """Morse pairs with the lattice constants of the fcc metals, about as stiff as these.
 
-    Where EMT has its zero, this one has it, too: several tests compare an energy with a number.
+    Depth, stiffness and range of copper [Girifalco and Weizer, Phys. Rev. 114, 687 (1959)], lengths
+    scaled to each element. Crystals have the energy zero, as they have with EMT: several tests
+    compare an energy with a number.
     """
 
     atomic_numbers = tuple(range(1, 97))
     cutoff = 6.0
     dtype = torch.float64
-    epsilon = 0.4  # eV; binds an fcc crystal by 3 eV/atom
 
     def __init__(self):
         self.radii = torch.tensor([bond_radius(z) for z in range(97)], dtype=torch.float64)
+        self.depths = torch.full((97,), 0.05, dtype=torch.float64)  # eV
+        self.depths[list(METALS)] = 0.343
         self.reference = torch.zeros(97, dtype=torch.float64)
         for z in METALS:
             crystal = system_from_atoms(ase.build.bulk(chemical_symbols[z]))
@@ -52,10 +55,11 @@ class SizedLennardJones:
 
     def energies(self, numbers, edges, vectors):
         i, j = edges.edge_index
-        sigma = (self.radii[numbers[i]] + self.radii[numbers[j]]) / 2 ** (1 / 6)
+        depth = (self.depths[numbers[i]] * self.depths[numbers[j]]).sqrt()
+        bond = self.radii[numbers[i]] + self.radii[numbers[j]]
         r = vectors.square().sum(-1).sqrt()
-        x6 = (sigma / r) ** 6
-        pair = 2.0 * self.epsilon * (x6 * x6 - x6) * bump(r, self.cutoff, 2.0)
+        decay = torch.exp(-3.894 * (r / bond - 1.0))
+        pair = 0.5 * depth * (decay * decay - 2.0 * decay) * bump(r, self.cutoff, 2.0)
         return self.reference[numbers].index_add(0, i, pair)
 
 
@@ -63,13 +67,15 @@ METALS = tuple(atomic_numbers[s] for s in ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "
 
 
 def bond_radius(number):
-    """Half of the distance at the minimum, Å: fcc neighbours are at 0.98 of it; else covalent."""
+    """Half of the distance at the minimum, Å; neighbours in a metal are pulled inside of it."""
     if number in METALS:
-        return reference_states[number]["a"] / 2**0.5 / 0.98 / 2
+        a = reference_states[number]["a"]
+        # more shells of a small atom lie within the cutoff
+        return (1.12 if a < 3.7 else 1.10) * a / 2**0.5 / 2
     return float(covalent_radii[number])
 
 
-MODEL = SizedLennardJones()
+MODEL = SizedMorse()
 
 
 class StandIn(ModelCalculator):
