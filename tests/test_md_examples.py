@@ -78,7 +78,7 @@ def test_si_phonons(tmp_path):
 
 
 def test_water_dynamics(tmp_path):
-    text = smoke("02_water_dynamics.py", tmp_path)
+    text = smoke("03_water_dynamics.py", tmp_path)
     found = re.search(r"O-H stretching peak\s+(\d+)", text)
     assert found is not None, text
     assert 2500 < int(found[1]) < 4500

@@ -27,6 +27,7 @@ def evaluate(
     from rich.progress import track
 
     from pet_calc import pretrained
+    from pet_calc.calculators.base import require_elements
     from pet_calc.cli.train import census_table, evaluation_table
     from pet_calc.errors import DatasetError
     from pet_calc.io.datasets import read_frames
@@ -41,6 +42,8 @@ def evaluate(
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
     network = potential.model
     prepared = [prepare(f, network.cutoff) for f in frames]
+    for batch in prepared:
+        require_elements(batch.system, network.atomic_numbers, f"the potential {potential.name}")
     progress = track(prepared, description=potential.name, console=console)
     console.print(evaluation_table({"evaluated": evaluate_frames(network, progress)}))
     if rotations:

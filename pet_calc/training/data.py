@@ -11,6 +11,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pet_calc.calculators.base import require_separation
 from pet_calc.errors import DatasetError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
@@ -70,13 +71,21 @@ class Batch:
 
 
 def prepare(frame: LabelledFrame, cutoff: float) -> Batch:
-    """A frame as a batch of one, with its edges; these stay valid under rotation."""
+    """A frame as a batch of one, with its edges; these stay valid under rotation.
+
+    Raises
+    ------
+    InvalidStructureError
+        For a structure without atoms or without meaning, and for overlapping atoms.
+    """
     system = system_from_atoms(frame.atoms)
+    edges = neighbor_list(system, cutoff)
+    require_separation(system, edges)
     n = system.n_atoms
     nan = float("nan")
     return Batch(
         system=system,
-        edges=neighbor_list(system, cutoff),
+        edges=edges,
         energy=torch.tensor([nan if frame.energy is None else frame.energy], dtype=torch.float64),
         forces=torch.full((n, 3), nan, dtype=torch.float64)
         if frame.forces is None

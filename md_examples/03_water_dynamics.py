@@ -3,8 +3,8 @@
 Experiment: the stretching band of liquid water lies near 3400 cm⁻¹ at 298 K; classical nuclei come
 out higher. D is 2.30 · 10⁻⁹ m²/s (Holz et al. (2000)); it takes tens of picoseconds to converge.
 
-    python md_examples/02_water_dynamics.py            # 32 molecules, 5 ps: an hour of one core
-    python md_examples/02_water_dynamics.py --smoke    # a few steps, to see that it works
+    python md_examples/03_water_dynamics.py            # 32 molecules, 5 ps: an hour of one core
+    python md_examples/03_water_dynamics.py --smoke    # a few steps, to see that it works
 """
 
 import argparse
