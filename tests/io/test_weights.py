@@ -111,7 +111,10 @@ def edit(folder, change):
     ("change", "message"),
     [
         (lambda v: v.update(format=2), "must be of format 1"),
-        (lambda v: v.update(architecture="crystalformer"), "does not describe a model of its architecture"),
+        (
+            lambda v: v.update(architecture="crystalformer"),
+            "does not describe a model of its architecture",
+        ),
         (lambda v: v.pop("config"), "under 'config'"),
         (lambda v: v.pop("weights_sha256"), "under 'weights_sha256'"),
         (lambda v: v["config"].update(colour="red"), "unknown PET option.*colour"),
