@@ -6,8 +6,8 @@ For each ensemble of `pet-calc md`: mean and standard deviation of the kinetic e
 log ratio of the distributions of energy at two temperatures and of volume at two pressures, each
 divided by its exact value; 1 within three standard errors passes. See
 `pet_calc.workflows.md.sampling` for the equations. The last rows are controls that must fail:
-Berendsen's thermostat, which gives the right temperature and wrong fluctuations, and ASE's MTKNPT,
-whose barostat is held at 1.5 times the temperature.
+Berendsen's thermostat, which gives nearly the right temperature and wrong fluctuations, and ASE's
+MTKNPT, whose barostat is pulled towards 1.5 times the temperature.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import csv
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from ase.md.nvtberendsen import NVTBerendsen
 from numpy.typing import NDArray
 
 from pet_calc.workflows.md import MDConfig
+from pet_calc.workflows.md.barostats import MartynaTobiasKlein
 from pet_calc.workflows.md.ensembles import make_integrator
 from pet_calc.workflows.md.sampling import (
     SamplingCheck,
@@ -57,6 +58,19 @@ class Fluid(Calculator):
     implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
     cutoff = 1.4 * SIGMA
     unlike = 1.5
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed; ASE's own comparison takes longer than all these forces."""
+        old = self.atoms
+        same = old is not None and all(
+            np.array_equal(a, b)
+            for a, b in (
+                (old.positions, atoms.positions),
+                (old.cell.array, atoms.cell.array),
+                (old.numbers, atoms.numbers),
+            )
+        )
+        return [] if same else list(all_changes)
 
     def calculate(
         self,
@@ -107,6 +121,7 @@ class Series:
     kinetic: list[float] = field(default_factory=list)
     potential: list[float] = field(default_factory=list)
     volume: list[float] = field(default_factory=list)
+    cell: list[float] = field(default_factory=list)  # twice the kinetic energy of the cell, eV
 
 
 def structure(density: float) -> Atoms:
@@ -176,7 +191,15 @@ def sample(
             series.kinetic.append(atoms.get_kinetic_energy())
             series.potential.append(atoms.get_potential_energy())
             series.volume.append(atoms.get_volume())
+            series.cell.append(twice_cell_energy(integrator))
     return series
+
+
+def twice_cell_energy(integrator: object) -> float:
+    """Twice the kinetic energy of a full cell's barostat, eV; 0 where there is none."""
+    if isinstance(integrator, MartynaTobiasKlein):
+        return integrator.mass * float((integrator.v**2).sum())
+    return 2.0 * integrator._get_cell_kinetic_energy() if isinstance(integrator, MTKNPT) else 0.0
 
 
 # temperatures and pressures in units of Lennard-Jones; a fluid, and for the full cell, whose shape
@@ -209,6 +232,10 @@ def check_ensemble(ensemble: str, steps: int, *, swaps: bool = False) -> list[Sa
                 t1 * KELVIN,
             )
         )
+    if "full" in ensemble:
+        # a symmetric matrix has six degrees of freedom
+        kinetic = check_kinetic(0.5 * np.array(first.cell), 6, t1 * KELVIN)
+        checks.append(replace(kinetic[0], quantity="mean kinetic energy of the cell"))
     return checks
 
 

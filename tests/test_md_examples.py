@@ -75,3 +75,23 @@ def test_si_phonons(tmp_path):
     text = smoke("05_si_phonons.py", tmp_path, "--model", str(tmp_path / "model"))
     assert re.search(r"optical mode at Γ\s+-?\d+\.\d+ THz", text), text
     assert {"phonons.png", "phonopy.yaml"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_water_dynamics(tmp_path):
+    text = smoke("03_water_dynamics.py", tmp_path)
+    found = re.search(r"O-H stretching peak\s+(\d+)", text)
+    assert found is not None, text
+    assert 2500 < int(found[1]) < 4500
+    assert "self-diffusion" in text
+    assert (tmp_path / "out" / "observables.png").is_file()
+
+
+def test_relax_to_elastic(tmp_path):
+    text = smoke("04_relax_to_elastic.py", tmp_path)
+    found = {name: float(value) for name, value in re.findall(r"(B from \S+)\s+(\S+) GPa", text)}
+    assert len(found) == 2, text
+    elasticity, energy = found.values()
+    # copper of EMT
+    assert abs(elasticity - 134.5) < 0.5
+    assert abs(energy - elasticity) < 0.5
+    assert {"elastic.json", "eos.png"} == {path.name for path in (tmp_path / "out").iterdir()}

@@ -192,7 +192,7 @@ def test_no_choice_lists_what_each_covers(root):
     with pytest.raises(UnsupportedElementError) as caught:
         pretrained.choose_for(["Na", "O"])
     message = str(caught.value)
-    assert message.startswith("no shipped potential covers O, Na (water-v1: H, O; ")
+    assert message.startswith("no shipped pet potential covers O, Na (water-v1: H, O; ")
     assert "organic-v1: H, C, N, O" in message
     assert "salt-v3: Na, Cl" in message
 

@@ -170,6 +170,11 @@ class ModelCalculator(Calculator):
         """How a structure is computed: the model for its system, which may be given turned."""
         return self.model_for
 
+    @property
+    def one_model(self) -> bool:
+        """Whether a model holds for its structure in other geometries too."""
+        return True
+
     def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
         """Energy, per-atom energies, forces and stress, unchecked."""
         return evaluate(model, system, edges)

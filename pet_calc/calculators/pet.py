@@ -212,6 +212,14 @@ class PETCalculator(ModelCalculator):
         """
         return self._model(system, 0, 1)
 
+    @property
+    def one_model(self) -> bool:
+        """Not if it is evaluated in orientations that the structure gives."""
+        return self.ecse in (None, False) or (
+            bool(self.potentials)
+            and not any(is_ensemble(p.model, self.ecse) for p in self.potentials)
+        )
+
     def modeller(self, atoms: Atoms) -> Modeller:
         """As `model_for`, at the charge and spin of a structure."""
         charge, spin = charge_and_spin(atoms)

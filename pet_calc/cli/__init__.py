@@ -13,6 +13,7 @@ import typer
 
 from pet_calc.cli import (
     analyze,
+    doctor,
     elastic,
     eos,
     evaluate,
@@ -49,6 +50,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("phonons")(phonons.phonons)
 app.command("qha")(phonons.qha)
+app.command("doctor")(doctor.doctor)
 models_app.command("import")(import_model)
 app.add_typer(models_app, name="models")
 

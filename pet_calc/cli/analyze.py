@@ -180,23 +180,15 @@ def analyze(
 def read_frames(path: Path, lammps_species: str | None) -> list[Atoms]:
     """All frames of a trajectory; for LAMMPS dumps, types become elements."""
     frames = read_structures(path, ":")
-    if lammps_species is None:
-        return frames
-    from ase.data import atomic_numbers
+    from pet_calc.io.lammps_dump import lacks_elements, name_types
 
-    symbols = [s.strip() for s in lammps_species.split(",")]
-    if unknown := [s for s in symbols if s not in atomic_numbers]:
-        raise ValueError(f"--lammps-species must name elements, got {', '.join(unknown)}")
-    for atoms in frames:
-        # a dump without elements is read with the type as the atomic number
-        types = atoms.numbers.copy()
-        if types.max() > len(symbols):
-            raise ValueError(
-                f"--lammps-species must name an element for each type, but the dump has type "
-                f"{types.max()} and {len(symbols)} elements were named"
-            )
-        atoms.set_atomic_numbers([atomic_numbers[symbols[t - 1]] for t in types])
-        atoms.set_masses("defaults")
+    if lammps_species is not None:
+        name_types(frames, [s.strip() for s in lammps_species.split(",")])
+    elif lacks_elements(path):
+        raise ValueError(
+            f"{path} is a LAMMPS dump without elements; name those of its types in their order, "
+            "as in --lammps-species O,H"
+        )
     return frames
 
 

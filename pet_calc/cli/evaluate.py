@@ -29,6 +29,7 @@ def evaluate(
     from rich.progress import track
 
     from pet_calc import pretrained
+    from pet_calc.calculators.base import require_elements
     from pet_calc.cli.train import calibration_table, census_table, evaluation_table
     from pet_calc.errors import DatasetError
     from pet_calc.io.datasets import read_frames
@@ -47,6 +48,8 @@ def evaluate(
     network = potential.model
     conditions = isinstance(network, PET) and network.config.system_conditioning
     prepared = [prepare(f, network.cutoff, conditions=conditions) for f in frames]
+    for batch in prepared:
+        require_elements(batch.system, network.atomic_numbers, f"the potential {potential.name}")
     progress = track(prepared, description=potential.name, console=console)
     console.print(evaluation_table({"evaluated": evaluate_frames(network, progress)}))
     if rotations:

@@ -196,7 +196,7 @@ def relax(
             )
     finally:
         journal.finish()
-    rows = [journal.lines[k]["row"] for k in sorted(journal.lines)]
+    rows = [line["row"] for line in journal.all_lines]
     console.print(summary(rows, out))
     raise typer.Exit(0 if all(row["status"] == "converged" for row in rows) else 1)
 

@@ -11,6 +11,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pet_calc.calculators.base import require_separation
 from pet_calc.errors import DatasetError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
@@ -91,14 +92,17 @@ def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) ->
     Raises
     ------
     InvalidStructureError
-        For a structure that means nothing, and with `conditions` for a charge or spin that does.
+        For a structure without atoms or without meaning, for overlapping atoms, and with
+        `conditions` for a charge or spin that means nothing.
     """
     system = system_from_atoms(frame.atoms)
+    edges = neighbor_list(system, cutoff)
+    require_separation(system, edges)
     n = system.n_atoms
     nan = float("nan")
     return Batch(
         system=system,
-        edges=neighbor_list(system, cutoff),
+        edges=edges,
         energy=torch.tensor([nan if frame.energy is None else frame.energy], dtype=torch.float64),
         forces=torch.full((n, 3), nan, dtype=torch.float64)
         if frame.forces is None

@@ -181,7 +181,11 @@ def train(
         If `out` cannot be written to; tried before any work.
     SimulationError
         If the loss is no longer finite.
+    ValueError
+        If `checkpoint_seconds` is not a time.
     """
+    if not checkpoint_seconds >= 0:
+        raise ValueError(f"`checkpoint_seconds` must not be negative, got {checkpoint_seconds}")
     claim_folder(out, ())
     if config.uncertainty and all(f.energy is None for f in data.validation):
         raise DatasetError(

@@ -6,8 +6,10 @@ import ase.build
 import numpy as np
 import pytest
 import torch
+from ase import units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.md.verlet import VelocityVerlet
 from contracts.models import random_crystalformer, random_pet
 
 from pet_calc import CrystalformerCalculator, PETCalculator, pretrained
@@ -120,3 +122,25 @@ def test_free_atom_has_no_stress_and_no_force():
     assert not atoms.get_forces().any()
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
+
+
+@pytest.mark.physics
+def test_energy_is_conserved_as_verlet_conserves_it():
+    """At constant energy, half the time step leaves a quarter of the fluctuation."""
+    start = ase.build.bulk("Si", "diamond", a=5.43, cubic=True)
+    start.positions += 0.05 * np.random.default_rng(1).standard_normal((8, 3))
+    calculator = CrystalformerCalculator(random_crystalformer(1))
+    spread = []
+    for step in (1.0, 0.5):
+        atoms = start.copy()
+        atoms.calc = calculator
+        thermal = np.random.default_rng(2).standard_normal((8, 3))
+        atoms.set_momenta(thermal * np.sqrt(atoms.get_masses() * units.kB * 300)[:, None])
+        energies = []
+        dynamics = VelocityVerlet(atoms, timestep=step * units.fs)
+        dynamics.attach(lambda a=atoms, e=energies: e.append(a.get_total_energy()))
+        dynamics.run(int(120 / step))
+        energies = np.array(energies)[:: int(1 / step)]
+        spread.append(energies.std() / 8)
+    assert spread[0] < 1e-3
+    assert 3.6 < spread[0] / spread[1] < 4.4

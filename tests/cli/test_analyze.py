@@ -111,6 +111,13 @@ def test_trajectories_of_other_programs(command, kind, tmp_path):
     assert (out / "vdos.csv").is_file()
 
 
+def test_a_dump_without_elements_is_not_guessed(command, tmp_path, capsys):
+    path = tmp_path / "dump.lammpstrj"
+    lammps_dump(path, [water_box(8, seed=1, sweeps=0)] * 3)
+    assert command("analyze", path, "--out", tmp_path / "out") == 1
+    assert "--lammps-species O,H" in " ".join(capsys.readouterr().err.split())
+
+
 def test_report_of_an_analysis(command, run_folder, tmp_path):
     out = tmp_path / "out"
     assert (

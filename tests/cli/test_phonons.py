@@ -91,7 +91,7 @@ def test_imaginary_modes_are_a_warning(command, tmp_path, capsys):
 def test_qha(command, tmp_path, capsys):
     aluminium = structure(tmp_path, bulk("Al"))
     out = tmp_path / "out"
-    options = (*EMT, *QUICK, "--volumes", 5, "--t-max", 300, "--t-step", 50)
+    options = (*EMT, *QUICK, "--supercell", "2 2 2", "--volumes", 5, "--t-max", 300, "--t-step", 50)
     assert command("qha", aluminium, *options, "--out", out) == 0
     assert {p.name for p in out.iterdir()} == {"qha.toml", *QHA_FILES}
     assert "thermal expansion" in capsys.readouterr().out

@@ -26,6 +26,8 @@ class ImageLayout:
         Atoms of each slot in the order used here; a padding slot has its centre as neighbour.
     source : Tensor, shape (n_slots,), int64
         The caller's number of the image in each slot; n_images marks padding.
+    first_slot : Tensor, shape (n_atoms + 1,), int64
+        Slots of atom i are first_slot[i] to first_slot[i + 1].
     """
 
     buckets: tuple[Bucket, ...]
@@ -33,6 +35,7 @@ class ImageLayout:
     centre: Tensor
     neighbour: Tensor
     source: Tensor
+    first_slot: Tensor
 
     @property
     def n_atoms(self) -> int:
@@ -93,4 +96,7 @@ def image_layout(
         centre=torch.from_numpy(slot_centre).to(device),
         neighbour=torch.from_numpy(slot_neighbour).to(device),
         source=torch.from_numpy(source).to(device),
+        first_slot=torch.from_numpy(np.searchsorted(slot_centre, np.arange(n_atoms + 1))).to(
+            device
+        ),
     )

@@ -16,7 +16,7 @@ The source of ASE 3.29 was read against the papers. What is right is used, what 
 - ``NoseHooverChainNVT``: the equations are right, with the same 3 N. Its chain lives in private
   attributes that no file of ASE keeps, so that a run cannot be continued. Own code here.
 - ``IsotropicMTKNPT``, ``MTKNPT``: as before; and MTKNPT gives its barostat's chain nine degrees of
-  freedom where the symmetric cell momentum has six, which holds the barostat at 1.5 times the
+  freedom where the symmetric cell momentum has six, which pulls the barostat towards 1.5 times the
   temperature. Own code in :mod:`pet_calc.workflows.md.barostats`.
 
 The heat :math:`Q(t)`, all energy that thermostat, barostat and swap moves have given to the atoms,

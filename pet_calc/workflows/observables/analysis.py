@@ -208,7 +208,10 @@ class _Trajectory:
         results = [{} if a.calc is None else a.calc.results for a in self.frames]
         if any("energy" not in r for r in results):
             raise ValueError("the frames hold no energies")
-        return np.array([float(r["energy"]) for r in results])
+        energies = np.array([float(r["energy"]) for r in results])
+        if not energies.any():  # some readers set absent energies to zero
+            raise ValueError("the energies of all frames are zero")
+        return energies
 
     @property
     def temperature(self) -> float:
@@ -395,7 +398,7 @@ def _vdos(t: _Trajectory, result: Analysis) -> None:
     peak = float(found.wavenumber[found.density.argmax()])
     note = f"bins of {found.wavenumber[1]:.3g} cm⁻¹, {found.n_windows} windows"
     note += "; velocities from differences of positions" if found.from_positions else ""
-    result.add("highest VDOS peak", Estimate(peak, np.nan), "cm⁻¹", note)
+    result.add("VDOS maximum at", Estimate(peak, np.nan), "cm⁻¹", note)
     result.tables["vdos"] = {
         "wavenumber_per_cm": found.wavenumber,
         "frequency_THz": found.frequency,

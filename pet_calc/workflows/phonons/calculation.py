@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,13 +206,11 @@ def prepared(
         max_steps=config.max_steps,
         symprec=config.symprec,
     )
-    return Primitive(
-        atoms=relaxed,
-        given=primitive.given,
-        conventional=primitive.conventional,
-        spacegroup=primitive.spacegroup,
-        number=primitive.number,
-    )
+    # a distortion can vanish on the way, and with it lattice vectors that were needed before
+    final = find_primitive(relaxed, config.symprec)
+    if final.number != primitive.number:
+        say(f"relaxed to {final.spacegroup} (no. {final.number})")
+    return replace(final, given=primitive.given @ final.given)
 
 
 def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) -> NacParams:

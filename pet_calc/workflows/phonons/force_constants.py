@@ -9,6 +9,7 @@ constants that have all symmetries is symfc's [Seko and Togo, Phys. Rev. B 110, 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,16 +78,24 @@ def force_constants(
     config : PhononConfig
     on_progress : callable, optional
         See `forces_of`.
+
+    Raises
+    ------
+    ValueError
+        If the supercell breaks the symmetry of the crystal.
     """
     from phonopy import Phonopy
 
     # phonopy multiplies from the right, with lattice vectors in columns
-    phonon = Phonopy(
-        to_phonopy(primitive.atoms),
-        supercell_matrix=matrix.T,
-        primitive_matrix="P",
-        symprec=config.symprec,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Warning: Point group symmetries of supercell")
+        phonon = Phonopy(
+            to_phonopy(primitive.atoms),
+            supercell_matrix=matrix.T,
+            primitive_matrix="P",
+            symprec=config.symprec,
+        )
+    require_full_symmetry(phonon)
     if config.displacements == "full":
         phonon.dataset = full_displacements(phonon, config.distance)
     else:
@@ -121,6 +130,21 @@ def force_constants(
         edge=edge_fraction(phonon),
     )
     return phonon, report
+
+
+def require_full_symmetry(phonon: Phonopy) -> None:
+    """Raise `ValueError` if the supercell has a lower point group than the crystal.
+
+    Its force constants would lack symmetries that the sums over q-points rely on.
+    """
+    whole = phonon.primitive_symmetry.pointgroup_symbol
+    found = phonon.symmetry.pointgroup_symbol
+    if found != whole:
+        raise ValueError(
+            f"the supercell must have the symmetry of the crystal, but its point group is {found} "
+            f"and that of the crystal {whole}; take equal multiples along equivalent directions, "
+            f"leave the choice to --min-length, or change --symprec"
+        )
 
 
 def full_displacements(phonon: Phonopy, distance: float) -> Any:

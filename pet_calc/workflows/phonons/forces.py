@@ -60,8 +60,10 @@ def forces_of(
 
 def _batch(calculator: ModelCalculator, structures: Sequence[Atoms]) -> tuple[Array, Array]:
     system = System.concatenate([system_from_atoms(a, calculator.device) for a in structures])
-    model = calculator.model_for(system)
-    results = checked_evaluation(model, system, neighbor_list(system, model.cutoff))
+    # displaced copies of one structure, which share its charge and spin
+    model = calculator.modeller(structures[0])(system)
+    edges = neighbor_list(system, model.cutoff)
+    results = checked_evaluation(model, system, edges, calculator.evaluation)
     assert results.forces is not None
     forces = results.forces.cpu().numpy().reshape(len(structures), -1, 3)
     return results.energy.cpu().numpy(), forces

@@ -129,7 +129,7 @@ def compute_qha(
     first = prepared(atoms, config, "fixed" if config.fixed_cell else "free", say)
     matrix = supercell_matrix(first, config.supercell, config.min_length)
     # the same points at all volumes: a change of the mesh would be a step in F(V)
-    mesh = mesh_numbers(first.atoms, config.mesh)
+    mesh = mesh_numbers(first, config.mesh)
     scales = np.linspace(qha.smallest, qha.largest, qha.volumes)
     phonons, energies, lowest, cells = [], [], [], []
     for k, scale in enumerate(scales):
@@ -238,10 +238,16 @@ def require_stable(lowest: float, scale: float, primitive: Primitive) -> None:
     )
 
 
-def mesh_numbers(atoms: Atoms, density: float) -> NDArray[np.int64]:
-    """Odd divisions of the reciprocal cell, so that the mesh has its centre at Γ."""
-    lengths = np.linalg.norm(atoms.cell.reciprocal().array, axis=1)
-    return 2 * (np.ceil(density * lengths).astype(np.int64) // 2) + 1
+def mesh_numbers(primitive: Primitive, density: float) -> NDArray[np.int64]:
+    """Divisions of the reciprocal cell that have the symmetry of the lattice.
+
+    They are odd, so that the mesh has its centre at Γ, and equal for a centred lattice, whose
+    operations mix the primitive vectors.
+    """
+    lengths = np.linalg.norm(primitive.atoms.cell.reciprocal().array, axis=1)
+    numbers = 2 * (np.ceil(density * lengths).astype(np.int64) // 2) + 1
+    centred = round(abs(np.linalg.det(primitive.conventional))) > 1
+    return np.full(3, numbers.max()) if centred else numbers
 
 
 def lattice_lengths(volumes: Array, lengths: Array, equilibrium: Array) -> Array:

@@ -5,6 +5,7 @@ Frequencies are in THz; an imaginary frequency iν is written as -ν.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -199,8 +200,12 @@ def high_symmetry_path(
     seekpath's own points are those of its standardised cell, which may be turned.
     """
     import seekpath
+    from seekpath.hpkot import EdgeCaseWarning
 
-    found = seekpath.get_path_orig_cell(phonon.primitive.totuple(), symprec=symprec)
+    with warnings.catch_warnings():
+        # of two paths that differ by the rounding of the cell, either will do
+        warnings.simplefilter("ignore", EdgeCaseWarning)
+        found = seekpath.get_path_orig_cell(phonon.primitive.totuple(), symprec=symprec)
     coordinates = {name: np.array(q) for name, q in found["point_coords"].items()}
     return coordinates, list(found["path"])
 
@@ -283,10 +288,15 @@ def on_mesh(
     phonon: Phonopy, config: PhononConfig
 ) -> tuple[DensityOfStates, ThermalProperties, tuple[Array, float]]:
     """Density of states and thermal properties, and the q-point of the lowest frequency."""
+    from phonopy.phonon.mesh import MeshGRGridFallbackWarning
+
     elements = list(dict.fromkeys(phonon.primitive.symbols))
     several = len(elements) > 1
     # projections need eigenvectors at all points, not only at inequivalent ones
-    mesh = phonon.run_mesh(config.mesh, with_eigenvectors=several, is_mesh_symmetry=not several)
+    with warnings.catch_warnings():
+        # phonopy says when it builds a mesh for the symmetry of the conventional cell: as it should
+        warnings.simplefilter("ignore", MeshGRGridFallbackWarning)
+        mesh = phonon.run_mesh(config.mesh, with_eigenvectors=several, is_mesh_symmetry=not several)
     total = phonon.run_total_dos()
     projected = {}
     if several:

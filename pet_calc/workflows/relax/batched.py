@@ -23,7 +23,7 @@ from pet_calc.calculators.base import ModelCalculator, require_finite, require_s
 from pet_calc.errors import InvalidStructureError, PetCalcError
 from pet_calc.geometry import Edges, System
 from pet_calc.io.atoms import system_from_atoms
-from pet_calc.models import EnergyModel, Results, evaluate
+from pet_calc.models import EnergyModel, Results
 from pet_calc.neighbors import neighbor_list
 from pet_calc.units import GPA
 from pet_calc.workflows.guards import Violation
@@ -40,7 +40,7 @@ from pet_calc.workflows.relax.result import (
 from pet_calc.workflows.relax.single import prepared
 
 #: Edges of a batch on a CPU, where a larger one is not faster; a GPU begins with it.
-EDGES: Final = 20_000
+EDGES: Final = 5_000
 
 #: Constraints that act linearly on forces, so that a path with projected forces obeys them.
 CONSTRAINTS: Final = ("FixAtoms", "FixSymmetry")
@@ -106,7 +106,7 @@ def relax_batched(
     structures : sequence of Atoms
         Not changed; their own calculators are not used.
     calculator : ModelCalculator
-        Its model computes all of them; an "auto" calculator chooses one for each set of elements.
+        Computes all of them, by the models that it has for them.
     config : RelaxConfig, optional
         With the optimizer "fire".
     max_edges : int, optional
@@ -136,11 +136,11 @@ def relax_batched(
         if on_result is not None:
             on_result(index, outcome)
 
-    device = calculator.device
-    limit = EdgeLimit(max_edges or EDGES, growing=max_edges is None and device.type == "cuda")
+    growing = max_edges is None and calculator.device.type == "cuda"
+    limit = EdgeLimit(max_edges or EDGES, growing)
     for model, name, indices in group_by_model(structures, calculator, done):
         end = math.inf if deadline is None else deadline
-        batch = Batch(model, name, device, config, limit, end)
+        batch = Batch(model, name, calculator, config, limit, end)
         batch.run(deque((i, structures[i]) for i in indices), done, on_step)
     return [outcomes[i] for i in range(len(structures))]
 
@@ -149,27 +149,21 @@ def group_by_model(
     structures: Sequence[Atoms], calculator: ModelCalculator, done: OnResult
 ) -> list[tuple[EnergyModel, str, list[int]]]:
     """Model, its name and its structures; structures without a model are `done` as failed."""
-    models: dict[tuple[int, ...], tuple[EnergyModel, str] | Exception] = {}
     groups: dict[int, tuple[EnergyModel, str, list[int]]] = {}
-    for index, atoms in enumerate(structures):
+    # an "auto" calculator may load another potential for each set of elements, thus one at a time
+    order = sorted(range(len(structures)), key=lambda k: sorted(set(structures[k].numbers)))
+    for index in order:
         try:
+            atoms = structures[index]
             system = system_from_atoms(atoms, calculator.device)
-        except InvalidStructureError as error:
-            done(index, failed(atoms, error))
+            model = calculator.modeller(atoms)(system)
+        except PetCalcError as error:
+            done(index, failed(structures[index], error))
             continue
-        elements = tuple(sorted(set(atoms.numbers.tolist())))
-        if elements not in models:
-            try:
-                # the name is asked for afterwards: "auto" may have chosen another potential
-                model = calculator.model_for(system)
-                models[elements] = (model, calculator.name)
-            except PetCalcError as error:
-                models[elements] = error
-        found = models[elements]
-        if isinstance(found, Exception):
-            done(index, failed(atoms, found))
-        else:
-            groups.setdefault(id(found[0]), (*found, []))[2].append(index)
+        # a model that depends on more of a structure than its atoms is an object of its own
+        groups.setdefault(id(model), (model, calculator.name, []))[2].append(index)
+    for _, _, indices in groups.values():
+        indices.sort()
     return list(groups.values())
 
 
@@ -180,14 +174,15 @@ class Batch:
         self,
         model: EnergyModel,
         name: str,
-        device: torch.device,
+        calculator: ModelCalculator,
         config: RelaxConfig,
         limit: EdgeLimit,
         deadline: float,
     ) -> None:
         self.model = model
         self.name = name
-        self.device = device
+        self.evaluation = calculator.evaluation
+        self.device = calculator.device
         self.config = config
         self.limit = limit
         self.deadline = deadline
@@ -334,7 +329,7 @@ class Batch:
     ) -> None:
         """Fill `answers`; a batch that does not fit, or that has a bad member, is divided."""
         try:
-            results = evaluate(
+            results = self.evaluation(
                 self.model,
                 System.concatenate([s for _, s, _ in systems]),
                 Edges.concatenate([e for _, _, e in systems], [s.n_atoms for _, s, _ in systems]),

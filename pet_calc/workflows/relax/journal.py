@@ -82,10 +82,11 @@ class Journal:
         self.entries = entries
         self.origin = origin
         self.lines: dict[int, dict[str, Any]] = {}
+        #: of an earlier run, for structures that are not asked for now
+        self.others: list[dict[str, Any]] = []
         if resume:
             self._take_over()
-        text = "".join(_dump(self.lines[k]) for k in sorted(self.lines))
-        _replace(folder / JOURNAL, text)
+        _replace(folder / JOURNAL, "".join(_dump(line) for line in self.all_lines))
 
     def _take_over(self) -> None:
         path = self.folder / JOURNAL
@@ -101,6 +102,14 @@ class Journal:
         for k, entry in enumerate(self.entries):
             if entry.digest and (entry.file, entry.frame, entry.digest) in known:
                 self.lines[k] = known[entry.file, entry.frame, entry.digest]
+
+        present = {(entry.file, entry.frame) for entry in self.entries}
+        self.others = [line for key, line in known.items() if key[:2] not in present]
+
+    @property
+    def all_lines(self) -> list[dict[str, Any]]:
+        """What is done, in the order of the input; structures not asked for now come last."""
+        return [*(self.lines[k] for k in sorted(self.lines)), *self.others]
 
     @property
     def missing(self) -> list[int]:
@@ -127,7 +136,7 @@ class Journal:
 
     def finish(self) -> None:
         """Write the table and the frames, in the order of the input."""
-        rows = [self.lines[k] for k in sorted(self.lines)]
+        rows = self.all_lines
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -26,6 +26,8 @@ def why_not_batched(
     """Why structures are relaxed one by one; None if one call of the model can take many."""
     if not isinstance(calculator, ModelCalculator):
         return f"{type(calculator).__name__} computes one structure at a time"
+    if not calculator.one_model:
+        return f"{calculator.name} is evaluated in the orientations of one structure"
     if config.optimizer != "fire":
         return f"a batch is relaxed by FIRE, not by {config.optimizer.upper()}"
     kinds = {c.todict()["name"] for atoms in structures for c in atoms.constraints}
@@ -62,7 +64,7 @@ def starting_problem(atoms: Atoms, calculator: Any, config: RelaxConfig) -> Exce
         if found is not None:
             raise InvalidStructureError(found.cause)
         if isinstance(calculator, ModelCalculator):
-            calculator.model_for(system_from_atoms(work, calculator.device))
+            calculator.modeller(work)(system_from_atoms(work, calculator.device))
     except PetCalcError as error:
         return error
     return None

@@ -18,6 +18,9 @@ from pet_calc.errors import MissingDependencyError
 #: Positions are written to this many decimals of an ångström.
 DECIMALS = 4
 
+#: Crystals of up to this many atoms are shown as 3 x 3 x 3 cells.
+SMALL_CELL = 8
+
 HTML = """<section id="viewer-section">
 <h2>$title</h2>
 <p id="viewer-message"></p>
@@ -123,6 +126,10 @@ class Viewer:
             if all(math.isfinite(values[k]) for k in chosen)
         }
         plot = len(finite) >= 2 and len(frames) > 1
+        heading = "Structure" if len(frames) == 1 else "Structures"
+        heading = "Trajectory" if structures.trajectory and len(frames) > 1 else heading
+        # a few atoms of a crystal say little without their neighbours
+        small = all(a.pbc.all() and len(a) <= SMALL_CELL for a in frames)
         axes = dict(zip(("x", "y"), finite, strict=False)) if plot else {}
         data: dict[str, Any] = chemiscope.create_input(
             structures=frames,
@@ -131,6 +138,7 @@ class Viewer:
             settings=chemiscope.quick_settings(
                 trajectory=structures.trajectory,
                 periodic=any(a.pbc.any() for a in frames),
+                structure_settings={"supercell": [3, 3, 3]} if small else None,
                 **axes,
             ),
         )
@@ -145,7 +153,7 @@ class Viewer:
         panels = "".join(f'<div id="viewer-{k}"></div>' for k in ids)
         kind = "DefaultVisualizer" if plot else "StructureVisualizer"
         return cls(
-            html=HTML.replace("$title", "Trajectory" if len(frames) > 1 else "Structure")
+            html=HTML.replace("$title", heading)
             .replace("$panels", panels)
             .replace("$caption", escape(caption.strip())),
             scripts="\n".join(

@@ -17,6 +17,7 @@ from ase.calculators.emt import EMT
 from ase.io import read
 from calculators.small_potentials import small_pet
 from workflows.md import killed_run
+from workflows.md.killed_run import KILLED
 
 from pet_calc import PETCalculator
 from pet_calc.errors import CheckpointError
@@ -262,33 +263,27 @@ def test_trajectory_over_many_frames_is_cut_exactly(tmp_path):
 def killed_runs(tmp_path, kills):
     """A run that is killed at random moments and continued is the run that was not."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start = time.perf_counter()
     killed_run.run(whole)
-    span = time.perf_counter() - start
     script = Path(__file__).with_name("killed_run.py")
     command = [sys.executable, str(script), str(killed)]
     root = Path(__file__).parents[3]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     rng = np.random.default_rng()
-    survived, steps = 0, []
-    for _ in range(kills):
+    hit = 0
+    for step in np.sort(rng.choice(KILLED.steps - 10, kills, replace=False)):
         process = subprocess.Popen(command, env=environment)
-        # the start of Python counts as well: wait for the run, then for a random part of it
-        before = steps[-1] if steps else -1
-        while process.poll() is None and last_step(killed) <= before:
-            time.sleep(0.002)
-        try:
-            process.wait(timeout=rng.uniform(0.0, 2.0 * span / kills))
-            survived += 1
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        steps.append(last_step(killed))
-    assert survived < kills, "no kill came before the end"
+        # a kill that came late leaves a log beyond this step: then the next comes at the start,
+        # while the files are read and cut back
+        while process.poll() is None and last_step(killed) < step:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0.0, 0.02))  # anywhere within a step, in the middle of a file
+        hit += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert hit > 0.8 * kills
     done = subprocess.run(command, env=environment, check=False)
     assert done.returncode == 0
     assert_same_run(whole, killed)
-    return steps
 
 
 def last_step(folder):
@@ -307,8 +302,7 @@ def test_kill_9_three_times(tmp_path):
 @pytest.mark.slow
 @pytest.mark.physics
 def test_kill_9_twenty_times(tmp_path):
-    steps = killed_runs(tmp_path, 20)
-    assert len(set(steps)) > 10
+    killed_runs(tmp_path, 20)
 
 
 def test_kill_before_the_first_record(tmp_path):

@@ -154,6 +154,35 @@ def test_supercells():
         supercell_matrix(fcc, (2, 0, 2), 0.0)
 
 
+def test_supercell_without_the_symmetry_of_the_crystal_is_refused():
+    config = PhononConfig(**{**QUICK, "supercell": (2, 2, 3)})
+    with pytest.raises(ValueError, match="symmetry of the crystal"):
+        compute_phonons(with_emt(bulk("Cu", cubic=True)), config)
+
+
+def test_low_symmetry():
+    """Three elements, an oblique cell: a path with edge cases, a mesh of the conventional cell."""
+    cell = [[3.9, 0.1, 0.2], [0.3, 4.1, 0.4], [0.5, -0.2, 3.7]]
+    atoms = Atoms(
+        "CuAuAg", cell=cell, scaled_positions=[[0, 0, 0], [0.5, 0.52, 0.05], [0.47, 0.03, 0.5]]
+    )
+    atoms.pbc = True
+    config = PhononConfig(**{**QUICK, "min_length": 6.0}, symprec=1e-5, relax=False)
+    result = compute_phonons(with_emt(atoms), config)
+    assert result.primitive.number == 1
+    assert np.sort(np.abs(result.spectrum.points[0].frequencies))[:3].max() < 1e-5
+
+
+def test_symmetry_that_appears_in_the_relaxation_is_used():
+    atoms = with_emt(bulk("Cu", cubic=True))
+    atoms.positions[0, 0] += 0.05
+    result = compute_phonons(atoms, PhononConfig(**QUICK, fmax=1e-6))
+    assert find_primitive(atoms, 1e-3).number != 225
+    assert len(result.primitive.atoms) == 1
+    given = result.primitive.given @ result.primitive.atoms.cell.array
+    np.testing.assert_allclose(given, np.eye(3) * given[0, 0], atol=0.02)
+
+
 def test_polar_crystal_splits_as_electrostatics_says():
     """ω_LO² - ω_TO² = Z*² e² / (ε₀ ε V μ) for two ions in a cubic cell."""
     atoms = with_emt(bulk("CuAl", "cesiumchloride", a=3.0))

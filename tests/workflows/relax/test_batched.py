@@ -176,6 +176,24 @@ def test_a_batch_that_does_not_fit_is_divided(structures):
     assert {r.status for r in relax_batched(chosen, calculator, config)} == {"failed"}
 
 
+class Conditioned(PETCalculator):
+    """Stand-in for a model that depends on more than the atoms: a shift by their charge."""
+
+    def prepared(self, atoms):
+        system, model = super().prepared(atoms)
+        charge = atoms.info.get("charge", 0)
+        return system, model if charge == 0 else Sick(model, shortest=9.0 * charge)
+
+
+def test_a_model_of_one_structure_does_not_compute_another(structures):
+    one, other = structures[0][0].copy(), structures[0][1]
+    one.info["charge"] = 1
+    results = relax_batched(
+        [one, other], Conditioned(small_pet()), RelaxConfig(steps=1, fmax=1e-9, guards=LOOSE)
+    )
+    assert [r.status for r in results] == ["failed", "steps"]
+
+
 def test_limit_grows_while_memory_lasts():
     limit = module.EdgeLimit(1000, growing=True)
     limit.succeeded(900, waiting=True)

@@ -80,6 +80,11 @@ def test_resumed_run_keeps_what_is_done(entries, outcomes, tmp_path):
     again.add(0, outcomes[3])
     again.finish()
     assert [row["file"] for row in rows(tmp_path)] == ["bad.xyz", "b.xyz", "a.xyz"]
+    # structures that are not asked for stay
+    alone = Journal(tmp_path, entries[:1], ORIGIN, resume=True)
+    assert alone.missing == []
+    alone.finish()
+    assert [row["file"] for row in rows(tmp_path)] == ["b.xyz", "a.xyz", "bad.xyz"]
     # another structure under the same name is another structure
     entries[0].atoms.positions[0] += 1e-9
     assert Journal(tmp_path, entries, ORIGIN, resume=True).missing == [0, 1]

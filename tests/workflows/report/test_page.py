@@ -3,6 +3,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from ase.build import bulk
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from workflows.report.browser import probed, screenshot, visit
@@ -80,6 +81,13 @@ def test_frames_are_thinned(tmp_path, frames):
     assert len(Structures(frames, most_atoms=1).chosen()) == 2
     _, text = page(tmp_path, structures=shown)
     assert "5 of 12 frames, equally spaced" in text
+
+
+def test_small_cells_are_repeated(tmp_path, frames):
+    for structure, repeats in ((bulk("Cu"), "3,3,3"), (frames[0], "1,1,1")):
+        _, text = page(tmp_path, structures=Structures([structure], trajectory=False))
+        assert f'"supercell":[{repeats}]' in text
+        assert "<h2>Structure</h2>" in text
 
 
 def test_positions_are_wrapped_and_short(tmp_path, frames):
@@ -174,3 +182,15 @@ def test_atoms_are_drawn(tmp_path, frames):
     path = write_report(tmp_path / "report.html", "Water", [], structures=Structures(frames))
     red, green, blue = imread(screenshot(path, tmp_path))[..., :3].transpose(2, 0, 1)
     assert ((red > 0.6) & (green < 0.25) & (blue < 0.25)).sum() > 1000  # oxygen
+
+
+def test_examples_of_the_docs_run(tmp_path, frames, md_folder, monkeypatch, repo_root):
+    """The Python blocks of docs/report.md and docs/observables.md, on a small trajectory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("trajectory.traj", "md.png"):
+        (tmp_path / name).write_bytes((md_folder / name).read_bytes())
+    for page in ("report.md", "observables.md"):
+        text = (repo_root / "docs" / page).read_text(encoding="utf-8")
+        for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+            exec(compile(block, f"<docs/{page}>", "exec"), {"__name__": "__main__"})
+    assert (tmp_path / "report.html").stat().st_size > 3e6

@@ -1,0 +1,15 @@
+"""Checks of a calculator on the user's own structure.
+
+>>> from pet_calc.doctor import examine
+>>> report = examine(atoms, PETCalculator())  # doctest: +SKIP
+>>> report.verdict, report["rotation"].values  # doctest: +SKIP
+
+``finding`` holds verdicts and limits, ``evaluation`` the one way to ask a calculator;
+``derivatives``, ``symmetry``, ``consistency``, ``coverage``, ``performance`` and ``dynamics`` hold
+the checks, each a function that returns a :class:`Finding`; ``examination`` runs them all.
+"""
+
+from pet_calc.doctor.examination import DoctorSettings, examine
+from pet_calc.doctor.finding import EXIT_CODES, Finding, Limit, Report, Verdict
+
+__all__ = ["EXIT_CODES", "DoctorSettings", "Finding", "Limit", "Report", "Verdict", "examine"]

@@ -1,0 +1,111 @@
+"""A short run at constant energy: the test that all parts pass together or not at all."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+
+from pet_calc.doctor.evaluation import bare
+from pet_calc.doctor.finding import Finding, Limit, Verdict, worst
+from pet_calc.workflows.guards import Guard, Reading
+from pet_calc.workflows.md.log import drift
+from pet_calc.workflows.md.velocities import degrees_of_freedom, maxwell_boltzmann
+
+DRIFT = Limit(1.0, 10.0, "meV/atom/ps")
+FLUCTUATION = Limit(0.1, 0.3, "of that of the kinetic energy")
+
+#: A run shorter than this in ps says nothing about a drift.
+SHORTEST = 0.02
+
+
+def default_timestep(atoms: Atoms) -> float:
+    """0.5 fs with hydrogen, 1 fs without."""
+    return 0.5 if 1 in atoms.numbers else 1.0
+
+
+def energy_drift(
+    atoms: Atoms,
+    calculator: Any,
+    *,
+    rng: np.random.Generator,
+    picoseconds: float = 1.0,
+    seconds: float = 45.0,
+    temperature: float = 300.0,
+) -> Finding:
+    """Slope and fluctuation of the total energy in a run of Velocity Verlet.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Where to start; velocities are drawn at `temperature`.
+    calculator : ase calculator
+    rng : numpy.random.Generator
+    picoseconds : float
+        Length of the run ...
+    seconds : float
+        ... or wall time after which it ends, whatever comes first.
+    temperature : float
+        K.
+    """
+    check = "energy conservation (NVE)"
+    timestep = default_timestep(atoms)
+    work = bare(atoms)
+    work.calc = calculator
+    drifts = len(work) > 1
+    work.set_momenta(maxwell_boltzmann(work.get_masses(), temperature, rng, remove_drift=drifts))
+    n_dof = degrees_of_freedom(work, drift_removed=drifts)
+    guard = Guard.at_start(work)
+    hottest = guard.settings.hottest(temperature, n_dof)
+    dynamics = VelocityVerlet(work, timestep=timestep * units.fs)
+    potential, kinetic = [], []
+    reading = None
+    rule = f"drift {DRIFT}; fluctuation {FLUCTUATION}"
+    deadline = time.monotonic() + seconds
+    steps = round(1e3 * picoseconds / timestep)
+    for step in range(steps + 1):
+        if step:
+            dynamics.run(1)
+        energy = float(work.get_potential_energy())
+        kinetic.append(float(work.get_kinetic_energy()))
+        potential.append(energy)
+        now = 2.0 * kinetic[-1] / (n_dof * units.kB)
+        forces = work.get_forces(apply_constraint=False)
+        found = guard.find(work, energy, forces, temperature=now, hottest=hottest, previous=reading)
+        if found is not None:
+            return Finding(
+                check,
+                Verdict.FAIL,
+                f"stopped after {step * timestep:.4g} fs: {found.cause}",
+                rule,
+                {"steps": step, "atoms": list(found.atoms)},
+            )
+        reading = Reading(energy, now)
+        if time.monotonic() > deadline:
+            break
+    n = len(work)
+    times = 1e-3 * timestep * np.arange(len(potential), dtype=np.float64)  # ps
+    total = np.asarray(1e3 * (np.array(potential) + np.array(kinetic)) / n)  # meV/atom
+    slope = drift(times, total)
+    residual = float(np.std(total - slope.value * times)) if len(times) > 2 else float("nan")
+    ratio = residual / max(1e3 * float(np.std(kinetic)) / n, 1e-12)
+    length = float(times[-1])
+    values = {
+        "drift": slope.value,
+        "drift_error": slope.error,
+        "fluctuation_ratio": ratio,
+        "picoseconds": length,
+        "timestep": timestep,
+    }
+    text = f"drift {slope} meV/atom/ps, fluctuation {ratio:.1e} of kinetic; {length:.3g} ps"
+    if length < min(picoseconds, SHORTEST):
+        reason = f"{text}, too short to tell; allow more than {seconds:g} s"
+        return Finding(check, Verdict.WARN, reason, rule, values)
+    # the part of the slope that its error does not explain
+    excess = max(abs(slope.value) - 2.0 * slope.error, 0.0)
+    cut = f" of {picoseconds:g} in {seconds:g} s" if length < 0.99 * picoseconds else ""
+    verdict = worst([DRIFT.judge(excess), FLUCTUATION.judge(ratio)])
+    return Finding(check, verdict, text + cut, rule, values)
