@@ -83,7 +83,10 @@ def main() -> None:
     except (PetCalcError, ValueError) as error:
         from rich.console import Console
 
-        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+        # unwrapped, so that paths and commands in it can be copied
+        Console(stderr=True).print(
+            f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

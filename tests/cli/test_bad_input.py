@@ -84,7 +84,7 @@ BAD_STRUCTURES = {
     "NaN position": (frame(atoms=("O nan 0 0", *WATER[1:])), "must be finite, but atom 0"),
     "infinite position": (frame(atoms=(*WATER[:2], "H 0 inf 0")), "must be finite, but atom 2"),
     "unknown element": (
-        frame(atoms=("Au 0 0 0", *WATER[1:])),
+        frame(atoms=("Au 0 0 3", *WATER[1:])),
         r"covers.*but the structure contains Au|covers \[1, 8\], but the data hold \[79\]",
     ),
     "no such element": (frame(atoms=("Qq 0 0 0", *WATER[1:])), UNREADABLE),
@@ -323,7 +323,7 @@ def test_options_of_a_file_are_checked(run, tmp_path, earlier):
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("nothing", "write module:factory"),
+        ("nothing", "write module:name"),
         ("no.such:thing", "No module"),
         ("os:nothing", "nothing"),
     ],

@@ -143,11 +143,15 @@ class Sick(torch.nn.Module):
 class SickCalculator(PETCalculator):
     sick = None
 
-    def model_for(self, system):
-        model = super().model_for(system)
-        if self.sick is None:
-            self.sick = Sick(model, **self.how)
-        return self.sick
+    def modeller(self, atoms):
+        healthy = super().modeller(atoms)
+
+        def sick(system):
+            if self.sick is None:
+                self.sick = Sick(healthy(system), **self.how)
+            return self.sick
+
+        return sick
 
 
 def test_nan_of_one_structure_does_not_stop_the_others(structures):
@@ -179,10 +183,12 @@ def test_a_batch_that_does_not_fit_is_divided(structures):
 class Conditioned(PETCalculator):
     """Stand-in for a model that depends on more than the atoms: a shift by their charge."""
 
-    def prepared(self, atoms):
-        system, model = super().prepared(atoms)
+    def modeller(self, atoms):
+        neutral = super().modeller(Atoms(atoms, info={}))
         charge = atoms.info.get("charge", 0)
-        return system, model if charge == 0 else Sick(model, shortest=9.0 * charge)
+        if charge == 0:
+            return neutral
+        return lambda system: Sick(neutral(system), shortest=9.0 * charge)
 
 
 def test_a_model_of_one_structure_does_not_compute_another(structures):
