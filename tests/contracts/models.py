@@ -103,9 +103,7 @@ def random_crystalformer(
 
 
 #: Frames whose weights change over wide ranges, so that differences resolve the forces.
-GENTLE = FrameConfig(
-    beta=3.0, taper=0.6, collinearity=0.4, collinearity_width=0.4, num_prunings=0, hand_over=0.5
-)
+GENTLE = FrameConfig(num_prunings=1, pruning_threshold=0.5, pruning_width=0.5)
 
 MODELS: dict[str, Callable[[], Potential]] = {
     "lj": lambda: Potential(lennard_jones()),
