@@ -10,7 +10,7 @@ Every edge (i, j, S) has a partner (j, i, -S), its reverse edge.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -132,6 +132,37 @@ class NodeEdgeLayout:
         """Share of the slots that hold no edge."""
         n_slots = len(self.slot_edge)
         return 0.0 if n_slots == 0 else 1.0 - float(self.slot_mask.sum()) / n_slots
+
+    @property
+    def widths(self) -> Tensor:
+        """Slots of each atom, in the sorted order, (n_atoms,) int64."""
+        counts = torch.tensor([b.n_atoms for b in self.buckets])
+        widths = torch.tensor([b.width for b in self.buckets])
+        return widths.repeat_interleave(counts).to(self.atom_order.device)
+
+    def split(self, cost: Tensor, limit: int) -> NodeEdgeLayout:
+        """The same order in smaller buckets.
+
+        Parameters
+        ----------
+        cost : Tensor, shape (n_atoms,)
+            Of each atom, in the sorted order; not negative.
+        limit : int
+            Cost of the atoms in a bucket, exceeded by less than one atom's.
+        """
+        buckets: list[Bucket] = []
+        for bucket, costs in zip(
+            self.buckets, cost.split([b.n_atoms for b in self.buckets]), strict=True
+        ):
+            part = (costs.cumsum(0) - costs) // limit
+            begin, first = bucket.atoms.start, bucket.slots.start
+            for n in torch.unique_consecutive(part, return_counts=True)[1].tolist():
+                size = n * bucket.width
+                buckets.append(
+                    Bucket(slice(begin, begin + n), slice(first, first + size), n, bucket.width)
+                )
+                begin, first = begin + n, first + size
+        return replace(self, buckets=tuple(buckets))
 
 
 def bucket_boundaries(

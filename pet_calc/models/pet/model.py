@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
 from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import bump, cosine
+from pet_calc.models.ecse.orientations import Orientations
 from pet_calc.models.pet.adaptive_cutoff import Environment, adaptive_environment
 from pet_calc.models.pet.conditioning import Conditions, SystemConditioning
 from pet_calc.models.pet.config import PETConfig
@@ -27,6 +30,15 @@ from pet_calc.models.pet.readout import Readout, mlp_head, pairs
 from pet_calc.models.pet.repulsion import ShortRangeRepulsion
 from pet_calc.models.pet.tokens import FramedTokens, Tokens, bucket_views, views_of_atoms
 from pet_calc.models.pet.zbl import ZBL
+from pet_calc.models.recomputation import by_rows
+
+#: Elements of a tensor (slots x d_pet) above which activations are computed a second time in the
+#: backward pass instead of being kept: some tens of such tensors, about 5 GB in float32.
+KEPT: Final = 2**25
+#: With frames, where the views multiply what would be kept.
+KEPT_OF_VIEWS: Final = 2**21
+#: Elements of such a tensor in one part, beyond which a longer one is not faster.
+PART: Final = 2**21
 
 # keeps the gradient of |r| defined; of no effect within 1e-15
 _TINY = 1e-15
@@ -48,6 +60,8 @@ class TokenFeatures:
         Cutoff weight of each edge, 0 on padding.
     earlier : tuple of (Tensor, Tensor)
         Node and edge features of the layers before the last, where those are read out too.
+    rows : int or None
+        Slots that are read out at a time, if activations are recomputed.
     """
 
     layout: NodeEdgeLayout
@@ -55,6 +69,7 @@ class TokenFeatures:
     message: Tensor
     slot_weight: Tensor
     earlier: tuple[tuple[Tensor, Tensor], ...] = ()
+    rows: int | None = None
 
     @property
     def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -282,7 +297,9 @@ class PET(nn.Module):
         for (node, edge), (node_head, edge_head) in zip(
             features.layers, self.readouts(name), strict=True
         ):
-            term = features.per_atom(node_head(node), edge_head(edge))
+            trained = edge_head.parameters()
+            found = by_rows(edge_head, edge, rows=features.rows, parameters=trained)
+            term = features.per_atom(node_head(node), found)
             total = term if total is None else total + term
         assert total is not None
         return total
@@ -297,7 +314,10 @@ class PET(nn.Module):
         for (node, edge), (node_head, edge_head) in zip(
             features.layers, self.readouts(self.energy_head), strict=True
         ):
-            hidden_node, hidden_edge = node_head[:-1](node), edge_head[:-1](edge)
+            hidden_node = node_head[:-1](node)
+            hidden_edge = by_rows(
+                edge_head[:-1], edge, rows=features.rows, parameters=edge_head.parameters()
+            )
             unordered = torch.zeros_like(hidden_node).index_copy(
                 0, features.layout.atom_order, hidden_node
             )
@@ -401,12 +421,23 @@ class PET(nn.Module):
                 earlier.append((node, out))
                 message = 0.5 * (previous + reverse_edges(out, layout.reverse_slot))
                 continue
-            both = torch.cat([out, reverse_edges(out, layout.reverse_slot)], dim=1)
-            update = self.combination_mlps[g](self.combination_norms[g](both))
+            back = reverse_edges(out, layout.reverse_slot)
+            mixing = [*self.combination_mlps[g].parameters()]
+            mixing += self.combination_norms[g].parameters()
+            update = by_rows(
+                partial(self.combined, g), out, back, rows=tokens.rows, parameters=mixing
+            )
             message = previous + out + update
         if residual:
             node, message = earlier.pop()
-        return TokenFeatures(layout, node, message, tokens.slot_weight, tuple(earlier))
+        return TokenFeatures(layout, node, message, tokens.slot_weight, tuple(earlier), tokens.rows)
+
+    def combined(self, layer: int, out: Tensor, back: Tensor) -> Tensor:
+        """What an edge (n, d_pet) and its reverse edge tell each other after a layer."""
+        update: Tensor = self.combination_mlps[layer](
+            self.combination_norms[layer](torch.cat([out, back], dim=1))
+        )
+        return update
 
     def tokens(
         self, species: Tensor, edges: Edges, vectors: Tensor, distances: Tensor,
@@ -415,22 +446,34 @@ class PET(nn.Module):
         """What the layers act on, plain or in local frames."""
         config = self.config
         layout = node_edge_layout(edges, len(species))
+        found: Orientations | None = None
+        cost = layout.widths
+        kept, part = KEPT, PART
+        if config.ecse == "layerwise":
+            found = views_of_atoms(edges, vectors, len(species), config.cutoff, config.frames, draw)
+            cost = cost * found.group.bincount(minlength=len(species))[layout.atom_order]
+            # as much at a time as a plain model has in one layer
+            kept, part = KEPT_OF_VIEWS, min(PART, max(2**16, len(layout.slot_edge) * config.d_pet))
+        rows: int | None = None
+        if int(cost.sum()) * config.d_pet > kept:
+            rows = max(1, part // config.d_pet)
+            layout = layout.split(cost, rows)
         taper = bump if config.cutoff_function == "Bump" else cosine
         weights = taper(distances, cutoff, config.cutoff_width)
         slot_weight = append_row(weights, 0.0)[layout.slot_edge]
         neighbour = append_row(species[edges.edge_index[1]], 0)[layout.slot_edge]
-        geometry = self.geometry(vectors, distances)
+        geometry = by_rows(self.geometry, vectors, distances, rows=rows)
         if config.ecse == "none":
             slots = append_row(geometry, 0.0)[layout.slot_edge]
-            return Tokens(layout, slots, neighbour, slot_weight)
+            return Tokens(layout, slots, neighbour, slot_weight, rows)
+        assert found is not None
         radial = config.input_encoding == "radial"
         columns = (0, 1, 2, 4, 5, 6) if radial else (0, 1, 2)
-        found = views_of_atoms(edges, vectors, len(species), config.cutoff, config.frames, draw)
-        views = bucket_views(layout, vectors, found, unit=radial)
+        views = bucket_views(layout, vectors, found, unit=radial, lean=rows is not None)
         directional = torch.zeros(geometry.shape[1], dtype=torch.bool, device=geometry.device)
         directional[list(columns)] = True
         slots = append_row(geometry.masked_fill(directional, 0.0), 0.0)[layout.slot_edge]
-        return FramedTokens(layout, slots, neighbour, slot_weight, views, columns)
+        return FramedTokens(layout, slots, neighbour, slot_weight, rows, views, columns)
 
 
 def further_heads(config: PETConfig) -> dict[str, int]:

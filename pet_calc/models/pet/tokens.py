@@ -12,6 +12,7 @@ which are invariant, so that messages between atoms whose frames differ make sen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +24,7 @@ from pet_calc.geometry import Edges, NodeEdgeLayout
 from pet_calc.models.ecse.frames import FrameConfig
 from pet_calc.models.ecse.orientations import Orientations, drawn, orientations, oriented
 from pet_calc.models.pet.layers import MessageLayer
+from pet_calc.models.recomputation import recomputed
 
 # logarithmic weight of padding: exp underflows to exactly zero in float32 and float64
 _HIDDEN = -1e9
@@ -42,12 +44,15 @@ class Tokens:
         Species of the neighbour.
     slot_weight : Tensor, shape (n_slots,)
         Cutoff weight, 0 on padding.
+    rows : int or None
+        Slots that are computed at a time, if activations are `recomputed`; else None.
     """
 
     layout: NodeEdgeLayout
     geometry: Tensor
     neighbour: Tensor
     slot_weight: Tensor
+    rows: int | None = None
 
     @cached_property
     def log_weights(self) -> list[Tensor]:
@@ -78,29 +83,61 @@ class Tokens:
         node : Tensor, shape (n_atoms, d_node)
         edge : Tensor, shape (n_slots, d_pet)
         """
+        if self.rows is not None:
+            return self.through_in_parts(layer, node, message)
         hidden = layer.embed(self.geometry, self.neighbour, message)
-        return self.transformed(layer, node, layer.compressed(hidden))
-
-    def transformed(
-        self, layer: MessageLayer, node: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The transformer of a layer, bucket by bucket."""
-        buckets = self.layout.buckets
         nodes, outs = [], []
         # split, as the backward pass of slices would add full-sized tensors of zeros
+        for centres, tokens, bias in zip(
+            node.split([b.n_atoms for b in self.layout.buckets]),
+            layer.compressed(hidden).split(self.slots),
+            self.log_weights,
+            strict=True,
+        ):
+            n, e = transformed(layer, centres, tokens, bias)
+            nodes.append(n)
+            outs.append(e)
+        return torch.cat(nodes), torch.cat(outs)
+
+    @property
+    def slots(self) -> list[int]:
+        """Number of slots of each bucket."""
+        return [b.n_atoms * b.width for b in self.layout.buckets]
+
+    def messages(self, layer: MessageLayer, message: Tensor) -> list[Tensor]:
+        """What the edges of each bucket receive; the table of species stays whole."""
+        return [message] * len(self.slots) if layer.first else list(message.split(self.slots))
+
+    def through_in_parts(
+        self, layer: MessageLayer, node: Tensor, message: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `through`, with activations of one bucket at a time."""
+
+        def one(
+            centres: Tensor, geometry: Tensor, neighbour: Tensor, received: Tensor, bias: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            tokens = layer.compressed(layer.embed(geometry, neighbour, received))
+            return transformed(layer, centres, tokens, bias)
+
         parts = zip(
-            buckets,
-            node.split([b.n_atoms for b in buckets]),
-            tokens.split([b.n_atoms * b.width for b in buckets]),
+            node.split([b.n_atoms for b in self.layout.buckets]),
+            self.geometry.split(self.slots),
+            self.neighbour.split(self.slots),
+            self.messages(layer, message),
             self.log_weights,
             strict=True,
         )
-        for bucket, centres, neighbours, bias in parts:
-            rows = neighbours.view(bucket.n_atoms, bucket.width, tokens.shape[1])
-            n, e = layer.trans(centres, rows, bias)
-            nodes.append(n)
-            outs.append(e.reshape(bucket.n_atoms * bucket.width, tokens.shape[1]))
-        return torch.cat(nodes), torch.cat(outs)
+        trained = tuple(layer.parameters())
+        found = [recomputed(one, *part, parameters=trained) for part in parts]
+        return torch.cat([n for n, _ in found]), torch.cat([e for _, e in found])
+
+
+def transformed(
+    layer: MessageLayer, node: Tensor, tokens: Tensor, log_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The transformer of a layer on one bucket; node and edge tokens (n_slots, d_pet) alike."""
+    n, e = layer.trans(node, tokens.view(*log_weight[:, 1:].shape, tokens.shape[1]), log_weight)
+    return n, e.reshape(tokens.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,33 +175,62 @@ class FramedTokens(Tokens):
 
     def through(self, layer: MessageLayer, node: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
         """One layer on all views of all atoms, averaged over the views; see `Tokens.through`."""
-        hidden = layer.embed(self.geometry, self.neighbour, message)
-        matrix = layer.geometry_matrix()[:, list(self.columns)].T  # (n_directional, d_pet)
-        d = hidden.shape[1]
-        buckets = self.layout.buckets
-        nodes, outs = [], []
+        if self.rows is not None:
+            return self.through_in_parts(layer, node, message)
+        hidden = layer.embed(self.geometry, self.neighbour, message).split(self.slots)
+        return self.seen_in_all_views(layer, node, hidden)
+
+    def through_in_parts(
+        self, layer: MessageLayer, node: Tensor, message: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `through`, with activations of the views of one bucket at a time."""
         parts = zip(
-            buckets,
-            self.views,
-            node.split([b.n_atoms for b in buckets]),
-            hidden.split([b.n_atoms * b.width for b in buckets]),
-            self.log_weights,
+            self.geometry.split(self.slots),
+            self.neighbour.split(self.slots),
+            self.messages(layer, message),
             strict=True,
         )
-        for bucket, views, centres, base, bias in parts:
-            shared = base.view(bucket.n_atoms, bucket.width * d).index_select(0, views.row)
-            seen = torch.addmm(shared.view(-1, d), views.direction, matrix)
-            rows = layer.compressed(seen).view(len(views.row), bucket.width, d)
-            n, e = layer.trans(centres.index_select(0, views.row), rows, bias[views.row])
-            nodes.append(averaged(n, views, bucket.n_atoms))
-            outs.append(averaged(e.flatten(1), views, bucket.n_atoms).view(-1, d))
-        return torch.cat(nodes), torch.cat(outs)
+        trained = tuple(layer.parameters())
+        hidden = [recomputed(layer.embed, *part, parameters=trained) for part in parts]
+        return self.seen_in_all_views(layer, node, hidden)
+
+    def seen_in_all_views(
+        self, layer: MessageLayer, node: Tensor, hidden: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """From what the views of each bucket's edges share, to averages over the views."""
+        matrix = layer.geometry_matrix()[:, list(self.columns)].T  # (n_directional, d_pet)
+
+        def one(
+            centres: Tensor, base: Tensor, bias: Tensor, row: Tensor, weight: Tensor,
+            direction: Tensor, matrix: Tensor,
+        ) -> tuple[Tensor, Tensor]:  # fmt: skip
+            n_atoms, d = len(centres), base.shape[1]
+            shared = base.view(n_atoms, -1).index_select(0, row)
+            tokens = layer.compressed(torch.addmm(shared.view(-1, d), direction, matrix))
+            n, e = transformed(layer, centres.index_select(0, row), tokens, bias[row])
+            edge = averaged(e.view(len(row), -1), row, weight, n_atoms)
+            return averaged(n, row, weight, n_atoms), edge.view(-1, d)
+
+        found = []
+        for views, *part in zip(
+            self.views,
+            node.split([b.n_atoms for b in self.layout.buckets]),
+            hidden,
+            self.log_weights,
+            strict=True,
+        ):
+            inputs = (*part, views.row, views.weight, views.direction, matrix)
+            if self.rows is None:
+                found.append(one(*inputs))
+            else:
+                found.append(recomputed(one, *inputs, parameters=layer.parameters()))
+        return torch.cat([n for n, _ in found]), torch.cat([e for _, e in found])
 
 
-def averaged(values: Tensor, views: BucketViews, n_atoms: int) -> Tensor:
-    """Weighted averages (n_atoms, n) of the views' values (n_views, n)."""
+def averaged(values: Tensor, row: Tensor, weight: Tensor, n_atoms: int) -> Tensor:
+    """Weighted averages (n_atoms, n) of the views' values (n_views, n); see `BucketViews`."""
     total = values.new_zeros(n_atoms, values.shape[1])
-    return total.index_add(0, views.row, values * views.weight)
+    return total.index_add(0, row, values * weight)
 
 
 def views_of_atoms(
@@ -180,7 +246,7 @@ def views_of_atoms(
 
 
 def bucket_views(
-    layout: NodeEdgeLayout, vectors: Tensor, found: Orientations, *, unit: bool
+    layout: NodeEdgeLayout, vectors: Tensor, found: Orientations, *, unit: bool, lean: bool = False
 ) -> tuple[BucketViews, ...]:
     """Arrange views by the buckets of a layout.
 
@@ -193,6 +259,8 @@ def bucket_views(
         Of single atoms.
     unit : bool
         The geometry has unit vectors beside the vectors.
+    lean : bool
+        Compute activations again in the backward pass.
     """
     exact = torch.cat([vectors.double(), vectors.new_zeros(1, 3, dtype=torch.float64)])
     device = vectors.device
@@ -212,11 +280,26 @@ def bucket_views(
         slots = layout.slot_edge[bucket.slots].view(bucket.n_atoms, bucket.width)[local]
         edge = slots.reshape(-1)
         view = part.repeat_interleave(bucket.width)
-        seen = oriented(exact[edge], found.matrix[view], found.sign[view], found.kind[view])
-        if unit:
-            length = exact[edge].square().sum(-1, keepdim=True)
-            padding = (edge == len(vectors))[:, None]
-            seen = torch.cat([seen, seen / torch.where(padding, 1.0, length).sqrt()], dim=1)
+        inputs = (exact, found.matrix, found.sign, found.kind, edge, view)
+        turn = turned_with_units if unit else turned
+        seen = recomputed(turn, *inputs) if lean else turn(*inputs)
         weight = found.weight[part, None].to(vectors.dtype)
         views.append(BucketViews(local, weight, seen.to(vectors.dtype)))
     return tuple(views)
+
+
+def turned(
+    vectors: Tensor, matrix: Tensor, sign: Tensor, kind: Tensor, edge: Tensor, view: Tensor
+) -> Tensor:
+    """Vectors of the edges `edge` as the views `view` see them, (n, 3)."""
+    return oriented(vectors[edge], matrix[view], sign[view], kind[view])
+
+
+def turned_with_units(
+    vectors: Tensor, matrix: Tensor, sign: Tensor, kind: Tensor, edge: Tensor, view: Tensor
+) -> Tensor:
+    """As `turned`, and the unit vectors, (n, 6); the last of `vectors` is zero, for padding."""
+    seen = turned(vectors, matrix, sign, kind, edge, view)
+    length = vectors[edge].square().sum(-1, keepdim=True)
+    padding = (edge == len(vectors) - 1)[:, None]
+    return torch.cat([seen, seen / torch.where(padding, 1.0, length).sqrt()], dim=1)
