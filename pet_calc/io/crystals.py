@@ -134,15 +134,15 @@ def require_crystal(atoms: Atoms) -> None:
             )
 
 
-def graph_of(atoms: Atoms, config: GraphConfig) -> CrystalGraph:
-    """The graph of a crystal; `InvalidStructureError` for what is none."""
+def graph_of(atoms: Atoms, config: GraphConfig, *, merge: bool = False) -> CrystalGraph:
+    """The graph of a crystal (`crystal_graph`); `InvalidStructureError` for what is none."""
     require_crystal(atoms)
     cell = atoms.cell.array
     lattice = None
     if config.lattice_edges != "none":
         found = primitive_lattice(atoms) if config.lattice_edges == "primitive" else cell
         lattice = niggli(found) if config.lattice_edges == "primitive" else found
-    return crystal_graph(atoms.numbers, atoms.positions, cell, config, lattice)
+    return crystal_graph(atoms.numbers, atoms.positions, cell, config, lattice, merge=merge)
 
 
 def niggli(cell: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -174,7 +174,7 @@ def crystal_set(
     config = model.encoder.graph_config
     graphs = []
     for c in crystals:
-        graphs.append(graph_of(c.atoms, config))
+        graphs.append(graph_of(c.atoms, config, merge=True))
         on_graph()
     return CrystalSet(graphs, target_table(crystals, model.config.targets))
 

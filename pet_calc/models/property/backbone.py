@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +36,16 @@ class Backbone(Protocol):
         Of the features.
     graph_config : GraphConfig
         The graphs that it reads.
+    activates_pooled : bool
+        Whether the activation of the readout acts on the pooled features as well.
+    activation : callable
+        Of the readout.
     """
 
     width: int
     graph_config: GraphConfig
+    activates_pooled: bool
+    activation: Any
 
     def features(self, species: Tensor, graph: CrystalGraph) -> Tensor:
         """Features (n_nodes, width); `species` (n_nodes,) are indices of elements."""

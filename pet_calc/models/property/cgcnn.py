@@ -72,6 +72,9 @@ class Convolution(nn.Module):
 class CGCNN(nn.Module):
     """The backbone; see the module."""
 
+    activates_pooled = True
+    activation = staticmethod(functional.softplus)
+
     def __init__(self, config: CGCNNConfig, n_species: int) -> None:
         super().__init__()
         self.config = config

@@ -23,7 +23,7 @@ from pet_calc.neighbors.vesin_cpu import vesin_half_list
 
 #: Neighbours whose distances differ by less, in Å, are at the same distance.
 TIE = 1e-2
-#: Merged edges agree in length to this, in Å.
+#: Edges that are merged agree in length to this, in Å.
 BIN = 5e-3
 
 
@@ -34,7 +34,9 @@ class GraphConfig:
     Attributes
     ----------
     neighbors : int
-        k of the nearest neighbours.
+        k of the nearest neighbours; 0 for all within the cutoff.
+    symmetric : bool
+        Add the reverse of every edge where it is missing.
     keep_ties : bool
         Keep all neighbours as far as the k-th one; the original CGCNN cuts the list at k, so that
         its answer depends on the order of the atoms.
@@ -49,10 +51,11 @@ class GraphConfig:
     repeat_images : bool
         The original Matformer counts edges between images of one atom twice.
     merge : bool
-        Merge what messages of distances cannot tell apart.
+        Whether graphs may be merged: messages carry distances only.
     """
 
     neighbors: int = 12
+    symmetric: bool = False
     keep_ties: bool = True
     cutoff: float | None = None
     pad: float | None = None
@@ -152,6 +155,8 @@ def crystal_graph(
     cell: NDArray[np.float64],
     config: GraphConfig,
     lattice: NDArray[np.float64] | None = None,
+    *,
+    merge: bool = False,
 ) -> CrystalGraph:
     """The graph of one crystal, periodic in three dimensions.
 
@@ -166,6 +171,9 @@ def crystal_graph(
     config : GraphConfig
     lattice : array, shape (3, 3), optional
         The vectors of the lattice edges, where ``config.lattice_edges`` asks for these.
+    merge : bool
+        Merge the graph, as far as ``config.merge`` allows it: lengths are then rounded to `BIN`,
+        which is good enough to train on.
 
     Raises
     ------
@@ -179,33 +187,52 @@ def crystal_graph(
     periodic = np.ones(3, dtype=bool)
     check_cell(cell, periodic, 0)
     centre, neighbour, vectors, distances = nearest(positions, cell, config)
-    if float(distances.min()) < 0.1:
+    if len(distances) and float(distances.min()) < 0.1:
         raise InvalidStructureError(
             f"atoms must not lie in one place, but two are {distances.min():.3f} Å apart; a crystal "
             f"with partly occupied sites has to be ordered first"
         )
-    if config.lattice_edges != "none":
-        if lattice is None:
-            raise ValueError("`lattice` must be given for a graph with lattice edges")
-        own = lattice_images(lattice)
-        n = len(numbers)
-        atoms = np.repeat(np.arange(n), len(own))
-        centre = np.concatenate([centre, atoms])
-        neighbour = np.concatenate([neighbour, atoms])
-        vectors = np.concatenate([vectors, np.tile(own, (n, 1))])
-        distances = np.linalg.norm(vectors, axis=1)
     multiplicity = np.ones(len(centre))
     if config.repeat_images:
         multiplicity[centre == neighbour] = 2.0
+    if config.lattice_edges != "none":
+        if lattice is None:
+            raise ValueError("`lattice` must be given for a graph with lattice edges")
+        atoms, own = new_images(centre, vectors, lattice, len(numbers))
+        centre = np.concatenate([centre, atoms])
+        neighbour = np.concatenate([neighbour, atoms])
+        vectors = np.concatenate([vectors, own])
+        distances = np.linalg.norm(vectors, axis=1)
+        multiplicity = np.concatenate([multiplicity, np.ones(len(atoms))])
     order = np.argsort(centre, kind="stable")
     centre, neighbour, vectors = centre[order], neighbour[order], vectors[order]
     distances, multiplicity = distances[order], multiplicity[order]
-    atoms = np.arange(len(numbers))
-    if config.merge:
+    if merge and config.merge and (np.bincount(centre, minlength=len(numbers)) > 0).all():
         return merged(numbers, centre, neighbour, distances, multiplicity)
+    atoms = np.arange(len(numbers))
     return assemble(
         numbers, np.ones(len(atoms)), centre, neighbour, distances, multiplicity, atoms, vectors
     )
+
+
+def new_images(
+    centre: NDArray[np.int64],
+    vectors: NDArray[np.float64],
+    lattice: NDArray[np.float64],
+    n: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Atoms and vectors of the lattice edges that are not among the edges yet.
+
+    An edge along a lattice vector leads to an image of the atom itself. In a supercell it may be
+    another atom by its number, but one with the same features.
+    """
+    atoms, found = [], []
+    for image in lattice_images(lattice):
+        same = np.linalg.norm(vectors - image, axis=1) < TIE
+        absent = np.flatnonzero(np.bincount(centre[same], minlength=n) == 0)
+        atoms.append(absent)
+        found.append(np.tile(image, (len(absent), 1)))
+    return np.concatenate(atoms), np.concatenate(found)
 
 
 def nearest(
@@ -218,12 +245,13 @@ def nearest(
     # a sphere that holds twice as many atoms, were the density uniform
     radius = max(3.0, (2.0 * (k + 1) * volume / n / (4.0 / 3.0 * np.pi)) ** (1 / 3))
     if config.cutoff is not None:
-        radius = min(radius, config.cutoff)
+        radius = min(radius, config.cutoff) if k else config.cutoff
     while True:
         i, j, shifts = vesin_half_list(positions, cell, periodic, radius)
         half = positions[j] - positions[i] + shifts @ cell
         centre, neighbour = np.concatenate([i, j]), np.concatenate([j, i])
         vectors = np.concatenate([half, -half])
+        reverse = np.roll(np.arange(2 * len(i)), len(i))
         distances = np.linalg.norm(vectors, axis=1)
         order = np.lexsort((distances, centre))
         centre, neighbour = centre[order], neighbour[order]
@@ -231,6 +259,8 @@ def nearest(
         counts = np.bincount(centre, minlength=n)
         begins = np.cumsum(counts) - counts
         last = np.full(n, np.inf)
+        if k == 0:
+            break
         enough = counts >= k
         last[enough] = distances[begins[enough] + k - 1]
         if float(last.max()) + TIE < radius or radius == config.cutoff:
@@ -242,6 +272,10 @@ def nearest(
         kept = distances <= last[centre] + TIE
     else:
         kept = np.arange(len(centre)) - begins[centre] < k
+    if config.symmetric:
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        kept |= kept[rank[reverse[order]]]
     centre, neighbour = centre[kept], neighbour[kept]
     vectors, distances = vectors[kept], distances[kept]
     if config.pad is not None:

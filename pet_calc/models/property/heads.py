@@ -2,9 +2,9 @@ r"""A backbone with the properties that are read from its pooled features.
 
 With p the mean of the features over the atoms of a crystal,
 
-.. math:: f = \mathrm{softplus}(W\,\mathrm{softplus}(p) + b), \qquad y_t = m_t + s_t (w_t \cdot f + b_t)
+.. math:: f = \varphi(W p + b), \qquad y_t = m_t + s_t (w_t \cdot f + b_t)
 
-for target t with mean m and scale s of the training set, in a logarithm if the target is one. The
+with the activation φ of the backbone (CGCNN has φ(p) for p), for target t with mean m and scale s of the training set, in a logarithm if the target is one. The
 uncertainty is that of the last layer (LLPR), with C the covariance of f over the training set:
 
 .. math:: \sigma_t = \alpha_t \sqrt{f^T (C + \varsigma I)^{-1} f}
@@ -17,16 +17,24 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.models.property.backbone import Backbone, Encoding
 from pet_calc.models.property.cgcnn import CGCNN, CGCNNConfig
+from pet_calc.models.property.crysformer import Crysformer, CrysformerConfig
+from pet_calc.models.property.crystalformer import (
+    CrystalformerBackbone,
+    CrystalformerBackboneConfig,
+)
 from pet_calc.models.property.graph import CrystalGraph
+from pet_calc.models.property.matformer import Matformer, MatformerConfig
 
 #: Backbones by name.
 BACKBONES: Final[dict[str, tuple[type[Any], type[Any]]]] = {
     "cgcnn": (CGCNN, CGCNNConfig),
+    "crysformer": (Crysformer, CrysformerConfig),
+    "crystalformer": (CrystalformerBackbone, CrystalformerBackboneConfig),
+    "matformer": (Matformer, MatformerConfig),
 }
 
 
@@ -178,7 +186,8 @@ class PropertyModel(nn.Module):
     def last_features(self, graph: CrystalGraph) -> Tensor:
         """f, (n_systems, hidden)."""
         pooled = graph.pool(self.backbone.features(self.species(graph.numbers), graph))
-        return functional.softplus(self.trunk(functional.softplus(pooled)))
+        phi = self.backbone.activation
+        return phi(self.trunk(phi(pooled) if self.backbone.activates_pooled else pooled))
 
     def forward(self, graph: CrystalGraph) -> Tensor:
         """Standardised properties (n_systems, n_targets), logits for classes."""
