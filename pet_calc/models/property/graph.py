@@ -78,11 +78,11 @@ class CrystalGraph:
     n_systems : int
     edge_index : Tensor, shape (2, n_edges), int64
         Centre i, neighbour j; sorted by centre.
-    distances : Tensor, shape (n_edges,), float32
+    distances : Tensor, shape (n_edges,), float64
         In Å.
     edge_multiplicity : Tensor, shape (n_edges,), float32
         Edges of the centre that an edge stands for.
-    vectors : Tensor, shape (n_edges, 3), float32, or None
+    vectors : Tensor, shape (n_edges, 3), float64, or None
         In Å, from centre to neighbour; None of a merged graph.
     node_of_atom : Tensor, shape (n_atoms,), int64
         Where each atom went.
@@ -362,8 +362,8 @@ def assemble(
         system_index=torch.zeros(len(numbers), dtype=torch.int64),
         n_systems=1,
         edge_index=torch.from_numpy(np.stack([centre, neighbour]).astype(np.int64)),
-        distances=torch.from_numpy(distances.astype(np.float32)),
+        distances=torch.from_numpy(distances),
         edge_multiplicity=torch.from_numpy(edge_multiplicity.astype(np.float32)),
-        vectors=None if vectors is None else torch.from_numpy(vectors.astype(np.float32)),
+        vectors=None if vectors is None else torch.from_numpy(vectors),
         node_of_atom=torch.from_numpy(node_of_atom.astype(np.int64)),
     )
