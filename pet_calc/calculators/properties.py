@@ -41,7 +41,7 @@ class Prediction:
     Attributes
     ----------
     value : float
-        In `unit`; of a class, its probability. NaN if there is no answer (`PropertyPredictor.many`).
+        In `unit`; of a class, its probability; NaN if `PropertyPredictor.many` has no answer.
     unit : str
     std : float
         Standard deviation of the value; NaN if the model has no uncertainty.

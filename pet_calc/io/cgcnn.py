@@ -1,8 +1,8 @@
 """The public pretrained models of CGCNN (https://github.com/txie-93/cgcnn, ``.pth.tar``).
 
-They take 92 tabulated numbers per element, which their repository has in ``atom_init.json``, through
-a linear map. Evaluated for each element, that is the learned vector of this package's model. The two
-outputs of a published classifier become one logit, their difference.
+They take 92 tabulated numbers per element, which their repository has in ``atom_init.json``,
+through a linear map. Evaluated for each element, that is the learned vector of this package's
+model. The two outputs of a published classifier become one logit, their difference.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import csv
 import io
 import lzma
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.build.tools import niggli_reduce_cell
 from ase.geometry import cellpar_to_cell
 from numpy.typing import NDArray
 
@@ -91,7 +91,9 @@ def known(values: Any, names: Iterable[str]) -> dict[str, float]:
 
 def from_table(path: Path, names: Iterable[str]) -> Iterable[LabelledCrystal]:
     """Crystals of an ``.npz`` table."""
-    raw = lzma.open(path).read() if path.suffix == ".xz" else path.read_bytes()
+    raw = path.read_bytes()
+    if path.suffix == ".xz":
+        raw = lzma.decompress(raw)
     with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
         table = {k: archive[k] for k in archive.files}
     missing = {"n_atoms", "numbers", "frac", "cellpar"} - set(table)
@@ -138,20 +140,14 @@ def graph_of(atoms: Atoms, config: GraphConfig, *, merge: bool = False) -> Cryst
     """The graph of a crystal (`crystal_graph`); `InvalidStructureError` for what is none."""
     require_crystal(atoms)
     cell = atoms.cell.array
-    lattice = None
-    if config.lattice_edges != "none":
-        found = primitive_lattice(atoms) if config.lattice_edges == "primitive" else cell
-        lattice = niggli(found) if config.lattice_edges == "primitive" else found
+    lattice = cell if config.lattice_edges == "given" else None
+    if config.lattice_edges == "primitive":
+        lattice = primitive_lattice(atoms)
     return crystal_graph(atoms.numbers, atoms.positions, cell, config, lattice, merge=merge)
 
 
-def niggli(cell: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The Niggli-reduced cell of the same lattice, (3, 3) in Å."""
-    return np.asarray(niggli_reduce_cell(cell)[0], dtype=float)
-
-
 def primitive_lattice(atoms: Atoms) -> NDArray[np.float64]:
-    """Vectors (3, 3) in Å of the primitive lattice, whatever supercell is given."""
+    """Niggli-reduced vectors (3, 3) in Å of the primitive lattice, whatever cell is given."""
     try:
         import spglib
     except ImportError as error:
@@ -159,10 +155,20 @@ def primitive_lattice(atoms: Atoms) -> NDArray[np.float64]:
             "lattice edges of the primitive cell need spglib; install it with "
             'pip install "pet-calc[phonons]"'
         ) from error
-    found = spglib.standardize_cell(
-        (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers),
-        to_primitive=True,
-        no_idealize=True,
-        symprec=1e-3,
-    )
-    return atoms.cell.array if found is None else np.asarray(found[0], dtype=float)
+    # older and newer versions of spglib fail by None, an error, or a warning that precedes it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = spglib.standardize_cell(
+            (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers),
+            to_primitive=True,
+            no_idealize=True,
+            symprec=1e-3,
+        )
+        # reduced by spglib, which keeps the orientation; ASE turns the cell
+        lattice = None if found is None else spglib.niggli_reduce(found[0])
+    if lattice is None:
+        raise InvalidStructureError(
+            f"the primitive lattice of {atoms.get_chemical_formula()} was not found; look for "
+            f"atoms that are there twice"
+        )
+    return np.asarray(lattice, dtype=float)

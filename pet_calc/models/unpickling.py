@@ -92,7 +92,7 @@ class _Reader(pickle.Unpickler):
         self._archive, self._root = archive, root
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             # a new function each time: what the file does to it ends with the file
             return lambda *arguments: _rebuild_tensor(*arguments)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
@@ -197,10 +197,7 @@ def read_checkpoint(content: bytes) -> dict[str, Any]:
     try:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-        if content.startswith(_OLD_MAGIC):
-            value = _read_old(content)
-        else:
-            value = _read_zip(content)
+        value = _read_old(content) if content.startswith(_OLD_MAGIC) else _read_zip(content)
     except CheckpointError:
         raise
     except zipfile.BadZipFile as error:

@@ -57,7 +57,8 @@ class WeightedBatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """Normalised x (n, width); `weight` (n,) says how many samples each row stands for."""
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return torch.addcmul(self.bias - self.running_mean * scale, x, scale)

@@ -189,8 +189,8 @@ def crystal_graph(
     centre, neighbour, vectors, distances = nearest(positions, cell, config)
     if len(distances) and float(distances.min()) < 0.1:
         raise InvalidStructureError(
-            f"atoms must not lie in one place, but two are {distances.min():.3f} Å apart; a crystal "
-            f"with partly occupied sites has to be ordered first"
+            f"atoms must not lie in one place, but two are {distances.min():.3f} Å apart; a "
+            f"crystal with partly occupied sites has to be ordered first"
         )
     multiplicity = np.ones(len(centre))
     if config.repeat_images:

@@ -4,8 +4,9 @@ With p the mean of the features over the atoms of a crystal,
 
 .. math:: f = \varphi(W p + b), \qquad y_t = m_t + s_t (w_t \cdot f + b_t)
 
-with the activation φ of the backbone (CGCNN has φ(p) for p), for target t with mean m and scale s of the training set, in a logarithm if the target is one. The
-uncertainty is that of the last layer (LLPR), with C the covariance of f over the training set:
+with the activation φ of the backbone (CGCNN has φ(p) for p), for target t with mean m and scale s
+of the training set, in a logarithm if the target is one. The uncertainty is that of the last layer
+(LLPR), with C the covariance of f over the training set:
 
 .. math:: \sigma_t = \alpha_t \sqrt{f^T (C + \varsigma I)^{-1} f}
 """

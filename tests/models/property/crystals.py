@@ -22,7 +22,9 @@ def small_model(
     """A model with seeded weights, in float64."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        config = PropertyConfig((8, 11, 14, 17, 22, 38), targets, backbone, SMALL[backbone] | options)
+        config = PropertyConfig(
+            (8, 11, 14, 17, 22, 38), targets, backbone, SMALL[backbone] | options
+        )
         return PropertyModel(config).double().eval().requires_grad_(False)
 
 
