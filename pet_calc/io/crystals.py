@@ -116,7 +116,9 @@ def from_csv(path: Path, names: Iterable[str]) -> Iterable[LabelledCrystal]:
     for row in rows:
         if not row.get("file"):
             raise DatasetError(f"each row of {path} needs a structure file in the column 'file'")
-        yield LabelledCrystal(ase.io.read(path.parent / row["file"]), known(row, names))
+        atoms = ase.io.read(path.parent / row["file"])
+        assert isinstance(atoms, Atoms)  # the last frame
+        yield LabelledCrystal(atoms, known(row, names))
 
 
 def require_crystal(atoms: Atoms) -> None:

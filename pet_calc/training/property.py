@@ -12,6 +12,7 @@ import time
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -109,7 +110,7 @@ class PropertyTraining:
     schedule: PropertySchedule
     seed: int = 0
 
-    @property
+    @cached_property
     def targets(self) -> tuple[Target, ...]:
         """What is learned."""
         return tuple(build(Target, t) for t in self.property.get("targets", ()))

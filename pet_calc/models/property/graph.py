@@ -331,7 +331,7 @@ def merged(
     triple = np.stack([i, j, lengths[kept].astype(np.int64)], axis=1)
     unique, inverse = np.unique(triple, axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
-    total = np.bincount(inverse, weights=multiplicity[kept])
+    total = np.bincount(inverse, weights=multiplicity[kept]).astype(np.float64)
     mean = np.bincount(inverse, weights=multiplicity[kept] * distances[kept]) / total
     return assemble(
         numbers[first], node_weight, unique[:, 0], unique[:, 1], mean, total, colours, None
