@@ -85,6 +85,10 @@ class PotentialEntry:
         "pet", "pet-original" or "crystalformer".
     domain : TrainingDomain or None
         What it was trained on, for potentials published before ``config.json`` recorded it.
+    kind : str
+        "energy", or "property" for a model of properties of crystals, which is no potential.
+    targets : tuple of str
+        The properties of such a model.
     """
 
     name: str
@@ -96,6 +100,8 @@ class PotentialEntry:
     status: str = "stable"
     architecture: str = "pet"
     domain: TrainingDomain | None = None
+    kind: str = "energy"
+    targets: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -172,8 +178,12 @@ class LoadedPotential:
     domain: TrainingDomain | None = field(default=None, repr=False)
 
 
-def list_potentials() -> list[PotentialEntry]:
-    """The shipped potentials in the order of the index.
+def list_potentials(kind: str = "energy") -> list[PotentialEntry]:
+    """The shipped potentials, or models of another kind, in the order of the index.
+
+    Parameters
+    ----------
+    kind : {"energy", "property"}
 
     Raises
     ------
@@ -189,7 +199,8 @@ def list_potentials() -> list[PotentialEntry]:
                 table = tomllib.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise CheckpointError(f"{path} is not valid TOML: {error}") from error
-            return [entry_from_table(root, values) for values in table.get("potential", [])]
+            entries = (entry_from_table(root, values) for values in table.get("potential", []))
+            return [e for e in entries if e.kind == kind]
     places = " nor ".join(str(root / INDEX) for root in ROOTS)
     raise PotentialNotFoundError(
         f"the list of shipped potentials is missing: there is neither {places}; install the "
@@ -218,6 +229,8 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         status=values.get("status", "stable"),
         architecture=values.get("architecture", "pet"),
         domain=TrainingDomain.from_dict(values["domain"]) if "domain" in values else None,
+        kind=values.get("kind", "energy"),
+        targets=tuple(values.get("targets", ())),
     )
 
 

@@ -20,6 +20,7 @@ from pet_calc.cli import (
     md,
     neb,
     phonons,
+    predict,
     relax,
     report,
     show,
@@ -48,6 +49,7 @@ app.command("analyze")(analyze.analyze)
 app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("phonons")(phonons.phonons)
 app.command("qha")(phonons.qha)
 app.command("doctor")(doctor.doctor)

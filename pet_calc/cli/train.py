@@ -37,9 +37,15 @@ def train(
     from pet_calc.training.config import TrainConfig
     from pet_calc.training.loop import load_data
     from pet_calc.training.loop import train as run_training
+    from pet_calc.training.property import is_property_config
     from pet_calc.training.uncertainty import CalibrationError
 
     console = Console()
+    if is_property_config(config):
+        train_property_model(
+            config, out, data or config.parent, checkpoint_seconds, stop_after, console
+        )
+        return
     settings = TrainConfig.from_toml(config)
     splits = load_data(settings, data or config.parent)
     console.print(census_table(splits.census))
@@ -86,6 +92,53 @@ def train(
             )
         )
     console.print(f"potential: {out / 'model'}")
+
+
+def train_property_model(
+    config: Path,
+    out: Path,
+    data: Path,
+    checkpoint_seconds: float,
+    stop_after: int | None,
+    console: Console,
+) -> None:
+    """Train what a configuration with the table [property] describes; steps are epochs."""
+    from pet_calc.training.property import EpochReport, PropertyTraining, train_property
+
+    settings = PropertyTraining.from_toml(config)
+    kinds = {t.name: (t.kind, t.unit) for t in settings.targets}
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        graphs = bar.add_task("graphs", total=None, status="")
+        task = bar.add_task(settings.name, total=settings.schedule.epochs, status="")
+
+        def on_epoch(report: EpochReport) -> None:
+            bar.update(task, completed=report.epoch, status=f"loss {report.loss:.4f}")
+            found = ", ".join(f"{name} {e:.4f}" for name, e in report.validation.items())
+            console.print(f"epoch {report.epoch} ({report.seconds:.1f} s): validation {found}")
+
+        found = train_property(
+            settings, out, data, report=on_epoch, on_graph=lambda: bar.advance(graphs),
+            checkpoint_seconds=checkpoint_seconds, stop_after=stop_after,
+        )  # fmt: skip
+    if found is None:
+        console.print(f"stopped before the end; the same command goes on from {out}")
+        return
+    table = Table(title="errors of the averaged weights", title_justify="left")
+    for name in ("split", "property", "measure", "value"):
+        table.add_column(name)
+    for split, errors in found.items():
+        for name, value in errors.items():
+            kind, unit = kinds[name]
+            measure = {"class": "accuracy", "log10": f"MAE of log10({unit})"}.get(
+                kind, f"MAE, {unit}"
+            )
+            table.add_row(split, name, measure, f"{value:.4f}")
+    console.print(table)
+    console.print(f"property model: {out / 'model'}")
 
 
 def census_table(census: dict[str, LabelCensus]) -> Table:

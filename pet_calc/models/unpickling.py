@@ -39,6 +39,8 @@ _HOSTILE: Final = frozenset({
     "multiprocessing", "nt", "os", "pickle", "posix", "pty", "runpy", "shutil", "socket",
     "subprocess", "sys", "webbrowser",
 })  # fmt: skip
+# how torch.save began its files until 2020
+_OLD_MAGIC: Final = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _HARMLESS_BUILTINS: Final[dict[str, type]] = {"set": set, "frozenset": frozenset}
 
 
@@ -90,7 +92,7 @@ class _Reader(pickle.Unpickler):
         self._archive, self._root = archive, root
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             # a new function each time: what the file does to it ends with the file
             return lambda *arguments: _rebuild_tensor(*arguments)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
@@ -117,6 +119,48 @@ class _Reader(pickle.Unpickler):
         return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
 
+class _OldReader(_Reader):
+    """Reads one pickle of a file as torch.save wrote it until 2020.
+
+    Tensors have no data ("meta") where `storages` is None: such a file has its numbers behind the
+    pickle that asks for them.
+    """
+
+    def __init__(self, stream: io.BytesIO, storages: dict[str, Tensor] | None) -> None:
+        pickle.Unpickler.__init__(self, stream)
+        self.storages = storages
+        self.dtypes: dict[str, torch.dtype] = {}
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, dtype, key, _, size, *_ = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise CheckpointError(f"a tensor of the checkpoint has an unknown storage {pid!r:.80}")
+        self.dtypes[key] = dtype
+        if self.storages is None:
+            return torch.empty(int(size), dtype=dtype, device="meta")
+        return self.storages[key]
+
+
+def _read_old(content: bytes) -> Any:
+    """The object in a file of torch.save before 2020: header, pickle, keys, numbers."""
+    stream = io.BytesIO(content)
+    for _ in range(3):  # magic number, version of the protocol, sizes of the machine
+        _OldReader(stream, {}).load()
+    begin = stream.tell()
+    first = _OldReader(stream, None)
+    first.load()
+    storages = {}
+    for key in _OldReader(stream, {}).load():
+        dtype = first.dtypes[key]
+        size = int.from_bytes(stream.read(8), "little") * dtype.itemsize
+        data = bytearray(stream.read(size))
+        if len(data) != size:
+            raise CheckpointError("the checkpoint ends within a tensor; it is damaged")
+        storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    stream.seek(begin)
+    return _OldReader(stream, storages).load()
+
+
 def _rebuild_tensor(
     flat: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
@@ -126,6 +170,18 @@ def _rebuild_tensor(
             f"{flat.numel()} numbers; the checkpoint is damaged"
         )
     return torch.as_strided(flat, size, stride, offset).clone()
+
+
+def _read_zip(content: bytes) -> Any:
+    """The object in a file of torch.save since 2020, a zip archive."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        pickles = [n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
+            raise CheckpointError(
+                "a checkpoint must be a file of torch.save (a zip archive with one data.pkl), "
+                f"but this archive holds {len(pickles)}"
+            )
+        return _Reader(archive, pickles[0].removesuffix("data.pkl")).load()
 
 
 def read_checkpoint(content: bytes) -> dict[str, Any]:
@@ -141,14 +197,7 @@ def read_checkpoint(content: bytes) -> dict[str, Any]:
     try:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            pickles = [n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl"]
-            if len(pickles) != 1:
-                raise CheckpointError(
-                    "a checkpoint must be a file of torch.save (a zip archive with one data.pkl), "
-                    f"but this archive holds {len(pickles)}"
-                )
-            value = _Reader(archive, pickles[0].removesuffix("data.pkl")).load()
+        value = _read_old(content) if content.startswith(_OLD_MAGIC) else _read_zip(content)
     except CheckpointError:
         raise
     except zipfile.BadZipFile as error:

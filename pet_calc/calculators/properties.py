@@ -1,0 +1,235 @@
+r"""Properties of crystals: value, unit, uncertainty, and whether the model knows such crystals.
+
+A property is read from a graph of nearest neighbours, which jumps as atoms move; it is never an
+energy to run on. Where a model knows whether a crystal is a metal, its band gap is gated: 0 if a
+metal is more probable than not. With the probability p of a metal, the gap g with deviation σ and
+the answer v, the variance is that of the mixture,
+
+.. math:: \mathrm{std}^2 = p\,v^2 + (1 - p)\,[(g - v)^2 + \sigma^2]
+
+Logarithms become numbers again, std = ln(10) value σ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from pet_calc import pretrained
+from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
+from pet_calc.io.crystals import graph_of
+from pet_calc.io.property_weights import is_property_model, load_property_model
+from pet_calc.models.property import CrystalGraph, PropertyModel
+from pet_calc.models.property.backbone import Encoding
+
+#: Crystals of more atoms in all are evaluated in several batches.
+_BATCH_ATOMS = 2000
+METAL = "is_metal"
+GAP = "band_gap"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A property of a crystal.
+
+    Attributes
+    ----------
+    value : float
+        In `unit`; of a class, its probability; NaN if `PropertyPredictor.many` has no answer.
+    unit : str
+    std : float
+        Standard deviation of the value; NaN if the model has no uncertainty.
+    in_domain : bool
+        Whether the model was trained on crystals like this one.
+    reason : str
+        Why not, or how the answer came about; may be empty.
+    """
+
+    value: float
+    unit: str
+    std: float
+    in_domain: bool
+    reason: str
+
+
+class PropertyPredictor:
+    """A property model for use in loops; called with atoms, it predicts.
+
+    Parameters
+    ----------
+    property : str
+        Such as "band_gap".
+    model : str or Path
+        A shipped model, a folder that `pet-calc train` made, or "auto": the newest shipped one with
+        that property.
+    """
+
+    def __init__(self, property: str, model: str | Path = "auto") -> None:
+        self.property = property
+        self.name, self.model = load_for(property, model)
+        names = [t.name for t in self.model.config.targets]
+        self.target = self.model.config.targets[names.index(property)]
+        self._column = names.index(property)
+        self._metal = names.index(METAL) if property == GAP and METAL in names else None
+
+    def __call__(self, atoms: Atoms) -> Prediction:
+        """The property of one crystal.
+
+        Raises
+        ------
+        InvalidStructureError
+            For what is no crystal: without a cell, disordered, or overlapping.
+        UnsupportedElementError
+            For an element that the model was not trained on.
+        """
+        return self._predict([self.graph(atoms)])[0]
+
+    def many(self, crystals: Sequence[Atoms]) -> list[Prediction]:
+        """The property of several; one without an answer is NaN, with the error as its reason."""
+        return list(self.iterate(crystals))
+
+    def iterate(self, crystals: Sequence[Atoms]) -> Iterator[Prediction]:
+        """As `many`, one after the other."""
+        waiting: list[CrystalGraph | str] = []
+        size = 0
+        for atoms in crystals:
+            try:
+                graph = self.graph(atoms)
+            except (InvalidStructureError, UnsupportedElementError) as error:
+                waiting.append(str(error))
+            else:
+                waiting.append(graph)
+                size += len(graph.numbers)
+            if size > _BATCH_ATOMS:
+                yield from self._answers(waiting)
+                waiting, size = [], 0
+        yield from self._answers(waiting)
+
+    def graph(self, atoms: Atoms) -> CrystalGraph:
+        """The graph of a crystal whose elements are known; raises as a call does."""
+        unknown = sorted(set(atoms.numbers.tolist()) - set(self.model.config.elements))
+        if unknown:
+            raise UnsupportedElementError(
+                f"{self.name} was trained on crystals of {len(self.model.config.elements)} "
+                f"elements without {', '.join(chemical_symbols[z] for z in unknown)}; choose "
+                f"another model, or train one with `pet-calc train`"
+            )
+        return graph_of(atoms, self.model.encoder.graph_config)
+
+    def encode(self, atoms: Atoms) -> Encoding:
+        """Features of the atoms and their mean, for models of one's own."""
+        return self.model.encode(self.graph(atoms).to(torch.float64))
+
+    def _answers(self, waiting: Sequence[CrystalGraph | str]) -> Iterator[Prediction]:
+        graphs = [g for g in waiting if not isinstance(g, str)]
+        found = iter(self._predict(graphs) if graphs else [])
+        for g in waiting:
+            if isinstance(g, str):
+                yield Prediction(math.nan, self.target.unit, math.nan, False, g)
+            else:
+                yield next(found)
+
+    def _predict(self, graphs: Sequence[CrystalGraph]) -> list[Prediction]:
+        model, k = self.model, self._column
+        with torch.no_grad():
+            graph = CrystalGraph.concatenate(graphs).to(torch.float64)
+            features = model.last_features(graph)
+            values = model.read_out(features)
+            distances = model.distances(features)
+        limit, alpha = float(model.distance_limit), float(model.multiplier[k])
+        found = []
+        for row, distance in zip(values.tolist(), distances.tolist(), strict=True):
+            inside = distance <= limit
+            reason = "" if inside else (
+                f"unlike the training crystals: distance {distance:.2f} of features, those of "
+                f"99 % of held-out crystals are below {limit:.2f}"
+            )  # fmt: skip
+            answer = self._answer(row[k], alpha * distance)
+            answer = replace(answer, in_domain=inside, reason=reason)
+            if self._metal is not None:
+                answer = gated(answer, sigmoid(row[self._metal]))
+            found.append(answer)
+        return found
+
+    def _answer(self, value: float, sigma: float) -> Prediction:
+        unit, kind = self.target.unit, self.target.kind
+        if kind == "class":
+            p = sigmoid(value)
+            return Prediction(p, unit, math.sqrt(p * (1 - p)), True, "")
+        if kind == "log10":
+            number = 10.0 ** min(value, 300.0)
+            return Prediction(number, unit, math.log(10) * number * sigma, True, "")
+        return Prediction(value, unit, sigma, True, "")
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e⁻ˣ)."""
+    return 0.5 * (1 + math.tanh(0.5 * x))
+
+
+def gated(gap: Prediction, p: float) -> Prediction:
+    """A band gap where a metal has the probability `p`; see the module."""
+    g = max(gap.value, 0.0)
+    value = 0.0 if p > 0.5 else g
+    std = math.sqrt(p * value**2 + (1 - p) * ((g - value) ** 2 + gap.std**2))
+    note = f"a metal with probability {p:.2f}"
+    reason = f"{gap.reason}; {note}" if gap.reason else note
+    return replace(gap, value=value, std=std, reason=reason if p > 0.5 or gap.reason else "")
+
+
+def load_for(property: str, model: str | Path) -> tuple[str, PropertyModel]:
+    """Name and model, in float64, for a property.
+
+    Raises
+    ------
+    PetCalcError
+        If there is no such model, or it does not predict the property.
+    """
+    entries = pretrained.list_potentials("property")
+    folder = Path(model).expanduser()
+    if str(model) == "auto":
+        fitting = [e for e in entries if property in e.targets and e.status != "deprecated"]
+        if not fitting:
+            known = sorted({t for e in entries for t in e.targets}) or ["none"]
+            raise PetCalcError(
+                f"no shipped model predicts {property!r}; there are models of {', '.join(known)}. "
+                f"Train one with `pet-calc train` and name its folder"
+            )
+        entry = max(fitting, key=lambda e: (len(e.elements), e.version))
+        found, name = load_property_model(entry.folder, entry.sha256), entry.name
+    elif any(e.name == str(model) for e in entries):
+        entry = next(e for e in entries if e.name == str(model))
+        found, name = load_property_model(entry.folder, entry.sha256), entry.name
+    elif is_property_model(folder):
+        found, name = load_property_model(folder), folder.name
+    else:
+        known = sorted(e.name for e in entries) or ["none"]
+        raise PetCalcError(
+            f"{model} is no property model: neither shipped ({', '.join(known)}) nor a folder "
+            f"with one, such as `pet-calc train` makes"
+        )
+    names = [t.name for t in found.config.targets]
+    if property not in names:
+        raise PetCalcError(f"{name} predicts {', '.join(names)}, but not {property!r}")
+    return name, found.double()
+
+
+def predict(atoms: Atoms, property: str, model: str | Path = "auto") -> Prediction:
+    """A property of one crystal; for many, keep a `PropertyPredictor`.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Periodic in three dimensions, every site with one atom.
+    property : str
+        Such as "formation_energy", "band_gap", "is_metal", "bulk_modulus" or "shear_modulus".
+    model : str or Path
+        See `PropertyPredictor`, whose errors are raised.
+    """
+    return PropertyPredictor(property, model)(atoms)

@@ -1,0 +1,13 @@
+"""Properties of crystals: graph networks that read one number per crystal, never an energy."""
+
+from pet_calc.models.property.graph import CrystalGraph, GraphConfig, crystal_graph
+from pet_calc.models.property.heads import PropertyConfig, PropertyModel, Target
+
+__all__ = [
+    "CrystalGraph",
+    "GraphConfig",
+    "PropertyConfig",
+    "PropertyModel",
+    "Target",
+    "crystal_graph",
+]

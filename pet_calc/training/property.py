@@ -1,0 +1,523 @@
+"""Training of property models: targets of crystals, cached graphs, averaged weights.
+
+Targets are standardised and learned together; each crystal contributes the ones it has. Graphs
+are built once and kept in memory; a batch holds graphs of similar size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pet_calc.errors import CheckpointError, DatasetError, SimulationError
+from pet_calc.io.crystals import LabelledCrystal, graph_of, read_crystals
+from pet_calc.io.property_weights import save_property_model
+from pet_calc.models.pet.uncertainty import calibration_factor
+from pet_calc.models.property import CrystalGraph, PropertyConfig, PropertyModel, Target
+from pet_calc.models.property.backbone import WeightedBatchNorm
+from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
+
+T = TypeVar("T")
+STATE = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class PropertyData:
+    """Files of crystals; relative paths start at the data folder of the run."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PropertySchedule:
+    """How a property model is trained.
+
+    Attributes
+    ----------
+    epochs : int
+    batch_size : int
+        Crystals in a step.
+    learning_rate : float
+        The largest one.
+    schedule : {"onecycle", "inverse_sqrt"}
+        Up over the first 30 % and down along half a cosine each [Smith, arXiv:1708.07120]; or
+        lr √(T / (T + t)) with T = 4000 steps, as Crystalformer was trained.
+    loss : {"l1", "mse"}
+        Of standardised targets; classes have the cross entropy.
+    weight_decay : float
+        Decoupled, of matrices only.
+    average_epochs : int
+        Equal average of the weights after every step of the last epochs (SWA).
+    gradient_clip : float
+        Largest norm of the gradient.
+    full_edges : int
+        Crystals whose graph has more edges are drawn in an epoch with the probability full_edges /
+        edges only: a tenth of the crystals has half of all edges. 0 draws all of them.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    schedule: Literal["onecycle", "inverse_sqrt"] = "onecycle"
+    loss: Literal["l1", "mse"] = "l1"
+    weight_decay: float = 1e-5
+    average_epochs: int = 3
+    gradient_clip: float = 5.0
+    full_edges: int = 0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("onecycle", "inverse_sqrt") or self.loss not in ("l1", "mse"):
+            raise ValueError(
+                "`schedule` must be 'onecycle' or 'inverse_sqrt', and `loss` 'l1' or 'mse', got "
+                f"{self.schedule!r} and {self.loss!r}"
+            )
+        if min(self.epochs, self.batch_size, self.average_epochs) < 1:
+            raise ValueError("`epochs`, `batch_size` and `average_epochs` must be at least 1")
+
+
+@dataclass(frozen=True)
+class PropertyTraining:
+    """Everything that determines a training of a property model.
+
+    Attributes
+    ----------
+    name : str
+    property : dict
+        ``backbone``, ``hidden``, ``options`` and ``targets`` of `PropertyConfig`; the elements
+        come from the data.
+    data : PropertyData
+    schedule : PropertySchedule
+    seed : int
+    """
+
+    name: str
+    property: dict[str, Any]
+    data: PropertyData
+    schedule: PropertySchedule
+    seed: int = 0
+
+    @cached_property
+    def targets(self) -> tuple[Target, ...]:
+        """What is learned."""
+        return tuple(build(Target, t) for t in self.property.get("targets", ()))
+
+    @classmethod
+    def from_toml(cls, path: Path) -> PropertyTraining:
+        """From a TOML file; unknown names are refused."""
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        if missing := sorted({"name", "property", "data", "schedule"} - set(values)):
+            raise ValueError(f"the training configuration lacks the section(s) {missing}")
+        data = {k: tuple(v) for k, v in values["data"].items()}
+        return build(
+            cls,
+            values
+            | {
+                "data": build(PropertyData, data),
+                "schedule": build(PropertySchedule, values["schedule"]),
+            },
+        )
+
+
+def build(cls: type[T], values: dict[str, Any]) -> T:
+    """A dataclass from a table; `ValueError` for unknown or missing names."""
+    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - names):
+        raise ValueError(f"unknown option(s) {unknown} for {cls.__name__}; known: {sorted(names)}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"the options of {cls.__name__} are incomplete: {error}") from error
+
+
+def is_property_config(path: Path) -> bool:
+    """Whether a TOML file describes the training of a property model."""
+    try:
+        return "property" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path} is no readable TOML file: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalSet:
+    """Graphs and targets.
+
+    Attributes
+    ----------
+    graphs : list of CrystalGraph
+    targets : Tensor, shape (n, n_targets), float64
+        In a logarithm where the target is one; NaN where it is not known.
+    """
+
+    graphs: list[CrystalGraph]
+    targets: Tensor
+
+
+def crystal_set(
+    crystals: Sequence[LabelledCrystal],
+    model: PropertyModel,
+    on_graph: Callable[[], None] = lambda: None,
+) -> CrystalSet:
+    """Crystals as a model reads them."""
+    config = model.encoder.graph_config
+    graphs = []
+    for c in crystals:
+        graphs.append(graph_of(c.atoms, config, merge=True).to(torch.float32))
+        on_graph()
+    return CrystalSet(graphs, target_table(crystals, model.config.targets))
+
+
+def target_table(crystals: Sequence[LabelledCrystal], targets: Sequence[Target]) -> Tensor:
+    """Targets (n, n_targets); `DatasetError` for a logarithm of what is not positive."""
+    table = np.full((len(crystals), len(targets)), np.nan)
+    for k, t in enumerate(targets):
+        for row, c in enumerate(crystals):
+            value = c.labels.get(t.name)
+            if value is None:
+                continue
+            if t.kind == "log10":
+                if value <= 0:
+                    raise DatasetError(
+                        f"{t.name} is learned as a logarithm and must be positive, but crystal "
+                        f"{row} ({c.atoms.get_chemical_formula()}) has {value}; leave it out"
+                    )
+                value = math.log10(value)
+            table[row, k] = value
+    return torch.from_numpy(table)
+
+
+def batches(
+    data: CrystalSet,
+    size: int,
+    generator: np.random.Generator | None = None,
+    full_edges: int = 0,
+) -> list[NDArrayInt]:
+    """Rows of each batch; drawn ones hold graphs of similar size, in random order.
+
+    `full_edges` is that of `PropertySchedule`.
+    """
+    n = len(data.graphs)
+    if generator is None:
+        return [np.arange(k, min(k + size, n)) for k in range(0, n, size)]
+    order = generator.permutation(n)
+    lengths = np.array([len(g.distances) for g in data.graphs])
+    if full_edges:
+        order = order[generator.random(n) * lengths[order] < full_edges]
+    # sorted within chunks of several batches: bucketed, yet different in every epoch
+    chunk = 16 * size
+    n = len(order)
+    parts = []
+    for begin in range(0, n, chunk):
+        rows = order[begin : begin + chunk]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        parts += [rows[k : k + size] for k in range(0, len(rows), size)]
+    # a batch of one crystal has no statistics
+    parts = [p for p in parts if len(p) > 1 or len(parts) == 1]
+    return [parts[k] for k in generator.permutation(len(parts))]
+
+
+NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def gather(data: CrystalSet, rows: NDArrayInt) -> tuple[CrystalGraph, Tensor]:
+    """The graph and the targets of some rows."""
+    return CrystalGraph.concatenate([data.graphs[r] for r in rows]), data.targets[rows]
+
+
+def loss_of(model: PropertyModel, graph: CrystalGraph, targets: Tensor, kind: str) -> Tensor:
+    """Weighted sum over targets of the mean loss of the crystals that have them."""
+    out = model(graph)
+    wanted = ((targets - model.target_mean) / model.target_scale).to(out.dtype)
+    total = out.new_zeros(())
+    for k, t in enumerate(model.config.targets):
+        has = torch.isfinite(targets[:, k])
+        if not bool(has.any()):
+            continue
+        x, y = out[has, k], wanted[has, k]
+        if t.kind == "class":
+            part = functional.binary_cross_entropy_with_logits(x, y)
+        else:
+            part = (x - y).abs().mean() if kind == "l1" else (x - y).square().mean()
+        total = total + t.weight * part
+    return total
+
+
+def learning_rate(schedule: PropertySchedule, epoch: float, per_epoch: int) -> float:
+    """The rate at a time in epochs, which may lie within one of `per_epoch` steps."""
+    peak = schedule.learning_rate
+    if schedule.schedule == "inverse_sqrt":
+        return peak * math.sqrt(4000 / (4000 + epoch * per_epoch))
+    up = 0.3 * schedule.epochs
+    low, end = peak / 25, peak / 1e4
+    if epoch < up:
+        return low + (peak - low) * 0.5 * (1 - math.cos(math.pi * epoch / up))
+    down = (epoch - up) / (schedule.epochs - up)
+    return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * down))
+
+
+@torch.no_grad()
+def predict_all(model: PropertyModel, data: CrystalSet, size: int = 256) -> tuple[Tensor, Tensor]:
+    """Properties (n, n_targets), float64, and last features (n, hidden) of a set."""
+    model.eval()
+    values, features = [], []
+    for rows in batches(data, size):
+        f = model.last_features(gather(data, rows)[0])
+        values.append(model.read_out(f))
+        features.append(f.double())
+    return torch.cat(values), torch.cat(features)
+
+
+def errors_of(model: PropertyModel, values: Tensor, targets: Tensor) -> dict[str, float]:
+    """Mean absolute error of each target in what is learned; of classes the share of right ones."""
+    found = {}
+    for k, t in enumerate(model.config.targets):
+        has = torch.isfinite(targets[:, k])
+        if not bool(has.any()):
+            continue
+        x, y = values[has, k], targets[has, k]
+        score = (
+            ((x > 0) == (y > 0.5)).double().mean() if t.kind == "class" else (x - y).abs().mean()
+        )
+        found[t.name] = float(score)
+    return found
+
+
+def standardize(model: PropertyModel, targets: Tensor) -> None:
+    """Set mean and scale of the targets; classes keep 0 and 1."""
+    for k, t in enumerate(model.config.targets):
+        column = targets[:, k][torch.isfinite(targets[:, k])]
+        if len(column) == 0:
+            raise DatasetError(f"no training crystal has the property {t.name}")
+        if t.kind != "class":
+            model.target_mean[k] = column.mean()
+            model.target_scale[k] = column.std() if len(column) > 1 else 1.0
+
+
+def sample(data: CrystalSet, most: int, seed: int) -> CrystalSet:
+    """At most so many crystals of a set, drawn at random."""
+    if len(data.graphs) <= most:
+        return data
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data.graphs))[:most])
+    return CrystalSet([data.graphs[r] for r in rows], data.targets[rows])
+
+
+def refresh_statistics(model: PropertyModel, data: CrystalSet, size: int) -> None:
+    """Recompute the statistics of all batch normalisations for averaged weights."""
+    norms = [m for m in model.modules() if isinstance(m, WeightedBatchNorm)]
+    if not norms:
+        return
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None
+    model.train()
+    with torch.no_grad():
+        for rows in batches(data, size, np.random.default_rng(0)):
+            model(gather(data, rows)[0])
+    for m, momentum in zip(norms, momenta, strict=True):
+        m.momentum = momentum
+    model.eval()
+
+
+def fit_domain(model: PropertyModel, train: CrystalSet, validation: CrystalSet) -> None:
+    """Fit uncertainty and limit of the domain: covariance, calibration, distance (LLPR)."""
+    _, features = predict_all(model, train)
+    covariance = features.T @ features / len(features)
+    ridge = 1e-6 * covariance.diagonal().mean()
+    model.cholesky.copy_(torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance))))
+    values, held_out = predict_all(model, validation)
+    distances = model.distances(held_out)
+    # the farthest of a hundred held-out crystals counts as unlike
+    model.distance_limit.fill_(float(torch.quantile(distances, 0.99)))
+    for k, t in enumerate(model.config.targets):
+        has = torch.isfinite(validation.targets[:, k])
+        if bool(has.any()) and t.kind != "class":
+            errors = values[has, k] - validation.targets[has, k]
+            model.multiplier[k] = calibration_factor(errors, distances[has])
+
+
+@dataclass
+class EpochReport:
+    """What is known after an epoch: its number, loss, seconds and errors of validation."""
+
+    epoch: int
+    loss: float
+    seconds: float
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+def train_property(
+    config: PropertyTraining,
+    out: Path,
+    data_folder: Path,
+    *,
+    report: Callable[[EpochReport], None] = lambda r: None,
+    on_graph: Callable[[], None] = lambda: None,
+    checkpoint_seconds: float = 120.0,
+    stop_after: int | None = None,
+    initial: PropertyModel | None = None,
+) -> dict[str, dict[str, float]] | None:
+    """Train a property model in a folder; called again, it goes on after the last epoch.
+
+    Parameters
+    ----------
+    config : PropertyTraining
+    out : Path
+        Receives ``model/``, ``log.csv``, ``evaluation.json`` and a checkpoint.
+    data_folder : Path
+        Where relative paths of data start.
+    report, on_graph : callable
+        Called after each epoch, and after each graph that is built.
+    checkpoint_seconds : float
+        Least time between checkpoints.
+    stop_after : int, optional
+        Stop with a checkpoint after so many epochs over all.
+    initial : PropertyModel, optional
+        Start from its weights (fine-tuning), where shapes agree with the configuration.
+
+    Returns
+    -------
+    dict or None
+        Errors per split (those of training on a sample of 5,000); None if stopped before the end.
+    """
+    schedule, names = config.schedule, [t.name for t in config.targets]
+    found = {
+        split: read_crystals([data_folder / f for f in files], names) if files else []
+        for split, files in asdict(config.data).items()
+    }
+    if len(found["train"]) < 2 or not found["validation"]:
+        raise DatasetError("a property model needs two training crystals and one for validation")
+    numbers = {int(z) for c in found["train"] for z in set(c.atoms.numbers.tolist())}
+    elements = initial.config.elements if initial is not None else tuple(sorted(numbers))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = PropertyModel(
+            build(
+                PropertyConfig, config.property | {"targets": config.targets, "elements": elements}
+            )
+        )
+    if initial is not None:
+        start_from(model, initial)
+    # crystals of elements that were never seen cannot be judged
+    covered = {
+        s: [c for c in crystals if set(c.atoms.numbers.tolist()) <= set(elements)]
+        for s, crystals in found.items()
+    }
+    sets = {s: crystal_set(c, model, on_graph) for s, c in covered.items() if c}
+    train, validation = sets["train"], sets["validation"]
+    standardize(model, train.targets)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": schedule.weight_decay},
+         {"params": others, "weight_decay": 0.0}], lr=schedule.learning_rate, betas=(0.9, 0.98),
+    )  # fmt: skip
+    first, average, averaged = 0, {n: p.detach().clone() for n, p in model.named_parameters()}, 0
+    if (out / STATE).is_file():
+        state = load_checkpoint(out / STATE)
+        if state["config"] != plain(config):
+            raise CheckpointError(
+                f"{out / STATE} belongs to another configuration; choose another output folder"
+            )
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, average, averaged = state["epoch"], state["average"], state["averaged"]
+    saved = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    for epoch in range(first, schedule.epochs):
+        began, losses = time.monotonic(), []
+        model.train()
+        drawn = batches(
+            train,
+            schedule.batch_size,
+            np.random.default_rng((config.seed, epoch)),
+            schedule.full_edges,
+        )
+        for k, rows in enumerate(drawn):
+            rate = learning_rate(schedule, epoch + k / len(drawn), len(drawn))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+            value = loss_of(model, *gather(train, rows), schedule.loss)
+            if not torch.isfinite(value):
+                raise SimulationError(
+                    f"the training loss is {value.item()} in epoch {epoch}; lower the learning "
+                    f"rate or check the labels (the last checkpoint is intact)"
+                )
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.gradient_clip)
+            optimizer.step()
+            losses.append(float(value.detach()))
+            if epoch >= schedule.epochs - schedule.average_epochs:
+                averaged += 1
+                for n, p in model.named_parameters():
+                    average[n].lerp_(p.detach(), 1.0 / averaged)
+        seconds = time.monotonic() - began
+        done = epoch + 1
+        errors = errors_of(model, predict_all(model, validation)[0], validation.targets)
+        report(EpochReport(done, float(np.mean(losses)), seconds, errors))
+        append_log(out / "log.csv", done, float(np.mean(losses)), seconds, errors)
+        stop = stop_after is not None and done >= stop_after
+        if done == schedule.epochs or stop or time.monotonic() - saved > checkpoint_seconds:
+            save_checkpoint(out / STATE, {
+                "config": plain(config), "epoch": done, "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(), "average": average, "averaged": averaged,
+            })  # fmt: skip
+            saved = time.monotonic()
+        if stop and done < schedule.epochs:
+            return None
+    model.load_state_dict(average, strict=False)
+    # some thousands of crystals say enough of means and covariances
+    sets["train"] = some = sample(train, 5000, config.seed)
+    refresh_statistics(model, some, schedule.batch_size)
+    fit_domain(model, some, validation)
+    model.requires_grad_(False)
+    table = {s: errors_of(model, predict_all(model, d)[0], d.targets) for s, d in sets.items()}
+    details = {"name": config.name, "seed": config.seed, "schedule": asdict(schedule),
+               "crystals": {s: len(c) for s, c in covered.items()}}  # fmt: skip
+    save_property_model(out / "model", model, details)
+    (out / "evaluation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    return table
+
+
+def start_from(model: PropertyModel, initial: PropertyModel) -> None:
+    """Copy weights of a trained model wherever name and shape agree."""
+    own = model.state_dict()
+    taken = {n: t for n, t in initial.state_dict().items() if n in own and own[n].shape == t.shape}
+    model.load_state_dict(own | taken)
+
+
+def plain(config: PropertyTraining) -> dict[str, Any]:
+    """The configuration as JSON holds it."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return values
+
+
+def append_log(
+    path: Path, epoch: int, loss: float, seconds: float, errors: dict[str, float]
+) -> None:
+    """One row per epoch: loss, seconds and errors of validation."""
+    if not path.exists():
+        header = ["epoch", "loss", "seconds", *errors]
+        path.write_text(",".join(header) + "\n", encoding="utf-8")
+    with path.open("a", encoding="utf-8") as handle:
+        values = [
+            str(epoch),
+            f"{loss:.5f}",
+            f"{seconds:.1f}",
+            *(f"{e:.5f}" for e in errors.values()),
+        ]
+        handle.write(",".join(values) + "\n")
