@@ -106,6 +106,7 @@ def random_crystalformer(
 GENTLE = FrameConfig(
     beta=3.0, taper=0.6, collinearity=0.4, collinearity_width=0.4, num_prunings=0, hand_over=0.5
 )
+GENTLER = replace(GENTLE, beta=2.0, taper=1.0, collinearity=0.6, collinearity_width=0.6)
 
 MODELS: dict[str, Callable[[], Potential]] = {
     "lj": lambda: Potential(lennard_jones()),
@@ -117,6 +118,9 @@ MODELS: dict[str, Callable[[], Potential]] = {
     "crystalformer": lambda: Potential(random_crystalformer(1)),
     "crystalformer-normalized": lambda: Potential(
         random_crystalformer(2, normalization="RMSNorm", short_range_repulsion=True)
+    ),
+    "crystalformer-frames": lambda: Potential(
+        random_crystalformer(5, num_radial=6, num_angular=5, frames=GENTLER)
     ),
 }
 """Potentials in float64, under every contract."""
