@@ -358,10 +358,11 @@ def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialE
     fitting = [e for e in entries if wanted <= set(e.elements) and e.status != "deprecated"]
     if not fitting:
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
+        others = [e.name for e in list_potentials() if wanted <= set(e.elements)]
         raise UnsupportedElementError(
             f"no shipped {architecture} potential covers {', '.join(in_order(wanted))} "
-            f"({covered or 'none ships'}); name the folder of one that does, such as one that "
-            f"`pet-calc train` made"
+            f"({covered or 'none ships'}); name {' or '.join(others) or 'the folder of one that does'}"
+            + ("" if others else ", such as one that `pet-calc train` made")
         )
     chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
     return resolve(chosen.name)
