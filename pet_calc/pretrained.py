@@ -359,10 +359,14 @@ def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialE
     if not fitting:
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
         others = [e.name for e in list_potentials() if wanted <= set(e.elements)]
+        remedy = (
+            f"name {' or '.join(others)}, of another architecture"
+            if others
+            else "name the folder of one that does, such as one that `pet-calc train` made"
+        )
         raise UnsupportedElementError(
             f"no shipped {architecture} potential covers {', '.join(in_order(wanted))} "
-            f"({covered or 'none ships'}); name {' or '.join(others) or 'the folder of one that does'}"
-            + ("" if others else ", such as one that `pet-calc train` made")
+            f"({covered or 'none ships'}); {remedy}"
         )
     chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
     return resolve(chosen.name)

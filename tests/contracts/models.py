@@ -395,6 +395,7 @@ BROKEN: list[tuple[str, str, Callable[[], Potential]]] = [
     ("batch_equals_single", "dense-random-12", broken(NumberedAtoms)),
     ("no_cross_talk", "water-24", broken(LeaksAcrossBatch)),
     ("handedness_is_immaterial", "left-handed-4", misused(SignedVolume)),
+    ("choice_of_cell_is_immaterial", "silicon-2-strained", broken(SeesCellShifts)),
     ("results_well_formed", "one-atom", broken(NotANumberWhenAlone)),
     ("results_well_formed", "water-24", misused(EnergyIsNotTheSum)),
     ("results_well_formed", "water-24", misused(SinglePrecisionResults)),

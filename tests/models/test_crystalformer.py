@@ -8,6 +8,7 @@ import torch
 from contracts.energy_model import (
     Potential,
     batch_equals_single,
+    choice_of_cell_is_immaterial,
     forces_match_energy,
     handedness_is_immaterial,
     permutation_invariant,
@@ -359,6 +360,7 @@ def long_range(request):
         wrap_invariant,
         rotation_invariant,
         handedness_is_immaterial,
+        choice_of_cell_is_immaterial,
         supercell_extensive,
         smooth_through_cutoff,
         batch_equals_single,
