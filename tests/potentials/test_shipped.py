@@ -95,9 +95,7 @@ def test_auto_finds_a_potential_of_the_architecture(entry):
     atoms = Atoms(entry.elements[0], positions=[[0, 0, 0]])
     atoms.calc = calculator
     atoms.get_potential_energy()
-    other = next(t for name, t in calculator_type.items() if name != entry.architecture)
-    with pytest.raises(ValueError, match=entry.architecture):
-        other(entry.name)
+    assert calculator.potential.name.startswith(entry.architecture)
 
 
 def test_files_are_small(entry):
