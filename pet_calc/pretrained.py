@@ -371,10 +371,15 @@ def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialE
     fitting = [e for e in entries if wanted <= set(e.elements) and e.status != "deprecated"]
     if not fitting:
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
+        others = [e.name for e in list_potentials() if wanted <= set(e.elements)]
+        remedy = (
+            f"name {' or '.join(others)}, of another architecture"
+            if others
+            else "name the folder of one that does, such as one that `pet-calc train` made"
+        )
         raise UnsupportedElementError(
             f"no shipped {architecture} potential covers {', '.join(in_order(wanted))} "
-            f"({covered or 'none ships'}); name the folder of one that does, such as one that "
-            f"`pet-calc train` made"
+            f"({covered or 'none ships'}); {remedy}"
         )
     chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
     return resolve(chosen.name)

@@ -6,6 +6,7 @@ into a stress by σ = -W / V.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Final
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.io.formats import get_compression, open_with_compression
 from numpy.typing import NDArray
 
 from pet_calc.errors import DatasetError
@@ -148,8 +150,14 @@ def read_file(path: Path) -> list[Atoms]:
     """All frames of a file; `DatasetError` if it is missing, unreadable or empty."""
     if not path.is_file():
         raise DatasetError(f"no data file at {path}; check the path in the [data] section")
+    root, compression = get_compression(str(path))
     try:
-        frames = ase.io.read(path, ":")
+        if compression and root.endswith(("xyz", ".XYZ")):
+            # in memory: ASE seeks every frame, which would decompress the file from its beginning
+            with open_with_compression(str(path), "rt") as file:
+                frames = ase.io.read(io.StringIO(file.read()), ":", format="extxyz")
+        else:
+            frames = ase.io.read(path, ":")
     except Exception as error:  # ASE's readers raise many types for a malformed file
         raise DatasetError(f"{path} could not be read as structures: {error!r}") from error
     if not frames:

@@ -104,6 +104,14 @@ def test_any_potential_finds_its_calculator(shipped, folder):
     assert isinstance(calculator_for(), PETCalculator)
 
 
+def test_auto_names_potentials_of_another_architecture(shipped, tmp_path, silicon):
+    index = tmp_path / "index.toml"
+    index.write_text(index.read_text().replace('architecture = "pet"', 'architecture = "other"'))
+    silicon.calc = PETCalculator("auto")
+    with pytest.raises(UnsupportedElementError, match="name pet-toy-v1 or crystalformer-toy-v1"):
+        silicon.get_potential_energy()
+
+
 def test_other_models_are_refused(shipped):
     with pytest.raises(ValueError, match="runs Crystalformer models, but pet-toy-v1 is a PET"):
         CrystalformerCalculator("pet-toy-v1")

@@ -260,6 +260,22 @@ def handedness_is_immaterial(potential: Potential, system: System) -> None:
     same(new.stress, old.stress, potential.tolerance, "stress")
 
 
+def choice_of_cell_is_immaterial(potential: Potential, system: System) -> None:
+    """The same crystal in a skewed cell, b → b + 3 a and c → c - 2 b - a, is the same."""
+    skew = torch.tensor([[1.0, 0, 0], [3, 1, 0], [-1, -2, 1]], dtype=torch.float64)
+    periodic = system.pbc[0].double()
+    # vectors of directions that are not periodic take no part
+    skew = torch.eye(3).double() + (skew - torch.eye(3)) * periodic[:, None] * periodic[None, :]
+    old, new = potential(system), potential(replace(system, cell=skew @ system.cell))
+    assert old.forces is not None
+    assert new.forces is not None
+    assert old.stress is not None
+    assert new.stress is not None
+    same(new.energies, old.energies, potential.tolerance, "energies")
+    same(new.forces, old.forces, potential.tolerance, "forces")
+    same(new.stress, old.stress, potential.tolerance, "stress")
+
+
 # --- extensivity and locality ------------------------------------------------------------------
 
 
@@ -474,5 +490,10 @@ CHECKS = named([
 ])  # fmt: skip
 """Contracts of every model on every structure."""
 
-PERIODIC_CHECKS = named([stress_matches_energy, supercell_extensive, handedness_is_immaterial])
+PERIODIC_CHECKS = named([
+    stress_matches_energy,
+    supercell_extensive,
+    handedness_is_immaterial,
+    choice_of_cell_is_immaterial,
+])  # fmt: skip
 """Contracts on crystals."""

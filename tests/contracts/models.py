@@ -104,6 +104,10 @@ def random_crystalformer(
 
 #: Frames whose weights change over wide ranges, so that differences resolve the forces.
 GENTLE = FrameConfig(num_prunings=1, pruning_threshold=0.5, pruning_width=0.5)
+#: Frames of which none is pruned and which come and go slowly.
+GENTLER = FrameConfig(
+    beta=2.0, taper=1.0, collinearity=0.6, collinearity_width=0.6, num_prunings=0, hand_over=0.5
+)
 
 MODELS: dict[str, Callable[[], Potential]] = {
     "lj": lambda: Potential(lennard_jones()),
@@ -115,6 +119,9 @@ MODELS: dict[str, Callable[[], Potential]] = {
     "crystalformer": lambda: Potential(random_crystalformer(1)),
     "crystalformer-normalized": lambda: Potential(
         random_crystalformer(2, normalization="RMSNorm", short_range_repulsion=True)
+    ),
+    "crystalformer-frames": lambda: Potential(
+        random_crystalformer(5, num_radial=6, num_angular=5, frames=GENTLER)
     ),
 }
 """Potentials in float64, under every contract."""
@@ -389,6 +396,7 @@ BROKEN: list[tuple[str, str, Callable[[], Potential]]] = [
     ("batch_equals_single", "dense-random-12", broken(NumberedAtoms)),
     ("no_cross_talk", "water-24", broken(LeaksAcrossBatch)),
     ("handedness_is_immaterial", "left-handed-4", misused(SignedVolume)),
+    ("choice_of_cell_is_immaterial", "silicon-2-strained", broken(SeesCellShifts)),
     ("results_well_formed", "one-atom", broken(NotANumberWhenAlone)),
     ("results_well_formed", "water-24", misused(EnergyIsNotTheSum)),
     ("results_well_formed", "water-24", misused(SinglePrecisionResults)),

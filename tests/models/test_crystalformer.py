@@ -8,6 +8,7 @@ import torch
 from contracts.energy_model import (
     Potential,
     batch_equals_single,
+    choice_of_cell_is_immaterial,
     forces_match_energy,
     handedness_is_immaterial,
     permutation_invariant,
@@ -21,15 +22,17 @@ from contracts.energy_model import (
     translation_invariant,
     wrap_invariant,
 )
-from contracts.models import random_crystalformer
+from contracts.models import GENTLE, random_crystalformer
 from contracts.structures import STRUCTURES
 from models.published_crystalformer import MODES, crystal, golden, public_state, published
 
 from pet_calc.errors import InvalidStructureError, UnsupportedElementError
-from pet_calc.geometry import System
+from pet_calc.geometry import System, edge_vectors
 from pet_calc.models import evaluate
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 from pet_calc.models.crystalformer.attention import width_factor
+from pet_calc.models.crystalformer.directions import directional_encoding
+from pet_calc.models.ecse import local_frames
 from pet_calc.neighbors import neighbor_list
 
 
@@ -158,9 +161,14 @@ def test_crystal_becomes_free_atoms_continuously():
     assert gaps[4] < 1e-12
 
 
-def test_forces_to_the_last_digits():
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_angular": 5, "frames": GENTLE}, {"domain": "multihead", "reciprocal_width": 1.5}],
+    ids=["real", "frames", "long-range"],
+)
+def test_forces_to_the_last_digits(options):
     """Fourth-order differences of a step that balances truncation and rounding."""
-    model = random_crystalformer(1, cutoff_width=3.0)
+    model = random_crystalformer(1, cutoff_width=3.0, **options)
     system = STRUCTURES["left-handed-4"]()
     potential = Potential(model)
     forces = potential(system).forces
@@ -231,6 +239,11 @@ def test_other_elements_are_refused():
         ({"elements": (1,), "domain": "reci"}, "does not feel"),
         ({"elements": (1,), "domain": "complex"}, "'real' or 'multihead'"),
         ({"elements": (1,), "cutoff_width": 9.0}, "cutoff_width"),
+        ({"elements": (1,), "num_angular": 1}, "at least 2"),
+        (
+            {"elements": (1,), "num_angular": 8, "images": "box", "readout": "mean"},
+            "'box'",
+        ),
         ({"elements": (1,), "num_heads": 5}, "multiple"),
         ({"elements": (1,), "readout": "mean"}, "targets"),
         ({"elements": (1,), "gaussian_floor": 1.0}, "gaussian_floor"),
@@ -248,6 +261,83 @@ def test_models_say_what_they_are_for():
         evaluate(property_model, system, neighbor_list(system, 6.0))
     with pytest.raises(ValueError, match="predicts no properties"):
         random_crystalformer().properties(system)
+
+
+# --- directions in local frames ----------------------------------------------------------------
+
+
+def test_directional_encoding_is_the_mean_over_frames():
+    """Against a loop over frames, each with its mirror image, and the neighbours in them."""
+    k, cutoff = 5, 3.6
+    centers = torch.linspace(-1, 1, k, dtype=torch.float64)
+    spacing = 2.0 / (k - 1)
+    system = STRUCTURES["silicon-2-strained"]()
+    edges = neighbor_list(system, cutoff)
+    vectors = edge_vectors(system, edges)
+    found = directional_encoding(edges, vectors, system.n_atoms, cutoff, k, GENTLE)
+    centre = edges.edge_index[0]
+    set_ = local_frames(centre, vectors, system.n_atoms, cutoff - GENTLE.taper, GENTLE)
+    assert set_.frame_free.max() == 0  # so that frames are all that counts
+    total, expected = torch.zeros(system.n_atoms).double(), torch.zeros(len(vectors), 3, k).double()
+    frames = set_.frames
+    for atom, matrix, weight in zip(frames.atom, frames.matrix, frames.weight, strict=True):
+        for mirror in (1.0, -1.0):
+            axes = matrix * torch.tensor([1.0, mirror, 1.0]).double()
+            for e in torch.nonzero(centre == atom)[:, 0]:
+                cosines = vectors[e] @ axes / vectors[e].norm()
+                gauss = torch.exp(-0.5 * ((cosines[:, None] - centers) / spacing) ** 2)
+                expected[e] += weight * gauss
+            total[atom] += weight
+    expected /= total[centre][:, None, None]
+    same(found[:, :k], expected[:, 0], 1e-12, "first axis")
+    same(found[:, k : k + 3], expected[:, 1, :3], 1e-12, "second axis")
+    same(expected[:, 1], expected[:, 1].flip(-1), 1e-12, "mirror images")
+    same(found[:, k + 3 :], expected[:, 2], 1e-12, "third axis")
+
+
+def test_directions_tell_what_distances_do_not():
+    """A bent molecule whose ends are beyond the cutoff from each other."""
+
+    def energy(model, angle):
+        h = 1.0 * np.array([[1.0, 0, 0], [np.cos(angle), np.sin(angle), 0]])
+        positions = torch.from_numpy(np.concatenate([np.zeros((1, 3)), h]))
+        system = System.single(positions, torch.tensor([8, 1, 1]))
+        return evaluate(model, system, neighbor_list(system, model.cutoff)).energy.item()
+
+    options = {"cutoff": 1.4, "cutoff_width": 0.6}
+    plain = random_crystalformer(5, **options)
+    assert abs(energy(plain, 1.7) - energy(plain, 2.1)) < 1e-13
+    framed = random_crystalformer(5, num_angular=6, **options)
+    assert abs(energy(framed, 1.7) - energy(framed, 2.1)) > 1e-3
+
+
+def test_directions_in_a_perfect_crystal():
+    """Where the published frames are drawn at random: the same again, in any orientation."""
+    model = random_crystalformer(5, num_angular=6)
+    a = 3.2
+    cell = 0.5 * a * torch.tensor([[[-1.0, 1, 1], [1, -1, 1], [1, 1, -1]]]).double()
+    crystal_ = replace(STRUCTURES["one-atom-crystal"](), cell=cell)
+    potential = Potential(model)
+    energy = potential(crystal_).energy
+    assert torch.equal(potential(crystal_).energy, energy)
+    rotation_invariant(potential, crystal_)
+    supercell_extensive(potential, crystal_)
+    assert potential(crystal_).forces.abs().max() < 1e-12
+
+
+def test_directions_in_property_models():
+    system = STRUCTURES["silicon-2-strained"]()
+    config = CrystalformerConfig.published(
+        images="smooth", cutoff=5.0, num_angular=6, num_layers=1, targets=("gap",)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Crystalformer(config, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator()))[0]
+    turned = replace(system, positions=system.positions @ turn, cell=system.cell @ turn)
+    a, b = (model.properties(s, neighbor_list(s, 5.0)) for s in (system, turned))
+    assert abs(a - b).item() < 1e-12
+    assert CrystalformerConfig.from_dict(config.to_dict()) == config
 
 
 # --- heads in reciprocal space -----------------------------------------------------------------
@@ -270,6 +360,7 @@ def long_range(request):
         wrap_invariant,
         rotation_invariant,
         handedness_is_immaterial,
+        choice_of_cell_is_immaterial,
         supercell_extensive,
         smooth_through_cutoff,
         batch_equals_single,

@@ -7,8 +7,8 @@ import pytest
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from pet_calc import pretrained
-from pet_calc.calculators import PETCalculator
+from pet_calc import CrystalformerCalculator, PETCalculator, pretrained
+from pet_calc.calculators import calculator_for
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.io.domain import measure_domain
 from pet_calc.io.expected import EXPECTED, compare_expected, read_expected
@@ -78,7 +78,7 @@ def test_recorded_results_are_reproduced(entry, dtype):
 
 
 def test_exactly_its_elements_are_accepted(entry):
-    calculator = PETCalculator(entry.name)
+    calculator = calculator_for(entry.name)
     for number in range(1, 119):
         atoms = Atoms(numbers=[number], positions=[[0, 0, 0]])
         atoms.calc = calculator
@@ -87,6 +87,15 @@ def test_exactly_its_elements_are_accepted(entry):
         else:
             with pytest.raises(UnsupportedElementError, match=entry.name):
                 atoms.get_potential_energy()
+
+
+def test_auto_finds_a_potential_of_the_architecture(entry):
+    calculator_type = {"pet": PETCalculator, "crystalformer": CrystalformerCalculator}
+    calculator = calculator_type[entry.architecture]("auto")
+    atoms = Atoms(entry.elements[0], positions=[[0, 0, 0]])
+    atoms.calc = calculator
+    atoms.get_potential_energy()
+    assert calculator.potential.name.startswith(entry.architecture)
 
 
 def test_files_are_small(entry):

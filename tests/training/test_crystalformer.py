@@ -28,9 +28,17 @@ def table(config_table):
     return config_table | {"model": model, "augment": False}
 
 
-@pytest.mark.parametrize("domain", ["real", "multihead"])
-def test_it_learns_and_resumes_bit_for_bit(tmp_path, data_folder, table, domain):
-    table["model"]["domain"] = domain
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"domain": "real"},
+        {"domain": "multihead"},
+        {"num_angular": 4, "frames": {"taper": 0.8, "beta": 2.0, "num_prunings": 0}},
+    ],
+    ids=["real", "multihead", "frames"],
+)
+def test_it_learns_and_resumes_bit_for_bit(tmp_path, data_folder, table, options):
+    table["model"] |= options
     config = TrainConfig.from_dict(table)
     data = load_data(config, data_folder)
     whole = train(config, tmp_path / "whole", data)

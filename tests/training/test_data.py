@@ -1,5 +1,7 @@
 """Batches, augmentation, reference energies, census and configuration."""
 
+import lzma
+
 import ase.io
 import numpy as np
 import pytest
@@ -29,6 +31,20 @@ MODEL = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=
 def batches(data_folder):
     frames, _ = read_frames([data_folder / "train.extxyz"])
     return frames, [prepare(f, MODEL.cutoff) for f in frames]
+
+
+def test_compressed_files_are_decompressed_once(data_folder, tmp_path, monkeypatch):
+    content = (data_folder / "train.extxyz").read_bytes()
+    (tmp_path / "train.extxyz.xz").write_bytes(lzma.compress(content))
+    monkeypatch.setattr(lzma.LZMAFile, "seek", lambda *a: pytest.fail("decompresses again"))
+    frames, census = read_frames([tmp_path / "train.extxyz.xz"])
+    plain, expected = read_frames([data_folder / "train.extxyz"])
+    assert census == expected
+    for a, b in zip(frames, plain, strict=True):
+        assert a.atoms == b.atoms
+        assert a.energy == b.energy
+        assert np.array_equal(a.forces, b.forces)
+        assert np.array_equal(a.stress, b.stress)
 
 
 def test_labels_transform_with_the_structure(data_folder):

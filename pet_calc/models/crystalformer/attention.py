@@ -59,7 +59,7 @@ class LatticeAttention(nn.Module):
         self.real_heads = config.real_heads[layer]
         self.projection = nn.Linear(d, 3 * d)
         self.width_weight = nn.Parameter(torch.randn(h, d // h) / 4)
-        shape = (self.real_heads, d // h, config.num_radial)
+        shape = (self.real_heads, d // h, config.num_encodings)
         self.value_encoding = nn.Parameter(torch.empty(shape)) if 0 not in shape else None
         self.output = nn.Linear(d, d)
         self.register_buffer("gauss_scale", torch.tensor([1.0, 0.0]))
@@ -74,8 +74,8 @@ class LatticeAttention(nn.Module):
         x : Tensor, shape (n_atoms, d_model)
             In the order of the images' layout.
         images : Images
-        basis : Tensor, shape (n_slots, num_radial)
-            Encoding of the images' distances.
+        basis : Tensor, shape (n_slots, num_encodings)
+            Of the images' distances and directions.
         waves : list of Waves
             Of each system; used by heads in reciprocal space.
         """

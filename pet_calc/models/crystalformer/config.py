@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
+
+from pet_calc.models.crystalformer.directions import num_directional
+from pet_calc.models.ecse.frames import FrameConfig
 
 Domain = Literal["real", "multihead", "real-reci", "reci"]
 
@@ -46,6 +49,11 @@ class CrystalformerConfig:
         Number of Gaussians that encode the distance in the values; 0 for none.
     radial_max : float
         Centre of the last of them, in Å.
+    num_angular : int
+        Number of Gaussians that encode the cosine with each axis of the atoms' frames in the
+        values (`directions`); 0 for none, then distances alone enter.
+    frames : FrameConfig
+        Constants of those frames.
     normalization : {"none", "RMSNorm"}
         Of what enters attention and feed-forward networks; none as published.
     activation : {"SiLU", "ReLU"}
@@ -86,6 +94,8 @@ class CrystalformerConfig:
     width_function: Literal["softplus", "elu"] = "softplus"
     num_radial: int = 64
     radial_max: float = 14.0
+    num_angular: int = 0
+    frames: FrameConfig = field(default_factory=FrameConfig)
     normalization: Literal["none", "RMSNorm"] = "none"
     activation: Literal["SiLU", "ReLU"] = "SiLU"
     domain: Domain = "real"
@@ -126,6 +136,13 @@ class CrystalformerConfig:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         if self.num_radial < 0:
             raise ValueError(f"`num_radial` must not be negative, got {self.num_radial}")
+        if self.num_angular and (
+            self.num_angular < 2 or self.images != "smooth" or self.domain == "reci"
+        ):
+            raise ValueError(
+                f"`num_angular` must be 0, or at least 2 with `images` 'smooth' and heads in real "
+                f"space, got {self.num_angular} with {self.images!r} and {self.domain!r}"
+            )
         if self.d_model % self.num_heads or (self.domain == "multihead" and self.num_heads % 2):
             raise ValueError(
                 f"`d_model` must be a multiple of `num_heads`, which must be even for the domain "
@@ -162,6 +179,11 @@ class CrystalformerConfig:
         return tuple(odd if k % 2 else even for k in range(self.num_layers))
 
     @property
+    def num_encodings(self) -> int:
+        """Number of columns that encode an image in the values."""
+        return self.num_radial + num_directional(self.num_angular)
+
+    @property
     def head_widths(self) -> tuple[float, ...]:
         """Neutral σ of each real-space head in Å."""
         first, last = self.gaussian_width, self.gaussian_width_max or self.gaussian_width
@@ -182,8 +204,11 @@ class CrystalformerConfig:
         return cls(**(options | changes))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or TOML."""
-        return asdict(self) | {"elements": list(self.elements), "targets": list(self.targets)}
+        """Plain values for JSON or TOML; those of frames only where there are any."""
+        values = asdict(self) | {"elements": list(self.elements), "targets": list(self.targets)}
+        if self.num_angular == 0:
+            del values["num_angular"], values["frames"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CrystalformerConfig:
@@ -194,4 +219,6 @@ class CrystalformerConfig:
             raise ValueError(
                 f"unknown Crystalformer option(s) {unknown}; known are {sorted(known)}"
             )
+        if isinstance(values.get("frames"), dict):
+            values = values | {"frames": FrameConfig.from_dict(values["frames"])}
         return cls(**values)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from pet_calc.geometry import Edges, System
 from pet_calc.kernels.lattice_attention import ImageLayout, image_layout
+from pet_calc.models.crystalformer.directions import directional_encoding
 from pet_calc.models.cutoff import bump
+from pet_calc.models.ecse.frames import FrameConfig
 
 # of no effect within 1e-15; keeps the logarithm finite where an image leaves
 _TINY = 1e-15
@@ -28,16 +30,20 @@ class Images:
         |p_j + n L - p_i| in Å; 0 on padding and for an atom itself.
     log_weight : Tensor, shape (n_slots,)
         Logarithm of the cutoff weight.
+    directions : Tensor, shape (n_slots, n)
+        Encoding of the directions; 0 on padding and for an atom itself.
     """
 
     layout: ImageLayout
     distances: Tensor
     log_weight: Tensor
+    directions: Tensor
 
 
 def smooth_images(
-    edges: Edges, vectors: Tensor, n_atoms: int, cutoff: float, width: float
-) -> Images:
+    edges: Edges, vectors: Tensor, n_atoms: int, cutoff: float, width: float,
+    num_angular: int = 0, frames: FrameConfig | None = None,
+) -> Images:  # fmt: skip
     """All images within the cutoff, which leave it smoothly, and each atom itself with weight 1.
 
     Parameters
@@ -49,6 +55,8 @@ def smooth_images(
     n_atoms : int
     cutoff, width : float
         Of the bump (`pet_calc.models.cutoff.bump`), in Å.
+    num_angular, frames
+        Of the encoding of directions (`directional_encoding`); none by default.
     """
     centre, neighbour = edges.edge_index
     own = torch.arange(n_atoms, device=centre.device)
@@ -58,10 +66,18 @@ def smooth_images(
     # the atom itself, then padding; constants, so no gradient of |r| at r = 0 arises
     zeros = distances.new_zeros(n_atoms + 1)
     hidden = torch.cat([zeros[:-1], zeros.new_full((1,), _HIDDEN)])
+    directions = zeros.new_zeros(len(layout.source), 0)
+    if num_angular:
+        encoded = directional_encoding(
+            edges, vectors, n_atoms, cutoff, num_angular, frames or FrameConfig()
+        )
+        rows = zeros.new_zeros(n_atoms + 1, encoded.shape[1])
+        directions = torch.cat([encoded, rows])[layout.source]
     return Images(
         layout,
         torch.cat([distances, zeros])[layout.source],
         torch.cat([log_weight, hidden])[layout.source],
+        directions,
     )
 
 
@@ -93,4 +109,5 @@ def box_images(system: System, image_range: int, dtype: torch.dtype) -> Images:
     layout = image_layout(torch.cat(centres), torch.cat(neighbours), system.n_atoms)
     padded = torch.cat([distances, distances.new_zeros(1)]).to(dtype)
     weights = torch.cat([torch.zeros_like(distances), distances.new_full((1,), _HIDDEN)])
-    return Images(layout, padded[layout.source], weights.to(dtype)[layout.source])
+    none = padded.new_zeros(len(layout.source), 0)
+    return Images(layout, padded[layout.source], weights.to(dtype)[layout.source], none)

@@ -4,9 +4,10 @@ Every atom attends to all periodic images of all atoms, with weights that fall o
 whose widths the queries choose. As a potential, the images are those within a cutoff, each with a
 weight that falls to zero smoothly there, and every atom attends to itself with weight 1, so that
 energies are smooth functions of the positions, the same for every choice of the cell, and defined
-for a free atom. The energy is a sum over atoms. Distances alone enter: the model is exactly
-invariant under rotations and reflections. The published form (`CrystalformerConfig.published`)
-differs in the choice of images, in two activation functions, and in its mean over the atoms.
+for a free atom. The energy is a sum over atoms. Distances enter, and optionally directions in
+local frames (`directions`): the model is exactly invariant under rotations and reflections. The
+published form (`CrystalformerConfig.published`) differs in the choice of images, in two activation
+functions, and in its mean over the atoms.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Crystalformer(nn.Module):
                 f"potential; call `properties`"
             )
         species = self.species(numbers)
-        images = smooth_images(edges, vectors, len(numbers), config.cutoff, config.cutoff_width)
+        images = self.images(edges, vectors, len(numbers))
         network = self.head(self.features(species, images, self.waves(system, images)))[:, 0]
         energies = self.reference_energies[species] + self.energy_scale * network.double()
         if self.repulsion is not None:
@@ -169,9 +170,7 @@ class Crystalformer(nn.Module):
             raise ValueError("`edges` must be given to a model with smooth images")
         else:
             vectors = edge_vectors(system, edges).to(self.dtype)
-            images = smooth_images(
-                edges, vectors, system.n_atoms, config.cutoff, config.cutoff_width
-            )
+            images = self.images(edges, vectors, system.n_atoms)
         features = self.features(self.species(system.numbers), images, self.waves(system, images))
         total = features.new_zeros(system.n_systems, config.d_model)
         total = total.index_add(0, system.system_index, features)
@@ -205,11 +204,22 @@ class Crystalformer(nn.Module):
             )
         return species
 
+    def images(self, edges: Edges, vectors: Tensor, n_atoms: int) -> Images:
+        """Smooth images of the edges."""
+        c = self.config
+        return smooth_images(
+            edges, vectors, n_atoms, c.cutoff, c.cutoff_width, c.num_angular, c.frames
+        )
+
     def basis(self, images: Images) -> Tensor:
-        """Gaussians of the distances, (n_slots, num_radial); the same for all heads and layers."""
+        """What encodes images in the values, (n_slots, num_encodings), for all heads and layers.
+
+        Gaussians of the distances, then the encoding of the directions.
+        """
         spacing = self.config.radial_max / max(1, self.config.num_radial)
         offset = images.distances[:, None] - self.radial_centers.to(self.dtype)
-        return torch.exp(-0.5 / spacing**2 * offset.square())
+        radial = torch.exp(-0.5 / spacing**2 * offset.square())
+        return torch.cat([radial, images.directions], dim=1) if self.config.num_angular else radial
 
     def features(
         self, species: Tensor, images: Images, waves: list[Waves], *, freeze: bool = False
@@ -246,7 +256,5 @@ class Crystalformer(nn.Module):
         else:
             assert edges is not None
             vectors = edge_vectors(system, edges).to(self.dtype)
-            images = smooth_images(
-                edges, vectors, system.n_atoms, config.cutoff, config.cutoff_width
-            )
+            images = self.images(edges, vectors, system.n_atoms)
         self.features(self.species(system.numbers), images, self.waves(system, images), freeze=True)
