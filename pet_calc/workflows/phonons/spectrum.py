@@ -301,7 +301,7 @@ def density_of_states(
     phonon: Phonopy, elements: Sequence[str], smearing: float | None = None
 ) -> DensityOfStates:
     """On the mesh that was run: in total, and for each of `elements`."""
-    how = {"sigma": smearing, "use_tetrahedron_method": smearing is None}
+    how: dict[str, Any] = {"sigma": smearing, "use_tetrahedron_method": smearing is None}
     total = phonon.run_total_dos(**how)
     projected = {}
     if elements:
