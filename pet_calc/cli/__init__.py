@@ -34,7 +34,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="pet-calc",
-    help="PET neural potentials: molecular dynamics and training from the command line.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,7 +58,16 @@ app.add_typer(models_app, name="models")
 
 @app.callback()
 def verbs() -> None:
-    """PET neural potentials: molecular dynamics and training from the command line."""
+    """PET neural potentials: molecular dynamics and training from the command line.
+
+    For example:
+
+      pet-calc md --system water --molecules 64 --steps 2000
+
+      pet-calc relax POSCAR --cell free
+
+      pet-calc doctor POSCAR
+    """
 
 
 def free_cores() -> int:

@@ -180,7 +180,9 @@ def analyze(
 def read_frames(path: Path, lammps_species: str | None) -> list[Atoms]:
     """All frames of a trajectory; for LAMMPS dumps, types become elements."""
     frames = read_structures(path, ":")
+    from pet_calc.errors import InvalidStructureError
     from pet_calc.io.lammps_dump import lacks_elements, name_types
+    from pet_calc.workflows.guards import check_structure
 
     if lammps_species is not None:
         name_types(frames, [s.strip() for s in lammps_species.split(",")])
@@ -189,6 +191,11 @@ def read_frames(path: Path, lammps_species: str | None) -> list[Atoms]:
             f"{path} is a LAMMPS dump without elements; name those of its types in their order, "
             "as in --lammps-species O,H"
         )
+    for k, atoms in enumerate(frames):
+        try:
+            check_structure(atoms)
+        except InvalidStructureError as error:
+            raise InvalidStructureError(f"frame {k} of {path} cannot be used: {error}") from error
     return frames
 
 
@@ -267,7 +274,7 @@ def write_results(result: Analysis, out: Path, origin: dict[str, Any]) -> None:
             for row in zip(*table.values(), strict=True):
                 writer.writerow([x if isinstance(x, str) else f"{x:.8g}" for x in row])
     if result.tables:
-        save_figure(analysis_figure(result), out / FIGURE)
+        save_figure(analysis_figure(result), out / FIGURE, origin)
 
 
 def write_page(

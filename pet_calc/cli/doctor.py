@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pet_calc.cli.inputs import CalculatorOption, ConfigOption, make_calculator, read_structure
+from pet_calc.cli.inputs import (
+    CalculatorOption,
+    ConfigOption,
+    DirectOption,
+    EcseOption,
+    VariantOption,
+    make_calculator,
+    read_structure,
+)
+from pet_calc.cli.options import DeviceOption, ModelOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,9 +39,7 @@ def doctor(
         Path,
         typer.Argument(help="Structure file in any format that ASE reads; its last frame is used."),
     ],
-    model: Annotated[
-        str, typer.Option(help="Name or path of a potential; auto picks one for the elements.")
-    ] = "auto",
+    model: ModelOption = "auto",
     calculator: CalculatorOption = None,
     dtype: Annotated[
         Precision | None,
@@ -41,10 +48,10 @@ def doctor(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu or cuda; by default the GPU if there is one.", show_default=False),
-    ] = None,
+    device: DeviceOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer samples and no dynamics: seconds.")
     ] = False,
@@ -94,11 +101,12 @@ def doctor(
         claim_folder(json.parent, (json.name,), overwrite=overwrite)
     atoms = read_structure(structure)
     chosen = None if dtype is None and calculator else (dtype or Precision.float32).value
-    potential = make_calculator(model, calculator, device, chosen)
+    options = (ecse, variant, non_conservative)
+    potential = make_calculator(model, calculator, device, chosen, *options)
     twin = None
     if calculator is None:
         other = "float32" if chosen == "float64" else "float64"
-        twin = make_calculator(model, None, device, other)
+        twin = make_calculator(model, None, device, other, *options)
     with console.status("...") as status:
         report = examine(
             atoms,

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pet_calc.cli.inputs import CalculatorOption, ConfigOption, make_calculator, read_structure
+from pet_calc.cli.inputs import (
+    CalculatorOption,
+    ConfigOption,
+    DirectOption,
+    EcseOption,
+    VariantOption,
+    make_calculator,
+    read_structure,
+)
 from pet_calc.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -54,6 +62,9 @@ def elastic(
     steps: Annotated[int, typer.Option(min=0, help="Most steps of each relaxation.")] = 1000,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("elastic_out"),
     overwrite: OverwriteOption = False,
     config: ConfigOption = None,
@@ -93,7 +104,15 @@ def elastic(
         require_spglib("the point group")
     claim_folder(out, OUTPUTS, overwrite=overwrite)
     atoms = read_structure(structure)
-    atoms.calc = make_calculator(model, calculator, device, static_precision(dtype, calculator))
+    atoms.calc = make_calculator(
+        model,
+        calculator,
+        device,
+        static_precision(dtype, calculator),
+        ecse,
+        variant,
+        non_conservative,
+    )
     first = RelaxConfig(cell="free", fmax=fmax, steps=steps)
     origin = begin_run(context, OUTPUTS, [atoms], atoms.calc, first)
     with RelaxProgress(PATTERNS * points, console, "strains") as progress:

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from pet_calc.cli.inputs import CalculatorOption, ConfigOption, make_calculator, read_structure
+from pet_calc.cli.inputs import (
+    CalculatorOption,
+    ConfigOption,
+    DirectOption,
+    EcseOption,
+    VariantOption,
+    make_calculator,
+    read_structure,
+)
 from pet_calc.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -51,6 +59,9 @@ def eos(
     steps: Annotated[int, typer.Option(min=0, help="Most steps of each relaxation.")] = 1000,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("eos_out"),
     overwrite: OverwriteOption = False,
     config: ConfigOption = None,
@@ -78,7 +89,15 @@ def eos(
     settings = EosConfig(points, span, move.value, relax, fmax, steps)
     claim_folder(out, OUTPUTS, overwrite=overwrite)
     atoms = read_structure(structure)
-    atoms.calc = make_calculator(model, calculator, device, static_precision(dtype, calculator))
+    atoms.calc = make_calculator(
+        model,
+        calculator,
+        device,
+        static_precision(dtype, calculator),
+        ecse,
+        variant,
+        non_conservative,
+    )
     first = RelaxConfig(cell="free", fmax=fmax, steps=steps)
     origin = begin_run(context, OUTPUTS, [atoms], atoms.calc, first)
     with RelaxProgress(points, console, "volumes") as progress:

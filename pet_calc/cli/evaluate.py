@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pet_calc.cli.inputs import ConfigOption
+
 
 def evaluate(
     files: Annotated[
@@ -17,6 +19,7 @@ def evaluate(
     rotations: Annotated[
         int, typer.Option(help="Random orientations to measure the error of symmetry with.")
     ] = 0,
+    config: ConfigOption = None,
 ) -> None:
     """Errors of a potential on labelled structures, in total and per element.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pet_calc.cli.inputs import ConfigOption
+
 
 def import_model(
     source: Annotated[
@@ -26,6 +28,7 @@ def import_model(
             help="Calculation folder of the invariant model that goes with a first public PET."
         ),
     ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Convert a PET model of another package into a model folder; nothing in it is executed.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from pet_calc.workflows.guards import GuardSettings
 
 
 def read_structure(path: Path, index: str | int = -1) -> Atoms:
@@ -46,28 +48,90 @@ def read_structures(path: Path, index: str | int = ":") -> list[Atoms]:
     return frames
 
 
-def make_calculator(model: str, factory: str | None, device: str | None, dtype: str | None) -> Any:
+class Ecse(StrEnum):
+    """How a potential is made symmetric under rotations; see `PETCalculator`."""
+
+    plain = "plain"
+    auto = "auto"
+    local = "local"
+    layerwise = "layerwise"
+    structure = "structure"
+    quadrature = "quadrature"
+
+
+class Direct(StrEnum):
+    """What heads predict directly instead of the gradient of the energy."""
+
+    both = "both"
+    forces = "forces"
+    stress = "stress"
+
+
+def make_calculator(
+    model: str,
+    factory: str | None,
+    device: str | None,
+    dtype: str | None,
+    ecse: Ecse | None = None,
+    variant: str | None = None,
+    non_conservative: Direct | None = None,
+) -> Any:
     """The potential as an ASE calculator, or what ``module:factory`` returns.
 
     Parameters
     ----------
     model : str
-        Name or path of a potential, or "auto".
+        Name or path of a potential, several with commas between them (a committee), or "auto".
     factory : str or None
         ``module:callable`` that returns an ASE calculator without arguments; excludes the rest.
-    device, dtype : str or None
-        Of the potential.
+    device, dtype, ecse, variant, non_conservative
+        Of the potential; None leaves the choice to its calculator.
     """
+    given = [x for x in (device, dtype, ecse, variant, non_conservative) if x is not None]
     if factory is None:
         from pet_calc.calculators import calculator_for
 
-        return calculator_for(model, device=device, dtype=dtype)
-    if model != "auto" or device is not None or dtype is not None:
+        direct = {None: None, Direct.both: True}.get(non_conservative, non_conservative)
+        return calculator_for(
+            model if "," not in model or Path(model).exists() else model.split(","),
+            device=device,
+            dtype=dtype,
+            ecse=False if ecse is Ecse.plain else plain(ecse),
+            variant=variant,
+            non_conservative=plain(direct),
+        )
+    if model != "auto" or given:
         raise typer.BadParameter(
-            "--calculator brings its own model, device and precision; leave those options out",
+            "--calculator brings its own model, device, precision and options; leave those out",
             param_hint="--calculator",
         )
     return import_named(factory, "--calculator")()
+
+
+def read_guards(limits: list[str]) -> GuardSettings:
+    """Limits of the guards from ``name=value`` words; the others keep their defaults.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none, or a value that is no number.
+    """
+    from pet_calc.workflows.guards import GuardSettings
+
+    values = {}
+    known = GuardSettings.__dataclass_fields__
+    for word in limits:
+        name, _, value = word.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in known:
+            raise ValueError(
+                f"`guard` must be name=value with one of {', '.join(known)}, got {word!r}"
+            )
+        try:
+            values[name] = float(value)
+        except ValueError as error:
+            raise ValueError(f"`guard` {name} must be a number, got {value!r}") from error
+    return GuardSettings(**values)
 
 
 def import_named(path: str, option: str) -> Any:
@@ -182,6 +246,41 @@ CalculatorOption = Annotated[
     typer.Option(
         "--calculator",
         help="Another ASE calculator: module:factory, as in ase.calculators.emt:EMT.",
+        show_default=False,
+    ),
+]
+EcseOption = Annotated[
+    Ecse | None,
+    typer.Option(
+        "--ecse",
+        help="Make a PET exactly symmetric under rotations and inversion; plain: take it as it is. "
+        " [default: as trained]",
+        show_default=False,
+    ),
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--variant",
+        help="Energy head of a potential that has several.  [default: the main one]",
+        show_default=False,
+    ),
+]
+DirectOption = Annotated[
+    Direct | None,
+    typer.Option(
+        "--non-conservative",
+        help="Take these from heads that predict them directly: faster, but no gradient of the "
+        "energy.",
+        show_default=False,
+    ),
+]
+GuardOption = Annotated[
+    list[str],
+    typer.Option(
+        "--guard",
+        help="Limit that stops the run, as name=value; may be repeated. For example "
+        "forces_uncertainty=0.5 (eV/Å), contact=0.5 (of the covalent radii); see docs/guards.md.",
         show_default=False,
     ),
 ]

@@ -11,8 +11,13 @@ import typer
 from pet_calc.cli.inputs import (
     CalculatorOption,
     ConfigOption,
+    DirectOption,
+    EcseOption,
+    GuardOption,
+    VariantOption,
     import_named,
     make_calculator,
+    read_guards,
     read_structure,
 )
 from pet_calc.cli.md_results import (
@@ -24,6 +29,7 @@ from pet_calc.cli.md_results import (
     summary,
     write_rdfs,
 )
+from pet_calc.cli.options import DeviceOption, ModelOption, ReportOption, page
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -72,12 +78,7 @@ def md(
     molecules: Annotated[
         int, typer.Option(min=1, help="Molecules of the built system (1 g/cm³).")
     ] = 64,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Name of a shipped potential or path of one; auto picks one for the elements."
-        ),
-    ] = "auto",
+    model: ModelOption = "auto",
     calculator: CalculatorOption = None,
     ensemble: Annotated[
         EnsembleChoice, typer.Option(help="Ensemble, thermostat and barostat.")
@@ -155,10 +156,12 @@ def md(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu or cuda; by default the GPU if there is one.", show_default=False),
-    ] = None,
+    device: DeviceOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
+    guard: GuardOption = [],  # noqa: B006
+    report: ReportOption = False,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("md_out"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the output folder.")
@@ -189,6 +192,7 @@ def md(
 
     from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.workflows.guards import check_structure, require_covered
     from pet_calc.workflows.md import (
         OUTPUT_FILES,
         MDConfig,
@@ -199,6 +203,7 @@ def md(
     )
     from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
     from pet_calc.workflows.observables.water import is_water
+    from pet_calc.workflows.report import REPORT, require_viewer
 
     if (structure is None) == (system is None):
         raise typer.BadParameter(
@@ -227,10 +232,13 @@ def md(
         frame_interval=interval,
         log_interval=log_interval,
         checkpoint_interval=checkpoint_interval,
+        guards=read_guards(guard),
     )
     observers = [] if on_step is None else [Observer(import_named(on_step, "--on-step"), every)]
     source = str(structure) if structure is not None else f"{molecules} water molecules, 1 g/cm³"
-    results = (SETTINGS, FIGURE, RDF_TABLE)
+    results = (SETTINGS, FIGURE, RDF_TABLE, REPORT)
+    if report:
+        require_viewer()
     claim_folder(out, (*OUTPUT_FILES, *results), overwrite=overwrite or resume)
     atoms = read_structure(structure) if structure is not None else build_water(molecules, seed)
     console.print(
@@ -238,10 +246,15 @@ def md(
         highlight=False,
     )
     precision = None if dtype is None else dtype.value
-    atoms.calc = make_calculator(model, calculator, device, precision)
-    potential = potential_name(atoms.calc, model, atoms)
+    atoms.calc = make_calculator(
+        model, calculator, device, precision, ecse, variant, non_conservative
+    )
+    check_structure(atoms)
+    require_covered(atoms)  # with "auto", a potential is chosen here
+    potential = str(getattr(atoms.calc, "name", model))
     console.print(f"potential: [bold]{potential}[/bold]", highlight=False)
 
+    origin = provenance(atoms.calc, seed=seed)
     with MDProgress(settings, len(atoms), console) as progress:
         recorded = False
 
@@ -256,8 +269,6 @@ def md(
                 if calculator is None:
                     flags["model"] = potential if model == "auto" else model
                     flags["dtype"] = getattr(atoms.calc, "dtype", precision)
-                origin = provenance(atoms.calc, seed=seed)
-                origin["guards"] = guard_limits(settings)
                 clear_folder(out, results)
                 text = settings_toml("settings of pet-calc md", flags, origin)
                 (out / SETTINGS).write_text(text, encoding="utf-8")
@@ -277,24 +288,22 @@ def md(
     if is_water(result.atoms) and steps > 0:
         water = analyse_water(result, discard)
         write_rdfs(water, out / RDF_TABLE)
-    draw(result, water, out / FIGURE, discard=discard, title=f"{potential}, {settings.ensemble}")
+    title = f"{potential}, {settings.ensemble}"
+    draw(result, water, out / FIGURE, discard=discard, title=title, origin=origin)
     console.print(summary(result, water, discard, out))
+    page(out, report, console)
 
 
 def resolved_flags(context: typer.Context, settings: MDConfig) -> dict[str, Any]:
     """All flags as they hold, for ``--config``; a friction is told as the time that it means."""
+    from dataclasses import asdict
+
     left_out = ("config", "resume", "overwrite", "friction")
     flags = {k: getattr(v, "value", v) for k, v in context.params.items() if k not in left_out}
     flags["tau"] = settings.tau
     flags["out"] = str(flags["out"])
+    flags["guard"] = [f"{k}={v}" for k, v in asdict(settings.guards).items() if v is not None]
     return flags
-
-
-def guard_limits(settings: MDConfig) -> dict[str, Any]:
-    """The limits that held, by name."""
-    from dataclasses import asdict
-
-    return asdict(settings.guards)
 
 
 def thermostat_time(tau: float | None, friction: float | None, ensemble: EnsembleChoice) -> float:
@@ -320,13 +329,3 @@ def build_water(molecules: int, seed: int) -> Atoms:
     from pet_calc.workflows.water_box import water_box
 
     return water_box(molecules, density=1.0, seed=seed)
-
-
-def potential_name(calculator: Any, model: str, atoms: Atoms) -> str:
-    """Name of the potential in use; ``auto`` is resolved by a first calculation."""
-    if model == "auto":
-        from pet_calc.workflows.guards import check_structure
-
-        check_structure(atoms)
-        atoms.get_potential_energy()
-    return str(getattr(calculator, "name", model))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,9 +40,15 @@ def write_rdfs(water: WaterStructure, path: Path) -> None:
 
 
 def draw(
-    result: MDResult, water: WaterStructure | None, path: Path, *, discard: float, title: str
+    result: MDResult,
+    water: WaterStructure | None,
+    path: Path,
+    *,
+    discard: float,
+    title: str,
+    origin: dict[str, Any],
 ) -> None:
-    """The figure of the run."""
+    """The figure of the run, with its provenance."""
     from pet_calc.workflows.plots import md_figure, save_figure
 
     config = result.config
@@ -58,6 +64,7 @@ def draw(
             equilibration=discard * result.log.time[-1],
         ),
         path,
+        origin,
     )
 
 

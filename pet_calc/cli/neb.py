@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from pet_calc.cli.inputs import CalculatorOption, ConfigOption, make_calculator, read_structure
+from pet_calc.cli.inputs import (
+    CalculatorOption,
+    ConfigOption,
+    DirectOption,
+    EcseOption,
+    VariantOption,
+    make_calculator,
+    read_structure,
+)
 from pet_calc.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -50,6 +58,9 @@ def neb(
     end_fmax: Annotated[float, typer.Option(help="Largest force at the ends, eV/Å.")] = 0.01,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("neb_out"),
     overwrite: OverwriteOption = False,
     config: ConfigOption = None,
@@ -81,7 +92,15 @@ def neb(
     claim_folder(out, OUTPUTS, overwrite=overwrite)
     first, last = read_structure(initial), read_structure(final)
     require_pair(first, last)
-    potential = make_calculator(model, calculator, device, static_precision(dtype, calculator))
+    potential = make_calculator(
+        model,
+        calculator,
+        device,
+        static_precision(dtype, calculator),
+        ecse,
+        variant,
+        non_conservative,
+    )
     origin = begin_run(context, OUTPUTS, [first, last], potential, RelaxConfig(fmax=end_fmax))
     bar = Progress(
         TextColumn("[bold]band"),

@@ -12,6 +12,7 @@ from pet_calc.cli.inputs import resolved_options
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from rich.console import Console
 
     from pet_calc.workflows.relax import RelaxConfig
 
@@ -20,7 +21,10 @@ StructureArgument = Annotated[
 ]
 ModelOption = Annotated[
     str,
-    typer.Option("--model", help="Name or path of a potential; auto picks one for the elements."),
+    typer.Option(
+        "--model",
+        help="Name or path of a potential; auto picks one for the elements; a,b,c is a committee.",
+    ),
 ]
 DtypeOption = Annotated[
     str | None,
@@ -37,6 +41,27 @@ DeviceOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")
 ]
+
+ReportOption = Annotated[
+    bool,
+    typer.Option(
+        "--report/--no-report", help="Also write report.html, a page with a 3-D view of it all."
+    ),
+]
+
+
+def page(out: Path, wanted: bool, console: Console) -> None:
+    """The report of a finished run, or how to get one.
+
+    `require_viewer` must have been called before the run where it is wanted.
+    """
+    if not wanted:
+        console.print(f"a page of this run: pet-calc report {out}", highlight=False, markup=False)
+        return
+    from pet_calc.workflows.report import report_folder
+
+    path = report_folder(out)
+    console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", highlight=False, markup=False)
 
 
 def static_precision(dtype: str | None, calculator: str | None) -> str | None:

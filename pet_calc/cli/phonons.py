@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pet_calc.cli.inputs import CalculatorOption, ConfigOption, make_calculator, read_structure
+from pet_calc.cli.inputs import (
+    CalculatorOption,
+    ConfigOption,
+    Direct,
+    DirectOption,
+    Ecse,
+    EcseOption,
+    VariantOption,
+    make_calculator,
+    plain,
+    read_structure,
+)
+from pet_calc.cli.options import DeviceOption, ModelOption, OverwriteOption, ReportOption, page
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -58,13 +70,6 @@ StructureArgument = Annotated[
         help="Crystal in any format that ASE reads; its last frame is used.", show_default=False
     ),
 ]
-ModelOption = Annotated[
-    str, typer.Option(help="Name or path of a potential; auto picks one for the elements.")
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(help="cpu or cuda; by default the GPU if there is one.", show_default=False),
-]
 DtypeOption = Annotated[
     Precision | None,
     typer.Option(help="Precision of the potential.  [default: float64]", show_default=False),
@@ -109,9 +114,6 @@ MeshOption = Annotated[float, typer.Option(help="Density of the q-point mesh, Å
 TMaxOption = Annotated[float, typer.Option("--t-max", help="Highest temperature, K.")]
 TStepOption = Annotated[float, typer.Option("--t-step", help="Step of temperature, K.")]
 BatchOption = Annotated[int, typer.Option(help="Atoms that go through the model at once.")]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")
-]
 
 
 def phonons(
@@ -120,6 +122,9 @@ def phonons(
     calculator: CalculatorOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
     config: ConfigOption = None,
     relax: RelaxOption = True,
     fixed_cell: FixedCellOption = False,
@@ -144,6 +149,7 @@ def phonons(
             show_default=False,
         ),
     ] = None,
+    report: ReportOption = False,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("phonons_out"),
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -169,10 +175,13 @@ def phonons(
         compute_phonons,
         write_phonons,
     )
+    from pet_calc.workflows.report import REPORT, require_viewer
 
     console = Console()
+    if report:
+        require_viewer()
     names = ("phonons.toml", *PHONON_FILES)
-    claim_folder(out, names, overwrite=overwrite)
+    claim_folder(out, (*names, REPORT), overwrite=overwrite)
     settings = PhononConfig(
         relax=relax,
         fixed_cell=fixed_cell,
@@ -194,14 +203,15 @@ def phonons(
     if born is not None and not born.is_file():
         raise ValueError(f"there is no file of Born charges {born}")
     atoms = read_structure(structure)
-    atoms.calc = potential(model, calculator, device, dtype)
+    atoms.calc = potential(model, calculator, device, dtype, ecse, variant, non_conservative)
     announce(console, structure, atoms)
     with stages(console, "supercells") as (say, progress):
         result = compute_phonons(atoms, settings, born=born, on_stage=say, on_progress=progress)
-    clear_folder(out, names)
+    clear_folder(out, (*names, REPORT))
     origin = provenance(atoms.calc, packages=PACKAGES)
     inputs = described(structure, model, calculator, atoms)
-    files = {"born": born, "out": out}
+    inputs |= {"ecse": plain(ecse), "variant": variant, "non_conservative": plain(non_conservative)}
+    files = {"born": born, "report": report, "out": out}
     title = "settings of pet-calc phonons"
     (out / "phonons.toml").write_text(
         settings_toml(title, {**inputs, **flags(settings), **files}, origin), encoding="utf-8"
@@ -210,6 +220,7 @@ def phonons(
     write_phonons(result, out, title=heading, origin=origin)
     console.print(points_table(result))
     console.print(phonon_table(result, out, names))
+    page(out, report, console)
     warn(console, result.warnings)
 
 
@@ -219,6 +230,9 @@ def qha(
     calculator: CalculatorOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
     config: ConfigOption = None,
     volumes: Annotated[int, typer.Option(help="Number of volumes, at least 5.")] = 9,
     smallest: Annotated[float, typer.Option(help="First volume, of the relaxed one.")] = 0.96,
@@ -291,7 +305,7 @@ def qha(
         volumes=volumes, smallest=smallest, largest=largest, eos=eos.value, pressure=pressure
     )
     atoms = read_structure(structure)
-    atoms.calc = potential(model, calculator, device, dtype)
+    atoms.calc = potential(model, calculator, device, dtype, ecse, variant, non_conservative)
     announce(console, structure, atoms)
     with stages(console, "volumes") as (say, progress):
         result = compute_qha(atoms, settings, ensemble, on_stage=say, on_progress=progress)
@@ -300,6 +314,7 @@ def qha(
     used = {**flags(settings), **flags(ensemble)}
     used.pop("q_spacing")
     inputs = described(structure, model, calculator, atoms)
+    inputs |= {"ecse": plain(ecse), "variant": variant, "non_conservative": plain(non_conservative)}
     title = "settings of pet-calc qha"
     (out / "qha.toml").write_text(
         settings_toml(title, {**inputs, **used, "out": out}, origin), encoding="utf-8"
@@ -319,12 +334,20 @@ def parse_supercell(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(x) for x in re.findall(r"-?\d+", text))
 
 
-def potential(model: str, factory: str | None, device: str | None, dtype: Precision | None) -> Any:
+def potential(
+    model: str,
+    factory: str | None,
+    device: str | None,
+    dtype: Precision | None,
+    ecse: Ecse | None,
+    variant: str | None,
+    non_conservative: Direct | None,
+) -> Any:
     """The calculator, in float64 unless asked otherwise."""
     precision = dtype.value if dtype is not None else None
     if factory is None and precision is None:
         precision = "float64"
-    return make_calculator(model, factory, device, precision)
+    return make_calculator(model, factory, device, precision, ecse, variant, non_conservative)
 
 
 def announce(console: Console, source: Path, atoms: Atoms) -> None:

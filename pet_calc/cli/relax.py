@@ -11,8 +11,13 @@ import typer
 from pet_calc.cli.inputs import (
     CalculatorOption,
     ConfigOption,
+    DirectOption,
+    EcseOption,
+    GuardOption,
+    VariantOption,
     load_table,
     make_calculator,
+    read_guards,
     read_structures,
     resolved_options,
 )
@@ -21,6 +26,8 @@ from pet_calc.cli.options import (
     DtypeOption,
     ModelOption,
     OverwriteOption,
+    ReportOption,
+    page,
     static_precision,
 )
 
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "relax.toml"
 #: Options that another run may change and still continue the folder.
-FREE = ("files", "total_seconds", "batch", "batch_edges", "device", "out")
+FREE = ("files", "total_seconds", "batch", "batch_edges", "device", "out", "report")
 
 
 class OptimizerChoice(StrEnum):
@@ -82,10 +89,7 @@ def relax(
     symprec: Annotated[
         float, typer.Option(help="Distance within which --fix-symmetry looks for it, Å.")
     ] = 1e-2,
-    contact: Annotated[
-        float,
-        typer.Option(help="Stop where atoms are closer than this times their covalent radii."),
-    ] = 0.6,
+    guard: GuardOption = [],  # noqa: B006
     batch: Annotated[
         bool | None,
         typer.Option(
@@ -100,6 +104,10 @@ def relax(
     ] = None,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    ecse: EcseOption = None,
+    variant: VariantOption = None,
+    non_conservative: DirectOption = None,
+    report: ReportOption = False,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("relax_out"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Do only what the output folder lacks.")
@@ -125,12 +133,12 @@ def relax(
 
     from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.io.provenance import provenance, settings_toml
-    from pet_calc.workflows.guards import GuardSettings
     from pet_calc.workflows.relax import RelaxConfig, relax_all, why_not_batched
     from pet_calc.workflows.relax.journal import OUTPUT_FILES, Journal
     from pet_calc.workflows.relax.many import settle_model, starting_problem
     from pet_calc.workflows.relax.progress import RelaxProgress
     from pet_calc.workflows.relax.result import failed
+    from pet_calc.workflows.report import REPORT, require_viewer
 
     began = time.monotonic()
     console = Console()
@@ -143,15 +151,26 @@ def relax(
         seconds=seconds,
         fix_symmetry=fix_symmetry,
         symprec=symprec,
-        guards=GuardSettings(contact=contact),
+        guards=read_guards(guard),
     )
     if total_seconds is not None and not total_seconds > 0:
         raise ValueError(f"`total_seconds` must be a positive number, got {total_seconds}")
     if resume and overwrite:
         raise typer.BadParameter("--resume keeps what --overwrite replaces; give one of the two")
-    claim_folder(out, (*OUTPUT_FILES, SETTINGS), overwrite=overwrite or resume)
+    if report:
+        require_viewer()
+    names = (*OUTPUT_FILES, SETTINGS, REPORT)
+    claim_folder(out, names, overwrite=overwrite or resume)
     entries = read_entries(files, index)
-    potential = make_calculator(model, calculator, device, static_precision(dtype, calculator))
+    potential = make_calculator(
+        model,
+        calculator,
+        device,
+        static_precision(dtype, calculator),
+        ecse,
+        variant,
+        non_conservative,
+    )
     structures = [e.atoms for e in entries if e.atoms is not None]
     settle_model(structures, potential)
     problems = [starting_problem(atoms, potential, settings) for atoms in structures]
@@ -166,8 +185,9 @@ def relax(
     text = settings_toml("settings of pet-calc relax", options, origin)
     if resume:
         check_same(out / SETTINGS, text)
+        clear_folder(out, (REPORT,))
     else:
-        clear_folder(out, (*OUTPUT_FILES, SETTINGS))
+        clear_folder(out, names)
     (out / SETTINGS).write_text(text, encoding="utf-8")
     journal = Journal(out, entries, origin, resume=resume)
     todo = [k for k in journal.missing if entries[k].atoms is not None]
@@ -198,6 +218,8 @@ def relax(
         journal.finish()
     rows = [line["row"] for line in journal.all_lines]
     console.print(summary(rows, out))
+    if any(row["energy_eV_per_atom"] != "" for row in rows):
+        page(out, report, console)
     raise typer.Exit(0 if all(row["status"] == "converged" for row in rows) else 1)
 
 
@@ -248,7 +270,9 @@ def check_same(path: Path, text: str) -> None:
     )
     then, now = (table.get("provenance", {}) for table in (old, new))
     different += [
-        key for key in ("calculator", "model", "sha256", "ecse") if then.get(key) != now.get(key)
+        key
+        for key in ("calculator", "model", "sha256", "ecse", "variant", "non_conservative")
+        if then.get(key) != now.get(key)
     ]
     if different:
         raise OutputError(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 KEY = "provenance"
 
 #: Keys of a calculator's ``todict()`` that another run needs to be the same.
-CALCULATOR_KEYS = ("model", "sha256", "dtype", "device", "ecse")
+CALCULATOR_KEYS = ("model", "sha256", "dtype", "device", "ecse", "variant", "non_conservative")
 
 
 def provenance(

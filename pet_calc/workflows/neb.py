@@ -21,6 +21,7 @@ from ase.utils.forcecurve import fit_images
 from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError, SimulationError
+from pet_calc.workflows.guards import check_structure
 from pet_calc.workflows.relax import RelaxConfig, relax_all
 from pet_calc.workflows.relax.reference import require_usable
 from pet_calc.workflows.relax.result import frozen_copy
@@ -239,7 +240,9 @@ def minimum_energy_path(
 
 
 def require_pair(initial: Atoms, final: Atoms) -> None:
-    """Raise `InvalidStructureError` unless both are the same atoms in the same cell."""
+    """Raise `InvalidStructureError` unless both are sound, the same atoms, and in the same cell."""
+    for end in (initial, final):
+        check_structure(end)
     if len(initial) != len(final) or (initial.numbers != final.numbers).any():
         raise InvalidStructureError(
             f"both end points must have the same atoms in the same order, got "

@@ -105,8 +105,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        # "ase/test/md/test_md.py::test_it" whatever the folder of the installation
-        name = "ase/test/" + item.nodeid.split("ase/test/")[-1]
+        # "md/test_md.py::test_it[case]" whatever the folder of the installation
+        name = item.path.as_posix().split("ase/test/")[-1] + "::" + item.name
         reason = REASONS.get(name) or REASONS.get(name.split("[")[0])
         if reason:
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

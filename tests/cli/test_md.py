@@ -69,7 +69,7 @@ def test_water_run_writes_its_files(command, tmp_path, capsys):
     assert settings["ensemble"] == "nvt-langevin"
     assert settings["tau"] == 50.0
     assert settings["seed"] == 3
-    assert settings["provenance"]["guards"]["contact"] == 0.6
+    assert "contact=0.6" in settings["guard"]
     assert len(read(out / "trajectory.traj", index=":")) == 11
     table = np.genfromtxt(out / "rdf.csv", delimiter=",", names=True)
     assert set(table.dtype.names) >= {"r_A", "g_OO", "g_OH", "g_HH", "g_OO_error"}

@@ -10,7 +10,9 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
+from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError
+from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.domain import TrainingDomain
 from pet_calc.neighbors.api import check_cell, check_finite
 from pet_calc.neighbors.vesin_cpu import complete_cell, vesin_half_list
@@ -48,6 +50,25 @@ def check_structure(atoms: Atoms) -> None:
             f"masses must be positive, but {name_atom(atoms, atom)} has {masses[atom]} amu; "
             "set atoms.set_masses(...)"
         )
+
+
+def require_covered(atoms: Atoms) -> None:
+    """Ask a calculator of this package whether it has a model for a structure, without computing.
+
+    An element that the potential does not know is named before anything is said of distances, which
+    it may well be the cause of. Other calculators cannot be asked. With "auto" the potential is
+    chosen here.
+
+    Raises
+    ------
+    UnsupportedElementError
+        For an element that the potential does not cover.
+    ValueError
+        For a charge that it does not know.
+    """
+    if isinstance(atoms.calc, ModelCalculator):
+        system = system_from_atoms(atoms, atoms.calc.device)
+        atoms.calc.modeller(atoms)(system)
 
 
 def name_atom(atoms: Atoms, index: int) -> str:
@@ -303,20 +324,3 @@ def offered(atoms: Atoms, name: str) -> Any:
         return calculator.get_property(name, atoms)
     atoms.get_potential_energy()  # from the cache where it is of these atoms
     return calculator.results.get(name)
-
-
-def find_violation(
-    atoms: Atoms,
-    energy: float,
-    forces: Array,
-    temperature: float,
-    *,
-    hottest: float,
-    contact: float,
-) -> Violation | None:
-    """First violation of finiteness, minimum distance and temperature, in this order."""
-    return (
-        non_finite(atoms, energy, forces)
-        or near_contact(atoms, contact)
-        or too_hot(atoms, temperature, hottest)
-    )

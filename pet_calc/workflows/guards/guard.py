@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from pet_calc.workflows.guards.checks import (
     near_contact,
     non_finite,
     offered,
+    require_covered,
     temperature_jump,
     too_hot,
     uncertain_energy,
@@ -70,35 +71,43 @@ class Guard:
         InvalidStructureError
             If the structure cannot be simulated, has touching atoms, or elements or distances that
             the training did not have.
+        UnsupportedElementError
+            If the potential does not cover an element.
         ValueError
             If a limit on the uncertainty is set and the calculator gives none.
         """
         settings = settings or GuardSettings()
         check_structure(atoms)
+        require_covered(atoms)
         domain = training_domain(atoms.calc)
-        found = near_contact(atoms, settings.contact)
+        found = None if domain is None else unknown_elements(atoms, domain)
+        found = found or near_contact(atoms, settings.contact)
         if found is None and domain is not None:
-            found = unknown_elements(atoms, domain) or closer_than_trained(
-                atoms, domain, settings.distance_margin
-            )
+            found = closer_than_trained(atoms, domain, settings.distance_margin)
         if found is not None:
             raise InvalidStructureError(f"the starting structure cannot be used: {found.cause}")
-        for name in ("energy_uncertainty", "forces_uncertainty"):
-            if getattr(settings, name) is not None and offered(atoms, name) is None:
-                raise ValueError(
-                    f"`{name}` is limited to {getattr(settings, name)}, but "
-                    f"{type(atoms.calc).__name__} gives no {name}; leave the limit out, or use a "
-                    f"potential that estimates its uncertainty"
-                )
-        volumes = None
+        guard = cls(settings, domain)
+        guard.require_uncertainties(atoms)
         if domain is not None and domain.volume_per_atom is not None and atoms.pbc.all():
             start = float(atoms.get_volume()) / len(atoms)
             low, high = domain.volume_per_atom
-            volumes = (
+            limits = (
                 (1.0 - settings.volume_margin) * min(low, start),
                 (1.0 + settings.volume_margin) * max(high, start),
             )
-        return cls(settings, domain, volumes)
+            guard = replace(guard, volume_per_atom=limits)
+        return guard
+
+    def require_uncertainties(self, atoms: Atoms) -> None:
+        """Raise `ValueError` if an uncertainty has a limit and the calculator gives none."""
+        for name in ("energy_uncertainty", "forces_uncertainty"):
+            limit = getattr(self.settings, name)
+            if limit is not None and offered(atoms, name) is None:
+                raise ValueError(
+                    f"`{name}` is limited to {limit}, but {type(atoms.calc).__name__} gives no "
+                    f"{name}; leave the limit out, or use a potential that estimates its "
+                    f"uncertainty, or several (`--model a,b,c`)"
+                )
 
     def find(
         self,

@@ -17,12 +17,7 @@ from ase.io.trajectory import TrajectoryWriter
 from numpy.typing import NDArray
 
 from pet_calc.units import AMU_PER_A3_TO_G_PER_CM3
-from pet_calc.workflows.guards import (
-    SimulationStopped,
-    Violation,
-    find_violation,
-    non_finite,
-)
+from pet_calc.workflows.guards import Guard, Reading, SimulationStopped, Violation, non_finite
 from pet_calc.workflows.md import checkpoint as checkpoints
 from pet_calc.workflows.md.checkpoint import CHECKPOINT, Checkpoint
 from pet_calc.workflows.md.config import MDConfig
@@ -86,6 +81,8 @@ class Run:
     atoms : ase.Atoms
         Copied; the calculator is shared.
     config : MDConfig
+    guard : Guard
+        Judges every step.
     folder : Path
         Receives checkpoint and last good frame.
     on_step, observers
@@ -103,6 +100,7 @@ class Run:
         self,
         atoms: Atoms,
         config: MDConfig,
+        guard: Guard,
         folder: Path,
         on_step: Callable[[MDSample], None] | None,
         observers: Sequence[Observer],
@@ -110,6 +108,7 @@ class Run:
         self.atoms = work = atoms.copy()
         work.calc = atoms.calc
         self.config = config
+        self.guard = guard
         self.folder = folder
         self.structure = checkpoints.structure_digest(atoms)
         self.on_step = on_step
@@ -142,6 +141,7 @@ class Run:
         self.targets = config.targets(0)
         self.samples: list[MDSample] = []
         self.good: _Frame | None = None
+        self.reading: Reading | None = None
         self.first_step = 0
         self.started = 0.0
 
@@ -186,6 +186,7 @@ class Run:
             self.integrator.set_target(targets[0], targets[1] * units.GPa)
         self.integrator.step()
         if self.swaps is not None and step % config.swap_interval == 0:
+            self.reading = None  # a swap changes the energy at will
             self.swaps.run(config.swap_attempts, units.kB * targets[0])
 
     def evaluate(self) -> tuple[float, Array]:
@@ -199,16 +200,17 @@ class Run:
         kinetic = float(atoms.get_kinetic_energy())
         temperature = 2.0 * kinetic / (self.n_dof * units.kB)
         target = max(config.temperature, config.temperature_end or 0.0)
-        violation = find_violation(
+        violation = self.guard.find(
             atoms,
             energy,
             forces,
-            temperature,
+            temperature=temperature,
             hottest=config.guards.hottest(target, self.n_dof),
-            contact=config.guards.contact,
+            previous=self.reading,
         )
         if violation is not None:
             raise self.stopped(violation, step)
+        self.reading = Reading(energy, temperature)
         self.good = _Frame(
             step,
             atoms.get_atomic_numbers(),

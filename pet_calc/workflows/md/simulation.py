@@ -8,9 +8,8 @@ from pathlib import Path
 
 from ase import Atoms
 
-from pet_calc.errors import InvalidStructureError
 from pet_calc.io.outputs import claim_folder, clear_folder
-from pet_calc.workflows.guards import check_structure, near_contact
+from pet_calc.workflows.guards import Guard
 from pet_calc.workflows.md import checkpoint as checkpoints
 from pet_calc.workflows.md.checkpoint import CHECKPOINT
 from pet_calc.workflows.md.config import MDConfig
@@ -70,7 +69,7 @@ def run_md(
     """Run molecular dynamics and write its trajectory and log.
 
     The structure given is not changed: the run works on a copy that shares the calculator. Every
-    step is checked by the guards (finite numbers, minimum distance, temperature).
+    step is checked by the guards (:class:`~pet_calc.workflows.guards.GuardSettings`).
 
     Parameters
     ----------
@@ -98,7 +97,12 @@ def run_md(
     Raises
     ------
     InvalidStructureError
-        Zero atoms, non-finite positions, zero cell with periodicity, or touching atoms.
+        Zero atoms, non-finite positions, zero cell with periodicity, touching atoms, or distances
+        far below those of the training.
+    UnsupportedElementError
+        An element that the potential does not cover.
+    ValueError
+        A limit on an uncertainty that the calculator does not give.
     OutputError
         The folder is not writable or holds an earlier run.
     CheckpointError
@@ -111,9 +115,7 @@ def run_md(
         raise ValueError("`atoms` must carry a calculator; set atoms.calc before run_md")
     if resume and overwrite:
         raise ValueError("`resume` keeps the run that `overwrite` would replace; give one of them")
-    check_structure(atoms)
-    if touching := near_contact(atoms, config.guards.contact):
-        raise InvalidStructureError(f"the starting structure cannot be used: {touching.cause}")
+    guard = Guard.at_start(atoms, config.guards)
     folder = Path(folder)
     saved = None
     if resume and any((folder / name).exists() for name in OUTPUT_FILES):
@@ -122,7 +124,7 @@ def run_md(
         checkpoints.require_same_structure(saved, atoms)
     folder = claim_folder(folder, OUTPUT_FILES, overwrite=overwrite or saved is not None)
 
-    run = Run(atoms, config, folder, on_step, observers)
+    run = Run(atoms, config, guard, folder, on_step, observers)
     if saved is None:
         run.begin()
         # the first calculation came before: one that fails leaves earlier results in place

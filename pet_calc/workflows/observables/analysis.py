@@ -333,6 +333,8 @@ def _rdf(t: _Trajectory, result: Analysis) -> None:
             for a, b in combinations_with_replacement(t.symbols, 2)
             if a != b or counts[a] > 1
         ]
+        if not pairs:
+            raise ValueError("g(r) needs two atoms, but the frames hold one")
         curves = [partial_rdf(t.frames, a, b, r_max=t.settings.r_max) for a, b in pairs]
     table: Columns = {"r_A": curves[0].r}
     for curve in curves:

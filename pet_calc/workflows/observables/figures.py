@@ -98,7 +98,7 @@ def _rdf(ax: Axes, analysis: Analysis, table: Columns) -> None:
             label="O–O, X-ray",
         )
         top = max(top, e.height)
-    ax.set(xlabel="r (Å)", ylabel="g(r)", xlim=(0.0, r[-1]), ylim=(0.0, 1.15 * top))
+    ax.set(xlabel="r (Å)", ylabel="g(r)", xlim=(0.0, r[-1]), ylim=(0.0, 1.15 * (top or 1.0)))
     _legend(ax, len(names))
 
 

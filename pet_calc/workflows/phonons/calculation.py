@@ -96,6 +96,11 @@ class PhononResult:
                 f"supercell is too small; {100 * s.thermal.left_out:.2g} % of the modes are "
                 f"missing in the thermal properties"
             )
+        if s.dos.smearing is not None:
+            found.append(
+                f"the tetrahedra of so skewed a cell lose states: the density of states is a sum "
+                f"of Gaussians of {s.dos.smearing:.3f} THz instead; a reduced cell has sharp ones"
+            )
         if r.edge > EDGE:
             found.append(
                 f"force constants at the edge of the supercell still have {100 * r.edge:.1f} % of "

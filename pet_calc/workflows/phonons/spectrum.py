@@ -6,6 +6,7 @@ Frequencies are in THz; an imaginary frequency iν is written as -ν.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 GAMMA = "Γ"
+
+#: Part of the modes that a density of states may lack: its edges are coarse.
+LOST_STATES = 0.1
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,20 @@ class DensityOfStates:
         1/THz.
     projected : dict of str to array, shape (n,)
         Part of each element; empty for a crystal of one element.
+    smearing : float or None
+        Width in THz of the Gaussians that it is a sum of; None for linear tetrahedra, which are
+        exact on a fine mesh. phonopy's tetrahedra find no state in some very skewed cells.
     """
 
     frequency: Array
     total: Array
     projected: dict[str, Array]
+    smearing: float | None = None
+
+    @property
+    def n_modes(self) -> float:
+        """Its integral."""
+        return float(np.trapezoid(self.total, self.frequency))
 
 
 @dataclass(frozen=True)
@@ -284,6 +297,22 @@ def lo_to_splittings(
     return tuple(result)
 
 
+def density_of_states(
+    phonon: Phonopy, elements: Sequence[str], smearing: float | None = None
+) -> DensityOfStates:
+    """On the mesh that was run: in total, and for each of `elements`."""
+    how: dict[str, Any] = {"sigma": smearing, "use_tetrahedron_method": smearing is None}
+    total = phonon.run_total_dos(**how)
+    projected = {}
+    if elements:
+        parts: Any = phonon.run_projected_dos(**how).projected_dos
+        symbols = np.array(phonon.primitive.symbols)
+        projected = {e: np.array(parts[symbols == e].sum(axis=0)) for e in elements}
+    return DensityOfStates(
+        np.array(total.frequency_points), np.array(total.dos), projected, smearing
+    )
+
+
 def on_mesh(
     phonon: Phonopy, config: PhononConfig
 ) -> tuple[DensityOfStates, ThermalProperties, tuple[Array, float]]:
@@ -297,12 +326,10 @@ def on_mesh(
         # phonopy says when it builds a mesh for the symmetry of the conventional cell: as it should
         warnings.simplefilter("ignore", MeshGRGridFallbackWarning)
         mesh = phonon.run_mesh(config.mesh, with_eigenvectors=several, is_mesh_symmetry=not several)
-    total = phonon.run_total_dos()
-    projected = {}
-    if several:
-        parts: Any = phonon.run_projected_dos().projected_dos
-        symbols = np.array(phonon.primitive.symbols)
-        projected = {e: np.array(parts[symbols == e].sum(axis=0)) for e in elements}
+    dos = density_of_states(phonon, elements if several else [])
+    if abs(dos.n_modes / (3 * len(phonon.primitive)) - 1.0) > LOST_STATES:
+        width = float(np.ptp(mesh.frequencies)) / 100
+        dos = density_of_states(phonon, elements if several else [], smearing=width)
     temperatures = np.arange(0.0, config.t_max + 0.5 * config.t_step, config.t_step)
     thermal: Any = phonon.run_thermal_properties(
         temperatures=temperatures, exclude_gamma_acoustic=True
@@ -312,7 +339,7 @@ def on_mesh(
     translations = 3 if mesh.gamma_index is not None else 0
     q, band = np.unravel_index(mesh.frequencies.argmin(), mesh.frequencies.shape)
     return (
-        DensityOfStates(np.array(total.frequency_points), np.array(total.dos), projected),
+        dos,
         ThermalProperties(
             temperature=np.array(thermal.temperatures),
             free_energy=np.array(thermal.free_energy) / EV_TO_KJ_PER_MOL / n,

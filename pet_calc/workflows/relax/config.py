@@ -40,7 +40,8 @@ class RelaxConfig:
     volume_factor : float
         A cell that grows or shrinks by more than this factor stops the relaxation.
     guards : GuardSettings
-        Its `contact` stops a relaxation in which atoms nearly touch.
+        Its `contact` stops a relaxation in which atoms nearly touch, and its limits on
+        uncertainties one that leaves the training. The others concern dynamics.
     """
 
     optimizer: Literal["fire", "bfgs", "lbfgs"] = "fire"

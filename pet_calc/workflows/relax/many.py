@@ -13,7 +13,7 @@ from ase import Atoms
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
 from pet_calc.geometry import System
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.workflows.guards import Guard, require_covered
 from pet_calc.workflows.relax.batched import CONSTRAINTS, OnResult, OnStep, relax_batched
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import Relaxation, failed, geometry_violation
@@ -33,6 +33,8 @@ def why_not_batched(
     kinds = {c.todict()["name"] for atoms in structures for c in atoms.constraints}
     if other := sorted(kinds - set(CONSTRAINTS)):
         return f"a batch does not keep {', '.join(other)}"
+    if config.guards.energy_uncertainty or config.guards.forces_uncertainty:
+        return "uncertainties are looked at one structure at a time"
     if len(structures) < 2:
         return "there is only one structure"
     return None
@@ -59,12 +61,13 @@ def starting_problem(atoms: Atoms, calculator: Any, config: RelaxConfig) -> Exce
     """Why a structure cannot be relaxed at all, found without computing it."""
     try:
         work = prepared(atoms, config)
+        work.calc = calculator
+        require_covered(work)
         volume = work.get_volume() if work.pbc.all() else 0.0
         found = geometry_violation(work, volume, config)
         if found is not None:
             raise InvalidStructureError(found.cause)
-        if isinstance(calculator, ModelCalculator):
-            calculator.modeller(work)(system_from_atoms(work, calculator.device))
+        Guard(config.guards).require_uncertainties(work)
     except PetCalcError as error:
         return error
     return None

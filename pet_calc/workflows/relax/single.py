@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError, PetCalcError
 from pet_calc.units import GPA
-from pet_calc.workflows.guards import Violation, check_structure
+from pet_calc.workflows.guards import Guard, Violation, check_structure
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import (
     Relaxation,
@@ -57,6 +57,8 @@ def relax(
     ------
     InvalidStructureError
         For a structure that no relaxation can start from.
+    ValueError
+        For a limit on an uncertainty that the calculator does not give.
     """
     config = config or RelaxConfig()
     work = prepared(atoms, config)
@@ -69,6 +71,8 @@ def relax(
     found = geometry_violation(work, volume, config)
     if found is not None:
         raise InvalidStructureError(found.cause)
+    guard = Guard(config.guards)
+    guard.require_uncertainties(work)
     steps, good = 0, None
     status: Status = "steps"
     reason = f"not converged after {config.steps} steps"
@@ -76,8 +80,10 @@ def relax(
         try:
             for converged in optimizer.irun(fmax=config.fmax, steps=config.steps):
                 energy, forces, stress = results(work)
-                found = geometry_violation(work, volume, config) or result_violation(
-                    work, energy, forces, stress
+                found = (
+                    geometry_violation(work, volume, config)
+                    or result_violation(work, energy, forces, stress)
+                    or guard.uncertain(work)
                 )
                 if found is not None:
                     break

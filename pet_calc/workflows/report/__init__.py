@@ -17,7 +17,7 @@ makes its WebGL commands.)
 
 from pet_calc.workflows.report.folders import REPORT, report_folder
 from pet_calc.workflows.report.page import Picture, Section, Table, Text, write_report
-from pet_calc.workflows.report.viewer import Structures
+from pet_calc.workflows.report.viewer import Structures, require_viewer
 
 __all__ = [
     "REPORT",
@@ -27,5 +27,6 @@ __all__ = [
     "Table",
     "Text",
     "report_folder",
+    "require_viewer",
     "write_report",
 ]

@@ -168,6 +168,11 @@ class Viewer:
         )
 
 
+def require_viewer() -> None:
+    """Raise `MissingDependencyError` if there is no chemiscope, before the work for a report."""
+    _chemiscope()
+
+
 def _chemiscope() -> tuple[Any, str]:
     """The package, and the library for the browser that its wheel carries."""
     try:

@@ -21,6 +21,7 @@ from workflows.md.killed_run import KILLED
 
 from pet_calc import PETCalculator
 from pet_calc.errors import CheckpointError
+from pet_calc.workflows.guards import Guard
 from pet_calc.workflows.md import ENSEMBLES, MDConfig, MDLog, Observer, run_md
 from pet_calc.workflows.md.chains import NoseHooverChain
 from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
@@ -310,7 +311,7 @@ def test_kill_before_the_first_record(tmp_path):
     run_md(alloy(), CONFIG, tmp_path / "whole")
     folder = tmp_path / "killed"
     folder.mkdir()
-    run = Run(alloy(), CONFIG, folder, None, ())
+    run = Run(alloy(), CONFIG, Guard.at_start(alloy()), folder, None, ())
     run.begin()
     run.save(0, Mark())
     (folder / "trajectory.traj").write_bytes(b"- of Ulm torn")

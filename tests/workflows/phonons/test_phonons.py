@@ -359,3 +359,23 @@ def test_dft_forces_of_silicon_give_the_reference_frequencies(data_dir):
         reference_spectrum(
             folder / "Si" / "POSCAR-unitcell", folder / "Si" / "FORCE_SETS", (1, 1, 1)
         )
+
+
+def test_states_are_not_lost_in_a_skewed_cell():
+    """phonopy's tetrahedra find none in this cell, of the same crystal."""
+    copper = bulk("Cu", cubic=True)
+    skewed = copper.copy()
+    skewed.cell[1] += 7 * copper.cell[0]
+    results = []
+    for atoms in (copper, skewed):
+        atoms.numbers[0] = 79  # an ordered alloy: the primitive cell is the one given
+        atoms.calc = EMT()
+        config = PhononConfig(relax=False, supercell=(2, 2, 2), mesh=40.0, t_step=100.0)
+        results.append(compute_phonons(atoms, config))
+    sharp, smeared = results
+    assert sharp.spectrum.dos.smearing is None
+    for result in results:
+        assert result.spectrum.dos.n_modes == pytest.approx(12, rel=0.1)
+    assert smeared.spectrum.lowest == pytest.approx(sharp.spectrum.lowest, abs=1e-3)
+    if smeared.spectrum.dos.smearing is not None:
+        assert any("skewed" in text for text in smeared.warnings)
