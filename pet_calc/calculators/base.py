@@ -1,23 +1,25 @@
-"""An ASE calculator around any `EnergyModel`, and the checks that each of its results passes.
+"""An ASE calculator around any `EnergyModel`.
 
-The physics is `checked_evaluation`, a function of model, system and edges. The calculator adds
-what ASE wants: conversion, a cache of the last structure, and a neighbour list with a skin.
+The physics is `pet_calc.calculators.checks.checked_evaluation`, a function of model, system and
+edges. The calculator adds what ASE wants: conversion, a cache of the last structure, and a
+neighbour list with a skin.
 """
 
 from __future__ import annotations
 
 import builtins
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.data import chemical_symbols
 from ase.outputs import Properties, all_outputs
 
+from pet_calc.calculators.batches import EdgeLimit, evaluate_in_batches
+from pet_calc.calculators.checks import checked_evaluation
 from pet_calc.calculators.results import (
     PERIODIC,
     PROPERTIES,
@@ -25,107 +27,14 @@ from pet_calc.calculators.results import (
     array,
     ase_results,
 )
-from pet_calc.errors import InvalidStructureError, SimulationError, UnsupportedElementError
-from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.geometry import Edges, System
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.models import EnergyModel, Results, evaluate
-from pet_calc.models.committee import Evaluation
 from pet_calc.models.ecse.spread import rotation_spread
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
 
 #: The model for a system of a structure's atoms.
 Modeller = Callable[[System], EnergyModel]
-
-#: Atoms closer than this in Å overlap. The shortest bond, H2, has 0.74 Å, and two protons at 0.1 Å
-#: repel each other by 144 eV: what a potential says there is noise, and a doubled atom is likely.
-OVERLAP: Final = 0.1
-
-
-def checked_evaluation(
-    model: EnergyModel, system: System, edges: Edges, evaluation: Evaluation = evaluate
-) -> Results:
-    """Energy, forces and stress of structures that the model can be asked about.
-
-    Parameters
-    ----------
-    model : EnergyModel
-    system : System
-    edges : Edges
-        Pairs closer than ``model.cutoff``.
-    evaluation : callable
-        What computes the results.
-
-    Returns
-    -------
-    Results
-        All of it finite, except for the stress where it is not defined (NaN).
-
-    Raises
-    ------
-    UnsupportedElementError
-        For an element that the model does not cover.
-    InvalidStructureError
-        For overlapping atoms.
-    SimulationError
-        If the model gives an energy or force that is not a finite number.
-    """
-    require_elements(system, model.atomic_numbers)
-    require_separation(system, edges)
-    results = evaluation(model, system, edges)
-    require_finite(results)
-    return results
-
-
-def require_elements(system: System, covered: Sequence[int], name: str = "the model") -> None:
-    """Raise `UnsupportedElementError` if an atom is of an element outside of `covered`."""
-    present = torch.unique(system.numbers).tolist()
-    unknown = [symbol(z) for z in present if z not in covered]
-    if unknown:
-        raise UnsupportedElementError(
-            f"{name} covers {', '.join(symbol(z) for z in covered)}, but the structure contains "
-            f"{', '.join(unknown)}; choose a potential that covers them (`pet-calc models list`)"
-        )
-
-
-def symbol(number: int) -> str:
-    """Chemical symbol of an atomic number; numbers that no element has stay numbers."""
-    return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"Z={number}"
-
-
-def require_separation(system: System, edges: Edges) -> None:
-    """Raise `InvalidStructureError` for atoms closer than `OVERLAP`, naming the closest pair."""
-    if edges.n_edges == 0:
-        return
-    distances2 = edge_vectors(system, edges).square().sum(-1)  # (n_edges,)
-    worst = int(distances2.argmin())
-    distance = float(distances2[worst].sqrt())
-    if distance >= OVERLAP:
-        return
-    i, j = edges.edge_index[:, worst].tolist()
-    shift = edges.cell_shifts[worst].tolist()
-    image = f", shifted by {shift} cells," if any(shift) else ""
-    a, b = (symbol(int(system.numbers[k])) for k in (i, j))
-    raise InvalidStructureError(
-        f"atoms must be at least {OVERLAP} Å apart, but atoms {i} ({a}) and {j} ({b}){image} are "
-        f"at {distance:.3g} Å; look for an atom that is there twice, or a cell that is too small"
-    )
-
-
-def require_finite(results: Results) -> None:
-    """Raise `SimulationError` if an energy or a force is not a finite number."""
-    for name, unit, values in (
-        ("energy", "eV", results.energies),
-        ("force", "eV/Å", results.forces),
-    ):
-        if values is None or bool(torch.isfinite(values).all()):
-            continue
-        finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
-        atom = int((~finite).nonzero()[0])
-        raise SimulationError(
-            f"the potential must give finite numbers, but the {name} of atom {atom} is "
-            f"{values[atom].tolist()} {unit} ({int((~finite).sum())} such atom(s)); the structure "
-            f"lies far outside of what it was trained on"
-        )
 
 
 class ModelCalculator(Calculator):
@@ -166,9 +75,19 @@ class ModelCalculator(Calculator):
     def device(self) -> torch.device:
         """Where the model computes."""
 
-    def modeller(self, atoms: Atoms) -> Modeller:
-        """How a structure is computed: the model for its system, which may be given turned."""
+    def modeller(self, *structures: Atoms) -> Modeller:
+        """How structures are computed: the model for their joint system, which may be turned."""
         return self.model_for
+
+    def selection(self, system: System) -> Any:
+        """What the calculator computes `system` with, chosen if need be.
+
+        Structures with the same one (by ``==``) can be computed together.
+        """
+        return None
+
+    def select(self, selection: Any) -> None:
+        """Compute with that `selection` from now on."""
 
     @property
     def one_model(self) -> bool:
@@ -209,6 +128,51 @@ class ModelCalculator(Calculator):
         model = self.modeller(atoms)(system)
         edges = neighbor_list(system, model.cutoff)
         return checked_evaluation(model, system, edges, self.evaluation)
+
+    def evaluate_many(
+        self,
+        structures: Iterable[Atoms],
+        *,
+        max_edges: int | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Results]:
+        """As `evaluate` for each of many structures, several in one call of the model.
+
+        They may differ in size, elements, periodicity, charge and spin. A batch takes as many as
+        `max_edges` allows: results do not depend on that beyond rounding.
+
+        Parameters
+        ----------
+        structures : iterable of Atoms
+        max_edges : int, optional
+            Directed neighbour pairs in one call of the model, single structures that have more
+            excepted. By default `pet_calc.calculators.batches.EDGES`, beyond which a CPU gains
+            nothing; on a GPU it doubles as long as memory lasts.
+        on_progress : callable, optional
+            Called with the number of structures that are done and their total.
+
+        Returns
+        -------
+        list of Results
+            In the order of `structures`.
+
+        Raises
+        ------
+        InvalidStructureError, UnsupportedElementError, SimulationError
+            As from `evaluate`, for the first structure that fails, with its index in the message.
+            The others are computed first.
+        """
+        listed = list(structures)
+        limit = EdgeLimit.for_device(self.device, max_edges)
+        answers = evaluate_in_batches(self, listed, limit, on_progress)
+        found = []
+        for k, answer in enumerate(answers):
+            if not isinstance(answer, Results):
+                raise type(answer)(
+                    f"structure {k} of {len(listed)} ({listed[k].get_chemical_formula()}): {answer}"
+                ) from answer
+            found.append(answer)
+        return found
 
     def calculate(
         self,

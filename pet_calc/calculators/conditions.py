@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from ase import Atoms
 
@@ -57,6 +59,34 @@ def known_conditions(
     if (charge, spin_multiplicity) == (0, 1):
         return None
     return Conditions.uniform(n_atoms, charge, spin_multiplicity)
+
+
+def joint_conditions(
+    model: EnergyModel, states: Sequence[tuple[int, int]], sizes: Sequence[int], name: str
+) -> Conditions | None:
+    """Charges and spins of a batch as a model takes them; None if all are its default.
+
+    Parameters
+    ----------
+    model : EnergyModel
+    states : sequence of (int, int)
+        Charge and spin multiplicity of each system.
+    sizes : sequence of int
+        Atoms of each system.
+    name : str
+        Of the potential, for the messages.
+
+    Raises
+    ------
+    InvalidStructureError
+        See `known_conditions`.
+    """
+    found = [known_conditions(model, *s, n, name) for s, n in zip(states, sizes, strict=True)]
+    if all(c is None for c in found):
+        return None
+    return Conditions.concatenate(
+        [Conditions.uniform(n) if c is None else c for c, n in zip(found, sizes, strict=True)]
+    )
 
 
 def knows_conditions(model: EnergyModel) -> bool:

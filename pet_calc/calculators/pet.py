@@ -23,8 +23,14 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from pet_calc import pretrained
-from pet_calc.calculators.base import ModelCalculator, Modeller, require_elements, symbol
-from pet_calc.calculators.conditions import known_conditions, knows_conditions, same_info
+from pet_calc.calculators.base import ModelCalculator, Modeller
+from pet_calc.calculators.checks import require_elements, symbol
+from pet_calc.calculators.conditions import (
+    joint_conditions,
+    known_conditions,
+    knows_conditions,
+    same_info,
+)
 from pet_calc.calculators.results import (
     DERIVATIVE_UNCERTAINTIES,
     ENERGY_UNCERTAINTIES,
@@ -210,7 +216,7 @@ class PETCalculator(ModelCalculator):
         ValueError
             If the potential does not allow the symmetry that is asked for.
         """
-        return self._model(system, 0, 1)
+        return self._model(system, [(0, 1)] * system.n_systems)
 
     @property
     def one_model(self) -> bool:
@@ -220,28 +226,39 @@ class PETCalculator(ModelCalculator):
             and not any(is_ensemble(p.model, self.ecse) for p in self.potentials)
         )
 
-    def modeller(self, atoms: Atoms) -> Modeller:
-        """As `model_for`, at the charge and spin of a structure."""
-        charge, spin = charge_and_spin(atoms)
-        return partial(self._model, charge=charge, spin=spin)
+    def modeller(self, *structures: Atoms) -> Modeller:
+        """As `model_for`, at the charges and spins of the structures."""
+        return partial(self._model, states=[charge_and_spin(a) for a in structures])
 
-    def _model(self, system: System, charge: int, spin: int) -> EnergyModel:
+    def selection(self, system: System) -> tuple[LoadedPotential, ...]:
+        """The potentials that compute `system`."""
+        return self.potentials_for(system)
+
+    def select(self, selection: Any) -> None:
+        """Compute with these potentials from now on."""
+        if selection is not self.potentials:
+            self._use(list(selection))
+
+    def _model(self, system: System, states: Sequence[tuple[int, int]]) -> EnergyModel:
+        """The model for systems of these charges and spin multiplicities."""
         potentials = self.potentials_for(system)
-        if spin != 1 and not self._told and not all(knows_conditions(p.model) for p in potentials):
+        odd = next((spin for _, spin in states if spin != 1), 1)
+        if odd != 1 and not self._told and not all(knows_conditions(p.model) for p in potentials):
             self._told = True
             _log.warning(
                 "%s knows no spins: it takes every structure for what its training data were, "
                 "whatever atoms.info says (2S + 1 = %d)",
                 self.name,
-                spin,
+                odd,
             )
+        sizes = torch.bincount(system.system_index, minlength=system.n_systems).tolist()
         models = [
             symmetrised(
                 p.model,
                 system,
                 self.ecse,
                 self.quadrature_order,
-                known_conditions(p.model, charge, spin, system.n_atoms, p.name),
+                joint_conditions(p.model, states, sizes, p.name),
             )
             for p in potentials
         ]

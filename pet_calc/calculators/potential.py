@@ -10,7 +10,8 @@ import torch
 from ase.data import chemical_symbols
 
 from pet_calc import pretrained
-from pet_calc.calculators.base import ModelCalculator, require_elements, symbol
+from pet_calc.calculators.base import ModelCalculator
+from pet_calc.calculators.checks import require_elements, symbol
 from pet_calc.calculators.pet import choose_device
 from pet_calc.geometry import System
 from pet_calc.io.weights import DTYPES, copy_model
@@ -123,6 +124,15 @@ class PotentialCalculator(ModelCalculator):
             system, self.potential.model.atomic_numbers, f"the potential {self.potential.name}"
         )
         return self.potential.model
+
+    def selection(self, system: System) -> LoadedPotential | None:
+        """The potential that computes `system`."""
+        self.model_for(system)
+        return self.potential
+
+    def select(self, selection: Any) -> None:
+        """Compute with this potential from now on."""
+        self.potential = selection
 
     def _load(self, source: str | Path | pretrained.PotentialEntry) -> LoadedPotential:
         potential = self._accept(pretrained.load(source, self.dtype))

@@ -32,7 +32,7 @@ def evaluate(
     from rich.progress import track
 
     from pet_calc import pretrained
-    from pet_calc.calculators.base import require_elements
+    from pet_calc.calculators.checks import require_elements
     from pet_calc.cli.train import calibration_table, census_table, evaluation_table
     from pet_calc.errors import DatasetError
     from pet_calc.io.datasets import read_frames

@@ -11,7 +11,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pet_calc.calculators.base import require_separation
+from pet_calc.calculators.checks import require_separation
 from pet_calc.errors import DatasetError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix

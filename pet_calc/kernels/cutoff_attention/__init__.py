@@ -1,5 +1,5 @@
 """Softmax attention whose keys are weighted by a smooth cutoff."""
 
-from pet_calc.kernels.cutoff_attention.analytic import cutoff_attention
+from pet_calc.kernels.cutoff_attention.dispatch import Backend, Precision, cutoff_attention
 
-__all__ = ["cutoff_attention"]
+__all__ = ["Backend", "Precision", "cutoff_attention"]

@@ -63,30 +63,46 @@ class _CutoffAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         packed, log_weight, q, k, v, p = ctx.saved_tensors
         heads, scale = ctx.heads, ctx.scale
+        if torch.is_grad_enabled():
+            return (*gradients(packed, log_weight, grad, heads, scale), None, None)
         n, t, width = packed.shape
         d = width // (3 * heads)
-        again = torch.is_grad_enabled()
-        if again:
-            # to be differentiated again: as a function of the inputs
-            q, k, v = unpack(packed, heads)
-            p = attend(q, k, log_weight, heads, scale)
         g = grad.view(n, t, heads, d).transpose(1, 2).reshape(n * heads, t, d)
-        dp = torch.bmm(g, v.transpose(1, 2))
-        if again:
-            dl = p * (dp - (dp * p).sum(-1, keepdim=True))
-        else:
-            dl = torch._softmax_backward_data(dp, p, -1, p.dtype)
+        dl = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
         d_weight = dl.view(n, heads, t, t).sum((1, 2))
         dq = torch.bmm(dl, k)
         dk = torch.bmm(dl.transpose(1, 2), q)
         dv = torch.bmm(p.transpose(1, 2), g)
-        if again:
-            parts = torch.stack([dq * scale, dk * scale, dv])
-            d_packed = parts.view(3, n, heads, t, d).permute(1, 3, 0, 2, 4).reshape(n, t, width)
-            return d_packed, d_weight, None, None
         out = torch.empty_like(packed)
         target = out.view(n, t, 3, heads, d).permute(2, 0, 3, 1, 4)
         torch.mul(dq.view(n, heads, t, d), scale, out=target[0])
         torch.mul(dk.view(n, heads, t, d), scale, out=target[1])
         target[2].copy_(dv.view(n, heads, t, d))
         return out, d_weight, None, None
+
+
+def gradients(
+    packed: Tensor, log_weight: Tensor, grad: Tensor, heads: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients on the two tensors as functions that can be differentiated again.
+
+    Parameters
+    ----------
+    packed, log_weight, heads, scale
+        As of `cutoff_attention`.
+    grad : Tensor, shape (n_atoms, n_tokens, width)
+        Gradient on the result.
+    """
+    n, t, width = packed.shape
+    d = width // (3 * heads)
+    q, k, v = unpack(packed, heads)
+    p = attend(q, k, log_weight, heads, scale)
+    g = grad.view(n, t, heads, d).transpose(1, 2).reshape(n * heads, t, d)
+    dp = torch.bmm(g, v.transpose(1, 2))
+    dl = p * (dp - (dp * p).sum(-1, keepdim=True))
+    dq = torch.bmm(dl, k)
+    dk = torch.bmm(dl.transpose(1, 2), q)
+    dv = torch.bmm(p.transpose(1, 2), g)
+    parts = torch.stack([dq * scale, dk * scale, dv])
+    d_packed = parts.view(3, n, heads, t, d).permute(1, 3, 0, 2, 4).reshape(n, t, width)
+    return d_packed, dl.view(n, heads, t, t).sum((1, 2))

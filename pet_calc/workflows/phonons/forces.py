@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from pet_calc.calculators.base import ModelCalculator, checked_evaluation
+from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import PetCalcError, SimulationError
-from pet_calc.geometry import System
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.neighbors import neighbor_list
 
 Array = NDArray[np.float64]
 
@@ -30,8 +28,8 @@ def forces_of(
 ) -> tuple[Array, Array]:
     """Energy and forces of each of `structures`, all of the same number of atoms.
 
-    A `ModelCalculator` takes about `batch_atoms` atoms through its model at a time; any other ASE
-    calculator computes one structure after the other.
+    A `ModelCalculator` is given about `batch_atoms` atoms at a time; any other ASE calculator
+    computes one structure after the other.
 
     Returns
     -------
@@ -59,14 +57,9 @@ def forces_of(
 
 
 def _batch(calculator: ModelCalculator, structures: Sequence[Atoms]) -> tuple[Array, Array]:
-    system = System.concatenate([system_from_atoms(a, calculator.device) for a in structures])
-    # displaced copies of one structure, which share its charge and spin
-    model = calculator.modeller(structures[0])(system)
-    edges = neighbor_list(system, model.cutoff)
-    results = checked_evaluation(model, system, edges, calculator.evaluation)
-    assert results.forces is not None
-    forces = results.forces.cpu().numpy().reshape(len(structures), -1, 3)
-    return results.energy.cpu().numpy(), forces
+    found = calculator.evaluate_many(structures)
+    forces = [r.forces.cpu().numpy() for r in found if r.forces is not None]
+    return torch.cat([r.energy for r in found]).cpu().numpy(), np.stack(forces)
 
 
 def _single(calculator: Any, atoms: Atoms) -> tuple[Array, Array]:

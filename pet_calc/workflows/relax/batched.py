@@ -6,7 +6,6 @@ takes its place, so that a slow one does not hold up the rest.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections import deque
@@ -19,11 +18,11 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from pet_calc.calculators.base import ModelCalculator, require_finite, require_separation
+from pet_calc.calculators.base import ModelCalculator
+from pet_calc.calculators.batches import EdgeLimit, Part, compute_together, groups, prepare
 from pet_calc.errors import InvalidStructureError, PetCalcError
-from pet_calc.geometry import Edges, System
 from pet_calc.io.atoms import system_from_atoms
-from pet_calc.models import EnergyModel, Results
+from pet_calc.models import Results
 from pet_calc.neighbors import neighbor_list
 from pet_calc.units import GPA
 from pet_calc.workflows.guards import Violation
@@ -38,9 +37,6 @@ from pet_calc.workflows.relax.result import (
     result_violation,
 )
 from pet_calc.workflows.relax.single import prepared
-
-#: Edges of a batch on a CPU, where a larger one is not faster; a GPU begins with it.
-EDGES: Final = 5_000
 
 #: Constraints that act linearly on forces, so that a path with projected forces obeys them.
 CONSTRAINTS: Final = ("FixAtoms", "FixSymmetry")
@@ -59,34 +55,6 @@ class Member:
     began: float
     volume: float
     good: Atoms | None = None
-
-
-@dataclass(eq=False)
-class EdgeLimit:
-    """How many edges a batch may have: it grows on a GPU until its memory is full."""
-
-    edges: float
-    growing: bool
-    reached: bool = False
-
-    def succeeded(self, edges: int, waiting: bool) -> None:
-        """A batch of that many edges was computed while others waited for room."""
-        if self.growing and waiting and edges > 0.5 * self.edges:
-            self.edges *= 2
-
-    def out_of_memory(self, edges: int) -> None:
-        """A batch of that many edges did not fit."""
-        self.edges, self.growing, self.reached = edges / 2, False, True
-
-    def chunks(self, edges: Sequence[int]) -> list[slice]:
-        """Parts in which to compute structures of so many edges: one until memory was too small."""
-        cuts, total = [0], 0
-        for k, n in enumerate(edges):
-            if self.reached and k > cuts[-1] and total + n > self.edges:
-                cuts.append(k)
-                total = 0
-            total += n
-        return [slice(a, b) for a, b in itertools.pairwise([*cuts, len(edges)])]
 
 
 def relax_batched(
@@ -110,8 +78,8 @@ def relax_batched(
     config : RelaxConfig, optional
         With the optimizer "fire".
     max_edges : int, optional
-        Directed neighbour pairs in one call of the model. By default `EDGES` on a CPU; on a GPU
-        it doubles as long as memory lasts.
+        Directed neighbour pairs in one call of the model; by default as for
+        `ModelCalculator.evaluate_many`.
     deadline : float, optional
         Value of ``time.monotonic()`` at which to stop; what has not begun is "not started".
     on_result : callable, optional
@@ -127,8 +95,6 @@ def relax_batched(
     config = config or RelaxConfig()
     if config.optimizer != "fire":
         raise ValueError(f"a batch is relaxed by FIRE, got `optimizer`={config.optimizer!r}")
-    if max_edges is not None and max_edges < 1:
-        raise ValueError(f"`max_edges` must be at least 1, got {max_edges}")
     outcomes: dict[int, Relaxation] = {}
 
     def done(index: int, outcome: Relaxation) -> None:
@@ -136,52 +102,27 @@ def relax_batched(
         if on_result is not None:
             on_result(index, outcome)
 
-    growing = max_edges is None and calculator.device.type == "cuda"
-    limit = EdgeLimit(max_edges or EDGES, growing)
-    for model, name, indices in group_by_model(structures, calculator, done):
-        end = math.inf if deadline is None else deadline
-        batch = Batch(model, name, calculator, config, limit, end)
+    limit = EdgeLimit.for_device(calculator.device, max_edges)
+    end = math.inf if deadline is None else deadline
+    failures: dict[int, PetCalcError] = {}
+    found = groups(calculator, structures, failures)
+    for index, error in failures.items():
+        done(index, failed(structures[index], error))
+    for selection, indices in found:
+        calculator.select(selection)
+        batch = Batch(calculator, config, limit, end)
         batch.run(deque((i, structures[i]) for i in indices), done, on_step)
     return [outcomes[i] for i in range(len(structures))]
 
 
-def group_by_model(
-    structures: Sequence[Atoms], calculator: ModelCalculator, done: OnResult
-) -> list[tuple[EnergyModel, str, list[int]]]:
-    """Model, its name and its structures; structures without a model are `done` as failed."""
-    groups: dict[int, tuple[EnergyModel, str, list[int]]] = {}
-    # an "auto" calculator may load another potential for each set of elements, thus one at a time
-    order = sorted(range(len(structures)), key=lambda k: sorted(set(structures[k].numbers)))
-    for index in order:
-        try:
-            atoms = structures[index]
-            system = system_from_atoms(atoms, calculator.device)
-            model = calculator.modeller(atoms)(system)
-        except PetCalcError as error:
-            done(index, failed(structures[index], error))
-            continue
-        # a model that depends on more of a structure than its atoms is an object of its own
-        groups.setdefault(id(model), (model, calculator.name, []))[2].append(index)
-    for _, _, indices in groups.values():
-        indices.sort()
-    return list(groups.values())
-
-
 class Batch:
-    """The structures that one model computes together, step by step."""
+    """The structures that a calculator computes together, step by step."""
 
     def __init__(
-        self,
-        model: EnergyModel,
-        name: str,
-        calculator: ModelCalculator,
-        config: RelaxConfig,
-        limit: EdgeLimit,
-        deadline: float,
+        self, calculator: ModelCalculator, config: RelaxConfig, limit: EdgeLimit, deadline: float
     ) -> None:
-        self.model = model
-        self.name = name
-        self.evaluation = calculator.evaluation
+        self.calculator = calculator
+        self.name = calculator.name
         self.device = calculator.device
         self.config = config
         self.limit = limit
@@ -234,7 +175,8 @@ class Batch:
 
     def count(self, atoms: Atoms) -> int:
         """Directed edges of a structure."""
-        return neighbor_list(system_from_atoms(atoms), self.model.cutoff).n_edges
+        system = system_from_atoms(atoms, self.device)
+        return neighbor_list(system, self.calculator.modeller(atoms)(system).cutoff).n_edges
 
     def advance(
         self, state: FireState, queue: deque[tuple[int, Atoms]], done: OnResult
@@ -301,52 +243,27 @@ class Batch:
 
         What the model says no to is entered into `problems`.
         """
-        systems: list[tuple[int, System, Edges]] = []
+        parts: list[tuple[int, Part]] = []
         for k, member in enumerate(self.members):
-            if problems[k] is not None:
-                continue
-            system = system_from_atoms(member.atoms, self.device)
-            edges = neighbor_list(system, self.model.cutoff)
-            try:
-                require_separation(system, edges)
-            except InvalidStructureError as error:
-                problems[k] = Violation(str(error))
-                continue
-            systems.append((k, system, edges))
+            if problems[k] is None:
+                try:
+                    parts.append((k, prepare(self.calculator, member.atoms)))
+                except PetCalcError as error:
+                    problems[k] = Violation(str(error))
         answers: list[Any] = [None] * len(self.members)
-        edges_of = [e.n_edges for _, _, e in systems]
-        if systems:
-            for chunk in self.limit.chunks(edges_of):
-                self.compute(systems[chunk], answers, problems)
-            self.limit.succeeded(sum(edges_of), waiting)
+        edges = [p.edges.n_edges for _, p in parts]
+        if not parts:
+            return answers
+        for chunk in self.limit.chunks(edges):
+            together = parts[chunk]
+            found = compute_together(self.calculator, [p for _, p in together], self.limit)
+            for (k, part), answer in zip(together, found, strict=True):
+                if isinstance(answer, PetCalcError):
+                    problems[k] = Violation(str(answer))
+                else:
+                    answers[k] = arrays(answer, periodic=bool(part.system.pbc.all()))
+        self.limit.succeeded(sum(edges), waiting)
         return answers
-
-    def compute(
-        self,
-        systems: list[tuple[int, System, Edges]],
-        answers: list[Any],
-        problems: list[Violation | None],
-    ) -> None:
-        """Fill `answers`; a batch that does not fit, or that has a bad member, is divided."""
-        try:
-            results = self.evaluation(
-                self.model,
-                System.concatenate([s for _, s, _ in systems]),
-                Edges.concatenate([e for _, _, e in systems], [s.n_atoms for _, s, _ in systems]),
-            )
-            require_finite(results)
-        except (torch.OutOfMemoryError, PetCalcError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                self.limit.out_of_memory(sum(e.n_edges for _, _, e in systems))
-            if len(systems) == 1:
-                problems[systems[0][0]] = Violation(str(error))
-                return
-            half = len(systems) // 2
-            self.compute(systems[:half], answers, problems)
-            self.compute(systems[half:], answers, problems)
-            return
-        for (k, _, _), answer in zip(systems, divided(results, systems), strict=True):
-            answers[k] = answer
 
     def outcome(
         self, member: Member, steps: int, row: float, problem: Violation | None
@@ -372,16 +289,12 @@ class Batch:
         return Relaxation(status, reason, member.good, member.start, steps, seconds, self.name)
 
 
-def divided(results: Results, systems: list[tuple[int, System, Edges]]) -> list[Any]:
-    """Energy, forces and stress (None without periodicity) of each system, as arrays."""
+def arrays(results: Results, *, periodic: bool) -> tuple[float, Any, Any]:
+    """Energy, forces and stress (None without periodicity) of one structure."""
     assert results.forces is not None
     assert results.stress is not None
-    sizes = [s.n_atoms for _, s, _ in systems]
-    forces = np.split(results.forces.cpu().numpy(), np.cumsum(sizes)[:-1])
-    stress = results.stress.cpu().numpy()
-    energy = results.energy.tolist()
-    periodic = [bool(s.pbc.all()) for _, s, _ in systems]
-    return [(energy[k], forces[k], stress[k] if periodic[k] else None) for k in range(len(systems))]
+    stress = results.stress[0].cpu().numpy() if periodic else None
+    return float(results.energy[0]), results.forces.cpu().numpy(), stress
 
 
 def constrained(

@@ -1,0 +1,135 @@
+"""Choice of the implementation."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from pet_calc.kernels.cutoff_attention import analytic, reference
+
+_log = logging.getLogger("pet_calc")
+
+#: Largest deviation from the reference that a precision may have, relative to the largest value.
+TOLERANCE: Final = {"highest": 1e-4, "high": 2e-2, "fast": 1e-1}
+
+# what the check at first use has found, by device, type and shape
+_checked: dict[tuple[object, ...], str | None] = {}
+
+Backend = Literal["auto", "batched", "triton"]
+Precision = Literal["highest", "high", "fast"]
+
+#: Most tokens of an atom for which one program holds its attention weights in registers.
+MOST_TOKENS: Final = 128
+#: Widest head, likewise.
+WIDEST_HEAD: Final = 64
+
+
+def triton_refusal(packed: Tensor, heads: int) -> str | None:
+    """Why the Triton kernels cannot run on such tensors; None if they can."""
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if packed.device.type != "cuda" and not interpreted:
+        return f"they run on CUDA devices, not on {packed.device.type}"
+    if packed.dtype != torch.float32 and not (interpreted and packed.dtype == torch.float64):
+        return f"they take float32, not {packed.dtype}"
+    if packed.shape[1] > MOST_TOKENS:
+        return f"they take at most {MOST_TOKENS} tokens per atom, not {packed.shape[1]}"
+    width = packed.shape[2] // (3 * heads)
+    if width > WIDEST_HEAD:
+        return f"they take heads of width {WIDEST_HEAD} at most, not {width}"
+    return None
+
+
+def cutoff_attention(
+    packed: Tensor,
+    log_weight: Tensor,
+    heads: int,
+    scale: float,
+    *,
+    backend: Backend = "auto",
+    precision: Precision = "highest",
+) -> Tensor:
+    """Attention over the tokens of one atom with a multiplicative weight on every key.
+
+    Parameters
+    ----------
+    packed, log_weight, heads, scale
+        As of the reference.
+    backend : {"auto", "batched", "triton"}
+        "auto" is the Triton kernels on CUDA devices where they can run (the reason why not goes
+        to the logger ``pet_calc``, level DEBUG), else batched products of small matrices. A
+        backend named here is used or raises.
+    precision : {"highest", "high", "fast"}
+        Of the products in the Triton kernels: that of float32 (three products of TensorFloat-32),
+        TensorFloat-32, bfloat16. Sums and the softmax are in float32 always. The other backend
+        computes in the precision of its input.
+    """
+    if backend not in ("auto", "batched", "triton"):
+        raise ValueError(f"`backend` must be 'auto', 'batched' or 'triton', got {backend!r}")
+    if precision not in ("highest", "high", "fast"):
+        raise ValueError(f"`precision` must be 'highest', 'high' or 'fast', got {precision!r}")
+    cuda = packed.device.type == "cuda"
+    if backend == "batched" or (backend == "auto" and (not cuda or torch.compiler.is_compiling())):
+        return analytic.cutoff_attention(packed, log_weight, heads, scale)
+    refusal = triton_refusal(packed, heads)
+    if refusal is None:
+        from pet_calc.kernels.cutoff_attention import triton
+
+        fused = partial(triton.cutoff_attention, precision=precision)
+        if backend == "triton":
+            return fused(packed, log_weight, heads, scale)
+        key = (packed.device, packed.dtype, packed.shape[1], packed.shape[2], heads, precision)
+        if len(packed) > 0 and key not in _checked:
+            _checked[key] = deviation(fused, packed, log_weight, heads, scale, precision)
+            if _checked[key] is not None:
+                _log.warning("cutoff attention falls back to torch: %s", _checked[key])
+        if _checked.get(key) is None:
+            return fused(packed, log_weight, heads, scale)
+        return analytic.cutoff_attention(packed, log_weight, heads, scale)
+    if backend == "triton":
+        raise ValueError(f"the Triton kernels cannot be used: {refusal}")
+    _log.debug("cutoff attention without Triton kernels: %s", refusal)
+    return analytic.cutoff_attention(packed, log_weight, heads, scale)
+
+
+def deviation(
+    fused: Callable[..., Tensor],
+    packed: Tensor,
+    log_weight: Tensor,
+    heads: int,
+    scale: float,
+    precision: Precision,
+) -> str | None:
+    """How a fused form differs from the reference on the first atoms; None if it agrees.
+
+    Values and gradients are compared, relative to the largest of each, with the tolerance
+    `TOLERANCE` of the precision.
+    """
+    found = []
+    forms: tuple[tuple[Callable[..., Tensor], torch.dtype], ...] = (
+        (fused, packed.dtype), (reference.cutoff_attention, torch.float64),
+    )  # fmt: skip
+    for kernel, dtype in forms:
+        inputs = [t[:8].detach().to(dtype).clone().requires_grad_() for t in (packed, log_weight)]
+        with torch.enable_grad():
+            try:
+                out = kernel(*inputs, heads, scale)
+                out.square().sum().backward()
+            except Exception as error:  # a compiler that fails has many names for it
+                return f"{type(error).__name__}: {error}"
+        found.append([out.detach(), *(t.grad for t in inputs)])
+    for name, value, exact in zip(("value", "gradient", "weight gradient"), *found, strict=True):
+        assert value is not None
+        assert exact is not None
+        largest = float((value.double() - exact).abs().max() / exact.abs().max().clamp_min(1e-30))
+        if not largest <= TOLERANCE[precision]:
+            return f"its {name} deviates by {largest:.1e} of the largest ({precision} precision)"
+    return None
