@@ -56,7 +56,7 @@ def fit_tensor_head(
     irreps: str = "1o",
     quantity: str = "",
     unit: str = "",
-    ridge: float = 1e-10,
+    ridge: float = 1e-6,
     mode: str = "auto",
 ) -> TensorHead:
     """A head whose totals meet `values`, by ridge regression on the features of `model`.
@@ -73,7 +73,8 @@ def fit_tensor_head(
     quantity, unit : str
         Kept with the head.
     ridge : float
-        Strength of the regularisation, relative to the mean square of the features.
+        Strength of the regularisation, relative to the mean square of the features; choose it by
+        the error on structures that were left out.
     mode : {"auto", "local", "structure"}
 
     Raises

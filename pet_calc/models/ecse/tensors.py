@@ -99,9 +99,7 @@ def wigner(degree: int, matrix: Tensor) -> Tensor:
     return found
 
 
-def turned_back(
-    values: Tensor, matrix: Tensor, parts: tuple[tuple[int, int], ...]
-) -> Tensor:
+def turned_back(values: Tensor, matrix: Tensor, parts: tuple[tuple[int, int], ...]) -> Tensor:
     """Components (n, dim) that were read in views (n, 3, 3), orthogonal matrices, in the world's.
 
     A view may be a reflection: parts of even and odd parity differ under it.
@@ -196,7 +194,12 @@ class TensorEnsemble:
     """
 
     def __init__(
-        self, model: PET, system: System, mode: str = "auto", *, conditions: Conditions | None = None
+        self,
+        model: PET,
+        system: System,
+        mode: str = "auto",
+        *,
+        conditions: Conditions | None = None,
     ) -> None:
         if model.config.ecse == "layerwise":
             raise ValueError(
@@ -271,7 +274,9 @@ class TensorEnsemble:
         The total of a head is this times its flattened weight.
         """
         parts = irreducible(irreps)
-        basis = torch.eye(dimension(parts), dtype=torch.float64, device=self.system.positions.device)
+        basis = torch.eye(
+            dimension(parts), dtype=torch.float64, device=self.system.positions.device
+        )
 
         def read(features: Tensor, matrix: Tensor, atom: Tensor) -> Tensor:
             n = len(features)
