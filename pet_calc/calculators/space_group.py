@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,12 +60,12 @@ def proposals(
     """Rotations (3, 3) and translations (3,) in lattice coordinates, as spglib finds them."""
     import spglib
 
-    scaled = positions @ np.linalg.inv(cell)
+    structure: Any = (cell, positions @ np.linalg.inv(cell), numbers)
     with warnings.catch_warnings():
         # spglib announces how it will report failures from its next version on
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            found = spglib.get_symmetry((cell, scaled, numbers), symprec=PROPOSED)
+            found = spglib.get_symmetry(structure, symprec=PROPOSED)
         except Exception as error:  # its class differs between versions of spglib
             _log.debug("spglib finds no space group: %s", error)
             return []

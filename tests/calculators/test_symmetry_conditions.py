@@ -68,23 +68,20 @@ def test_a_charged_crystal_has_merged_views() -> None:
     assert abs(found - neutral) > 1e-4
 
 
-@pytest.mark.parametrize("ecse", ["auto", "structure"])
-def test_committees(ecse: str) -> None:
+def test_committees() -> None:
     members: list[PET] = [small_pet(seed=k) for k in range(3)]
-    calculator = PETCalculator(members, ecse=ecse)
+    calculator = PETCalculator(members, ecse="auto")
     water = liquid(1, length=4.0)
     symmetric(calculator, water)
-    single = [PETCalculator(m, ecse=ecse).get_property("energy", water) for m in members]
+    single = [PETCalculator(m, ecse="auto").get_property("energy", water) for m in members]
     assert calculator.get_property("energy", water) == pytest.approx(np.mean(single), abs=1e-9)
     spread = calculator.get_property("energy_uncertainty", water)
     assert spread == pytest.approx(np.std(single, ddof=1), abs=1e-9)
-    other, matrix = turned(water)
+    other, _ = turned(water)
     ensemble = calculator.get_property("energy_ensemble", water)
     assert calculator.get_property("energy_ensemble", other) == pytest.approx(ensemble, abs=1e-9)
     forces = calculator.get_property("forces_uncertainty", bulk_of_water())
     assert forces.shape == (3, 3)
-    assert calculator.get_property("energy_rotation_std", water) < 1e-9
-    assert np.abs(matrix @ matrix.T - np.eye(3)).max() < 1e-12
 
 
 def bulk_of_water() -> Atoms:

@@ -84,9 +84,9 @@ def merged(views: Orientations, operations: Sequence[Operations]) -> Orientation
     """
     whole = views.matrix * mirror(views)
     pulled = torch.empty_like(whole)
-    for system, found in enumerate(operations):
+    for system, operation in enumerate(operations):
         here = torch.nonzero(views.group == system)[:, 0]
-        back = canonical(whole.detach()[here], found.rotation)
+        back = canonical(whole.detach()[here], operation.rotation)
         pulled = pulled.index_put((here,), back.transpose(1, 2) @ whole[here])
     alike, n_classes = classes(pulled.detach(), views)
     weight = segment_sum(views.weight, alike, n_classes)

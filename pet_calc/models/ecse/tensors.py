@@ -6,16 +6,16 @@ what it says is turned back with the view,
 .. math:: T_i = \sum_k \hat w_k \, D(V_k) \, W \, \phi_i(x V_k)
 
 where D is the representation of O(3) that the components belong to. The sum is covariant whatever
-the backbone and W are: with the structure turned by R, the views are R V_k with the same weights and
-features. It is smooth in the positions as the energies of an `Ensemble` are. The total of a
+the backbone and W are: with the structure turned by R, the views are R V_k with the same weights
+and features. It is smooth in the positions as the energies of an `Ensemble` are. The total of a
 structure is the sum over its atoms.
 
 Components follow e3nn's irreps ("1o" is a vector, "0e + 2e" a symmetric second-rank tensor), in
 e3nn's basis and order; `to_cartesian` gives the Cartesian form.
 
 Views without a frame leave directions open. An axial one, along one neighbour, is turned back to
-all azimuths about its axis, and an isotropic one to all rotations, of which the mean is taken by a
-quadrature that is exact for the representation.
+all azimuths about its axis, of which the mean is taken by a trapezoidal rule that is exact for the
+representation. Of an isotropic one only invariants are left.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.models.derivatives import member_derivatives, sum_per_system
 from pet_calc.models.ecse.ensemble import Ensemble, portions
 from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, Orientations, oriented
-from pet_calc.models.ecse.quadrature import rotations
 from pet_calc.models.pet.conditioning import Conditions
 from pet_calc.models.pet.model import PET
 
@@ -100,7 +99,7 @@ def wigner(degree: int, matrix: Tensor) -> Tensor:
 
 
 def turned_back(values: Tensor, matrix: Tensor, parts: tuple[tuple[int, int], ...]) -> Tensor:
-    """Components (n, dim) that were read in views (n, 3, 3), orthogonal matrices, in the world's.
+    """Components (n, dim) that were read in views (n, 3, 3), orthogonal or zero, in the world's.
 
     A view may be a reflection: parts of even and odd parity differ under it.
     """
@@ -116,9 +115,9 @@ def turned_back(values: Tensor, matrix: Tensor, parts: tuple[tuple[int, int], ..
 
 
 def directions(views: Orientations, degree: int) -> list[tuple[Tensor, Tensor, float]]:
-    """How views are turned back: index of views, orthogonal matrices, and share of each.
+    """How views are turned back: index of views, their matrices, and share of each.
 
-    Axial and isotropic views come with several matrices, exact up to `degree`.
+    Axial views come with several matrices, exact up to `degree`; isotropic ones with zero.
     """
     one = torch.ones_like(views.sign)
     mirror = torch.stack([one, views.sign, one], dim=-1)[:, None, :]
@@ -137,15 +136,14 @@ def directions(views: Orientations, degree: int) -> list[tuple[Tensor, Tensor, f
             angle = torch.tensor(2.0 * torch.pi * k / n, dtype=axis.dtype, device=axis.device)
             first = angle.cos() * e2 + angle.sin() * e3
             second = angle.cos() * e3 - angle.sin() * e2
-            for sign in (1.0, -1.0):
-                found.append((axial, torch.stack([axis, sign * first, second], -1), 0.5 / n))
+            found.extend(
+                (axial, torch.stack([axis, sign * first, second], -1), 0.5 / n)
+                for sign in (1.0, -1.0)
+            )
     isotropic = torch.nonzero(views.kind == ISOTROPIC)[:, 0]
     if len(isotropic):
-        matrices, weights = rotations(max(3, degree + 1 - degree % 2))
-        for matrix, weight in zip(matrices, weights.tolist(), strict=True):
-            for sign in (1.0, -1.0):
-                whole = (sign * matrix).to(views.matrix).expand(len(isotropic), 3, 3)
-                found.append((isotropic, whole, 0.5 * weight))
+        # the mean over all rotations and reflections leaves invariants alone, as does a zero matrix
+        found.append((isotropic, views.matrix.new_zeros(len(isotropic), 3, 3), 1.0))
     return found
 
 
