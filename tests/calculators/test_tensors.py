@@ -50,7 +50,7 @@ def molecules(n: int, seed: int) -> list[Atoms]:
     found = []
     for k in range(n):
         atoms = molecule(("H2O", "H2O2")[k % 2])
-        atoms.positions += 0.12 * generator.standard_normal(atoms.positions.shape)
+        atoms.positions += 0.08 * generator.standard_normal(atoms.positions.shape)
         atoms.positions = atoms.positions @ np.linalg.qr(generator.standard_normal((3, 3)))[0]
         found.append(atoms)
     return found
@@ -68,8 +68,7 @@ def test_a_fitted_dipole_is_that_of_the_charge_model() -> None:
     targets = [charge_transfer(a) for a in train]
     head = fit_tensor_head(model, train, targets, quantity="dipole", unit="e Å", ridge=1e-8)
     error = relative_error(model, head, test)
-    print("ERR", error)
-    assert error < 0.06
+    assert error < 0.05
     # positive controls: a shuffled set teaches nothing, and a constant is far off
     wrong = fit_tensor_head(model, train, targets[2:] + targets[:2], ridge=1e-8)
     assert relative_error(model, wrong, test) > 0.5
