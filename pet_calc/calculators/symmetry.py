@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from pet_calc.calculators.space_group import operations_of
 from pet_calc.geometry import System
 from pet_calc.models import EnergyModel
 from pet_calc.models.architectures import Model
@@ -85,14 +86,13 @@ def symmetrised(
                 "ecse = \"layerwise\" in train.toml); use 'structure' or 'quadrature' for this one"
             )
         return plain
-    if conditions is None:
-        return Ensemble(model, system, mode, order=order)
     return Ensemble(
         model,
         system,
         mode,
         order=order,
-        backbone_for=lambda atoms: at(model, conditions.of(atoms)),
+        backbone_for=None if conditions is None else lambda atoms: at(model, conditions.of(atoms)),
+        operations=operations_of(system) if mode == "structure" else None,
     )
 
 

@@ -107,7 +107,10 @@ def evaluate(
                 s = stress_from_gradient(gradient, exact, edges, system)
     if not create_graph:
         energy, energies = energy.detach(), energies.detach()
-    return Results(energy=energy, energies=energies, forces=f, stress=s)
+    results = Results(energy=energy, energies=energies, forces=f, stress=s)
+    if isinstance(model, SummedModel) and derivatives and not create_graph:
+        results = model.complete(results)
+    return results
 
 
 def evaluate_system(

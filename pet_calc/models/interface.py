@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System
+
+if TYPE_CHECKING:
+    from pet_calc.models.derivatives import Results
 
 
 @runtime_checkable
@@ -86,3 +89,6 @@ class SummedModel(EnergyModel, Protocol):
 
     def prepare(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> PreparedTerms:
         """What comes before the terms; arguments as for `EnergyModel.energies`."""
+
+    def complete(self, results: Results) -> Results:
+        """What is still to be done to the results of the terms; nothing for most models."""

@@ -64,10 +64,10 @@ def space_group(atoms: Atoms, symprec: float) -> int:
     return int(found.number)
 
 
-CASES = [(m, c) for m in sorted(MODELS) for c in sorted(CRYSTALS) if m != "structure"]
+CASES = [(m, c) for m in sorted(MODELS) for c in sorted(CRYSTALS)]
 
 
-@pytest.mark.parametrize(("mode", "crystal"), [*CASES, ("structure", "diamond")])
+@pytest.mark.parametrize(("mode", "crystal"), CASES)
 def test_relaxation_keeps_the_space_group(mode: str, crystal: str) -> None:
     model, ecse = MODELS[mode]()
     atoms = CRYSTALS[crystal]()
@@ -92,17 +92,22 @@ def test_the_plain_model_loses_it() -> None:
     assert space_group(atoms, 1e-5) < 227
 
 
-@pytest.mark.parametrize("mode", sorted(MODELS))
-def test_optical_modes_at_gamma_are_degenerate(mode: str) -> None:
+@pytest.mark.parametrize(("mode", "crystal"), CASES)
+def test_optical_modes_at_gamma_are_degenerate(mode: str, crystal: str) -> None:
     model, ecse = MODELS[mode]()
-    atoms = CRYSTALS["diamond"]()
+    atoms = CRYSTALS[crystal]()
     hessian = gamma_hessian(atoms, PETCalculator(model, ecse=ecse))
     values = np.linalg.eigvalsh(hessian)
     frequency = np.sign(values) * np.sqrt(np.abs(values)) * 15.633302  # THz of sqrt(eV/Å²/u)
     order = np.argsort(np.abs(frequency))
     acoustic, optical = frequency[order[:3]], frequency[order[3:]]
     assert np.abs(optical).min() > 0.1
-    assert np.ptp(optical) < 1e-6
+    if crystal == "hcp":
+        # a pair in the basal plane, and one mode along the axis
+        gaps = np.diff(np.sort(optical))
+        assert gaps.min() < 1e-6 < gaps.max()
+    else:
+        assert np.ptp(optical) < 1e-6
     # three translations, as small as the root of the rounding of the Hessian
     assert np.abs(values[order[:3]]).max() < 1e-9 or np.abs(acoustic).max() < 1e-3
 

@@ -5,7 +5,9 @@ r"""Exact symmetry of a trained backbone: its energies averaged over rotated cop
 with the views of `pet_calc.models.ecse.orientations`. In the mode "local" every atom has views of
 its own and the copies are stars, an atom and its neighbours: exact for a backbone whose energy of
 an atom depends on the vectors to its neighbours alone. In the mode "structure" all atoms of a
-system share its views and each copy is the whole of it: exact for any backbone. "quadrature" is the
+system share its views and each copy is the whole of it: exact for any backbone; views that are
+equal by a symmetry of the structure are evaluated once (`pet_calc.models.ecse.operations`) where
+derivatives are taken term by term. "quadrature" is the
 fixed grid of rotations that other programs use, for comparison: not exact.
 
 The weights are known before the backbone runs, so that copies are evaluated, differentiated and
@@ -14,7 +16,7 @@ forgotten in portions (see `pet_calc.models.derivatives`): memory does not grow 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +24,9 @@ import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System
+from pet_calc.models.derivatives import Results
 from pet_calc.models.ecse.frames import FrameConfig
+from pet_calc.models.ecse.operations import Operations, averaged, merged
 from pet_calc.models.ecse.orientations import Orientations, orientations, oriented
 from pet_calc.models.ecse.quadrature import quadrature
 from pet_calc.models.interface import EnergyModel
@@ -77,6 +81,9 @@ class Ensemble:
     backbone_for : callable, optional
         Gives the backbone for copied atoms from their indices in the batch, where it depends on
         the system that an atom belongs to (charge, spin).
+    operations : sequence of Operations, optional
+        Symmetry of each system of the batch, for the mode "structure": views that it makes equal
+        are evaluated once.
 
     Raises
     ------
@@ -95,7 +102,13 @@ class Ensemble:
         order: int = 3,
         portion: int = PORTION,
         backbone_for: Callable[[Tensor], EnergyModel] | None = None,
+        operations: Sequence[Operations] | None = None,
     ) -> None:
+        if operations is not None and (mode != "structure" or len(operations) != system.n_systems):
+            raise ValueError(
+                f"`operations` must be given for each system, and in the mode 'structure' alone, "
+                f"got {len(operations)} for {system.n_systems} system(s) and {mode!r}"
+            )
         if mode == "local" and not is_strictly_local(model):
             raise ValueError(
                 "`mode` 'local' needs a model whose energy of an atom depends on its neighbours "
@@ -110,6 +123,9 @@ class Ensemble:
         self.order = order
         self.portion = portion
         self.backbone_for = backbone_for or (lambda atoms: model)
+        self.operations = operations
+        if operations is not None and not mirrored:
+            self.operations = [o.proper for o in operations]
 
     @property
     def cutoff(self) -> float:
@@ -128,16 +144,28 @@ class Ensemble:
 
     def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
-        prepared = self.prepare(numbers, edges, vectors)
+        # every view for itself: the derivatives of this sum are those of the energies as they are
+        prepared = PreparedEnsemble(self, numbers, edges, self.views(edges, vectors))
         total = torch.zeros(len(numbers), dtype=torch.float64, device=numbers.device)
         for term in prepared.terms(vectors, prepared.tensors):
             total = total + term
         return total
 
     def prepare(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> PreparedEnsemble:
-        """Views and weights of the batch."""
+        """Views and weights of the batch, merged where its symmetry makes them equal.
+
+        Derivatives of the terms are complete after `complete`.
+        """
         views = self.views(edges, vectors)
+        if self.operations is not None:
+            views = merged(views, self.operations)
         return PreparedEnsemble(self, numbers, edges, views)
+
+    def complete(self, results: Results) -> Results:
+        """Results of the terms of `prepare`, averaged over the symmetry of each system."""
+        if self.operations is None:
+            return results
+        return averaged(results, self.system, self.operations)
 
     def views(self, edges: Edges, vectors: Tensor) -> Orientations:
         """Views of all groups, sorted by group."""

@@ -1,0 +1,420 @@
+r"""Vectors and tensors of atoms that turn exactly with the structure.
+
+A linear head reads the last-layer features of a backbone in every view V of an environment, and
+what it says is turned back with the view,
+
+.. math:: T_i = \sum_k \hat w_k \, D(V_k) \, W \, \phi_i(x V_k)
+
+where D is the representation of O(3) that the components belong to. The sum is covariant whatever
+the backbone and W are: with the structure turned by R, the views are R V_k with the same weights
+and features. It is smooth in the positions as the energies of an `Ensemble` are. The total of a
+structure is the sum over its atoms.
+
+Components follow e3nn's irreps ("1o" is a vector, "0e + 2e" a symmetric second-rank tensor), in
+e3nn's basis and order; `to_cartesian` gives the Cartesian form.
+
+Views without a frame leave directions open. An axial one, along one neighbour, is turned back to
+all azimuths about its axis, of which the mean is taken by a trapezoidal rule that is exact for the
+representation. Of an isotropic one only invariants are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pet_calc.errors import MissingDependencyError
+from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.models.derivatives import member_derivatives, sum_per_system
+from pet_calc.models.ecse.ensemble import Ensemble, portions
+from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, Orientations, oriented
+from pet_calc.models.pet.conditioning import Conditions
+from pet_calc.models.pet.model import PET
+
+
+def irreducible(irreps: str) -> tuple[tuple[int, int], ...]:
+    """Degree l and parity ±1 of each irreducible part, in order; "2x1o" counts twice.
+
+    Raises
+    ------
+    ValueError
+        For what e3nn does not take for irreps.
+    MissingDependencyError
+        Without e3nn.
+    """
+    o3 = require_e3nn()
+    try:
+        parts = o3.Irreps(irreps)
+    except ValueError as error:
+        raise ValueError(
+            f"`irreps` must be representations of O(3) in e3nn's notation, such as '1o' or "
+            f"'0e + 2e', got {irreps!r}"
+        ) from error
+    found = tuple((ir.l, ir.p) for mul, ir in parts for _ in range(mul))
+    if not found:
+        raise ValueError(f"`irreps` must have at least one part, got {irreps!r}")
+    return found
+
+
+def require_e3nn() -> Any:
+    """The module ``e3nn.o3``."""
+    try:
+        from e3nn import o3
+    except ImportError as error:
+        raise MissingDependencyError(
+            'covariant outputs need e3nn; pip install "pet-calc[tensors]"'
+        ) from error
+    return o3
+
+
+@cache
+def coupling(first: int, second: int, third: int) -> Tensor:
+    """Wigner 3j symbols (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) in e3nn's real basis, float64."""
+    found: Tensor = require_e3nn().wigner_3j(first, second, third, dtype=torch.float64)
+    return found
+
+
+def wigner(degree: int, matrix: Tensor) -> Tensor:
+    r"""Representation (..., 2 l + 1, 2 l + 1) of rotations (..., 3, 3) on degree l, float64.
+
+    By its recursion in l, which is polynomial in the matrix and so has derivatives everywhere,
+    unlike the usual way over angles:
+
+    .. math:: D^l_{mn} = (2l+1) \sum C^{l-1,1,l}_{abm} \, D^{l-1}_{ac} D^1_{bd} \,
+              C^{l-1,1,l}_{cdn}
+    """
+    if degree == 0:
+        return matrix.new_ones((*matrix.shape[:-2], 1, 1))
+    found = matrix
+    for l in range(2, degree + 1):
+        c = coupling(l - 1, 1, l).to(matrix.device)
+        inner = torch.einsum("abm,...ac,...bd->...mcd", c, found, matrix)
+        found = (2 * l + 1) * torch.einsum("...mcd,cdn->...mn", inner, c)
+    return found
+
+
+def turned_back(values: Tensor, matrix: Tensor, parts: tuple[tuple[int, int], ...]) -> Tensor:
+    """Components (n, dim) that were read in views (n, 3, 3), orthogonal or zero, in the world's.
+
+    A view may be a reflection: parts of even and odd parity differ under it.
+    """
+    sign = torch.linalg.det(matrix.detach()).round()[:, None]
+    proper = matrix * sign[..., None]
+    found, begin = [], 0
+    for degree, parity in parts:
+        width = 2 * degree + 1
+        part = torch.einsum("nab,nb->na", wigner(degree, proper), values[:, begin : begin + width])
+        found.append(part if parity == 1 else sign * part)
+        begin += width
+    return torch.cat(found, dim=1)
+
+
+def directions(views: Orientations, degree: int) -> list[tuple[Tensor, Tensor, float]]:
+    """How views are turned back: index of views, their matrices, and share of each.
+
+    Axial views come with several matrices, exact up to `degree`; isotropic ones with zero.
+    """
+    one = torch.ones_like(views.sign)
+    mirror = torch.stack([one, views.sign, one], dim=-1)[:, None, :]
+    frame = torch.nonzero(views.kind == FRAME)[:, 0]
+    found = [(frame, (views.matrix * mirror)[frame], 1.0)]
+    axial = torch.nonzero(views.kind == AXIAL)[:, 0]
+    if len(axial):
+        axis = views.matrix[axial][..., 0]
+        across = torch.eye(3, dtype=axis.dtype, device=axis.device)[
+            axis.detach().abs().argmin(dim=1)
+        ]
+        e2 = torch.nn.functional.normalize(torch.linalg.cross(axis, across), dim=1)
+        e3 = torch.linalg.cross(axis, e2)
+        n = degree + 1
+        for k in range(n):
+            angle = torch.tensor(2.0 * torch.pi * k / n, dtype=axis.dtype, device=axis.device)
+            first = angle.cos() * e2 + angle.sin() * e3
+            second = angle.cos() * e3 - angle.sin() * e2
+            found.extend(
+                (axial, torch.stack([axis, sign * first, second], -1), 0.5 / n)
+                for sign in (1.0, -1.0)
+            )
+    isotropic = torch.nonzero(views.kind == ISOTROPIC)[:, 0]
+    if len(isotropic):
+        # the mean over all rotations and reflections leaves invariants alone, as does a zero matrix
+        found.append((isotropic, views.matrix.new_zeros(len(isotropic), 3, 3), 1.0))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class TensorHead:
+    """A linear map from features of a view to components there.
+
+    Attributes
+    ----------
+    irreps : str
+        Representation of the result in e3nn's notation.
+    weight : Tensor, shape (dim, n_features), float64
+        See `view_features` for the features.
+    quantity, unit : str
+        What it gives.
+    """
+
+    irreps: str
+    weight: Tensor
+    quantity: str = ""
+    unit: str = ""
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """Degrees and parities of the irreducible parts."""
+        return irreducible(self.irreps)
+
+
+class TensorEnsemble:
+    """Covariant outputs of a PET for one batch of systems.
+
+    Parameters
+    ----------
+    model : PET
+    system : System
+        The batch that will be evaluated.
+    mode : {"auto", "local", "structure"}
+        As for energies; "auto" is the cheaper one that is exact.
+    conditions : Conditions, optional
+        Charge and spin multiplicity of each atom's system.
+
+    Raises
+    ------
+    ValueError
+        For a layerwise model, whose features are the same in every view.
+    """
+
+    def __init__(
+        self,
+        model: PET,
+        system: System,
+        mode: str = "auto",
+        *,
+        conditions: Conditions | None = None,
+    ) -> None:
+        if model.config.ecse == "layerwise":
+            raise ValueError(
+                "covariant outputs are read from features that depend on the view, but those of a "
+                "model that was trained layerwise are invariant; use a plain PET"
+            )
+        if mode not in ("auto", "local", "structure"):
+            raise ValueError(f"`mode` must be 'auto', 'local' or 'structure', got {mode!r}")
+        if mode == "auto":
+            mode = "local" if model.strictly_local else "structure"
+        self.model = model
+        self.system = system
+        self.conditions = conditions
+        self.ensemble = Ensemble(model, system, "local" if mode == "local" else "structure")
+
+    def features(self, atoms: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+        """Last-layer features of the energy head and species (n_atoms, n_features), float64."""
+        model = self.model
+        species = model.species(self.system.numbers[atoms])
+        conditions = None if self.conditions is None else self.conditions.of(atoms)
+        tokens = model.features(species, edges, vectors.to(model.dtype), conditions)
+        found = model.last_layer_features(tokens).double()
+        one_hot = torch.nn.functional.one_hot(species, len(model.config.elements)).to(found)
+        return torch.cat([found, one_hot], dim=1)
+
+    def reduce(
+        self, edges: Edges, vectors: Tensor, degree: int,
+        read: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Sum over all views of w `read`(features, matrix, atom), each (n_rows, ...), per atom.
+
+        Parameters
+        ----------
+        degree : int
+            Largest of the representation.
+        read : callable
+            From features (n, n_features), views (n, 3, 3) and atoms (n,) to (n, ...).
+        """
+        ensemble, system = self.ensemble, self.system
+        prepared = ensemble.prepare(system.numbers, edges, vectors)
+        views = prepared.views
+        total: Tensor | None = None
+        for part in portions(prepared.sizes(), ensemble.portion):
+            here = views.select(part)
+            copies = ensemble.copies(edges, here.group)
+            local = oriented(
+                vectors.double()[copies.edge],
+                here.matrix[copies.view],
+                here.sign[copies.view],
+                here.kind[copies.view],
+            )
+            features = self.features(copies.atom, copies.edges, local)[copies.row]
+            atom = copies.atom[copies.row]
+            for index, matrix, share in directions(here, degree):
+                # rows of the views in `index`, and their matrices
+                position = torch.full((here.n_views,), -1, device=index.device).index_copy(
+                    0, index, torch.arange(len(index), device=index.device)
+                )[copies.row_view]
+                row = torch.nonzero(position >= 0)[:, 0]
+                weight = share * here.weight[copies.row_view[row]]
+                found = read(features[row], matrix[position[row]], atom[row])
+                found = weight.view(-1, *(1 for _ in found.shape[1:])) * found
+                if total is None:
+                    total = found.new_zeros((system.n_atoms, *found.shape[1:]))
+                total = total.index_add(0, atom[row], found)
+        assert total is not None
+        return total
+
+    def design(self, edges: Edges, irreps: str) -> Tensor:
+        """What the totals are linear in: (n_systems, dim, dim * n_features), float64.
+
+        The total of a head is this times its flattened weight.
+        """
+        parts = irreducible(irreps)
+        basis = torch.eye(
+            dimension(parts), dtype=torch.float64, device=self.system.positions.device
+        )
+
+        def read(features: Tensor, matrix: Tensor, atom: Tensor) -> Tensor:
+            n = len(features)
+            columns = [turned_back(row.expand(n, -1), matrix, parts) for row in basis]
+            turn = torch.stack(columns, dim=-1)  # (n, dim, dim)
+            return torch.einsum("nab,nf->nabf", turn, features).flatten(2)
+
+        with torch.no_grad():
+            vectors = edge_vectors(self.system, edges)
+            found = self.reduce(edges, vectors, largest(parts), read)
+            return sum_per_system(found, self.system)
+
+    def atomic(self, head: TensorHead, edges: Edges, vectors: Tensor) -> Tensor:
+        """Components (n_atoms, dim) of each atom, differentiable by the vectors."""
+        parts = head.parts
+        weight = head.weight.to(vectors.device)
+        dim = dimension(parts)
+
+        def read(features: Tensor, matrix: Tensor, atom: Tensor) -> Tensor:
+            if weight.shape != (dim, features.shape[1]):
+                raise ValueError(
+                    f"the weight of a head for this model and {head.irreps!r} must have shape "
+                    f"{(dim, features.shape[1])}, got {tuple(weight.shape)}; it was fitted to "
+                    f"another model"
+                )
+            return turned_back(features @ weight.T, matrix, parts)
+
+        return self.reduce(edges, vectors, largest(parts), read)
+
+
+def largest(parts: tuple[tuple[int, int], ...]) -> int:
+    """The largest degree."""
+    return max(degree for degree, _ in parts)
+
+
+def dimension(parts: tuple[tuple[int, int], ...]) -> int:
+    """Number of components."""
+    return sum(2 * degree + 1 for degree, _ in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class TensorResults:
+    """What a head says of a batch, in components of its irreps, float64.
+
+    Attributes
+    ----------
+    total : Tensor, shape (n_systems, dim)
+        Of each system.
+    atomic : Tensor, shape (n_atoms, dim)
+        Contributions of atoms.
+    derivative : Tensor or None, shape (n_atoms, 3, dim)
+        Of the total by the Cartesian coordinates of each atom, per Å.
+    """
+
+    total: Tensor
+    atomic: Tensor
+    derivative: Tensor | None
+
+
+def evaluate_tensor(
+    ensemble: TensorEnsemble, head: TensorHead, edges: Edges, *, derivative: bool = False
+) -> TensorResults:
+    """Components of each system and atom, and their derivatives by positions.
+
+    The derivatives keep the graph of all views: memory grows with their number, unlike for forces.
+
+    Parameters
+    ----------
+    ensemble : TensorEnsemble
+    head : TensorHead
+    edges : Edges
+        Neighbour list of the ensemble's system at the model's cutoff.
+    derivative : bool
+        Compute it, by one backward pass for each component.
+    """
+    system = ensemble.system
+    with torch.no_grad():
+        atomic = ensemble.atomic(head, edges, edge_vectors(system, edges))
+    found = None
+    if derivative:
+        forces, _ = member_derivatives(
+            lambda vectors: ensemble.atomic(head, edges, vectors), torch.float64, system, edges
+        )
+        found = -forces.permute(1, 2, 0)
+    return TensorResults(sum_per_system(atomic, system), atomic, found)
+
+
+def fitted_weight(design: Tensor, values: Tensor, ridge: float) -> Tensor:
+    r"""Weight (dim, n_features) of a head by ridge regression.
+
+    .. math:: \min_W |A W - y|^2 + \rho \, \bar{s} \, |W|^2
+
+    with the mean \bar{s} of the diagonal of AᵀA.
+
+    Parameters
+    ----------
+    design : Tensor, shape (n_systems, dim, dim * n_features)
+        From `TensorEnsemble.design`.
+    values : Tensor, shape (n_systems, dim)
+        Components to be met.
+    ridge : float
+        ρ, positive.
+    """
+    if not ridge > 0:
+        raise ValueError(f"`ridge` must be positive, got {ridge}")
+    dim = design.shape[1]
+    a, y = design.reshape(-1, design.shape[2]), values.reshape(-1)
+    scale = (ridge * a.square().sum() / a.shape[1]).sqrt()
+    a = torch.cat([a, scale * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)])
+    y = torch.cat([y, y.new_zeros(a.shape[1])])
+    found: Tensor = torch.linalg.lstsq(a, y[:, None], driver="gels").solution[:, 0]
+    return found.reshape(dim, -1)
+
+
+def cartesian_basis(irreps: str) -> Tensor:
+    """Cartesian form of each component: (3, 3) for a vector, (dim, 3, 3) for second rank.
+
+    Raises
+    ------
+    ValueError
+        For representations other than "1o" and parts of "0e + 1e + 2e", each once.
+    """
+    parts = irreducible(irreps)
+    if parts == ((1, -1),):
+        return torch.eye(3, dtype=torch.float64)
+    if set(parts) <= {(0, 1), (1, 1), (2, 1)} and len(set(parts)) == len(parts):
+        blocks = [coupling(1, 1, l).permute(2, 0, 1) * (2 * l + 1) ** 0.5 for l, _ in parts]
+        return torch.cat(blocks)
+    raise ValueError(
+        f"a Cartesian form exists here for '1o' and for parts of '0e + 1e + 2e', got {irreps!r}; "
+        f"use the components"
+    )
+
+
+def to_cartesian(components: Tensor, irreps: str) -> Tensor:
+    """Cartesian vectors (..., 3) or tensors (..., 3, 3) from components (..., dim)."""
+    return torch.tensordot(components, cartesian_basis(irreps).to(components), dims=1)
+
+
+def from_cartesian(values: Tensor, irreps: str) -> Tensor:
+    """Components (..., dim); the parts of a tensor outside of `irreps` are dropped."""
+    basis = cartesian_basis(irreps).to(values)
+    return torch.tensordot(values, basis.movedim(0, -1), dims=basis.dim() - 1)
