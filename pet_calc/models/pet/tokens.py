@@ -8,21 +8,32 @@ With frames, layer g of the environment of atom i is evaluated in every view k o
     h_i = \sum_k \hat w_{ik} h_i^{(k)}, \qquad e_{ij} = \sum_k \hat w_{ik} e_{ij}^{(k)},
 
 which are invariant, so that messages between atoms whose frames differ make sense.
+
+A structure whose views have more tokens than `KEPT_TOKENS` is seen in portions that are computed
+again in the backward pass, so that memory does not grow with the number of frames. The second
+computation costs about half as much time again, which is why small structures do without.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pet_calc.geometry import Edges, NodeEdgeLayout
 from pet_calc.models.ecse.frames import FrameConfig
 from pet_calc.models.ecse.orientations import Orientations, drawn, orientations, oriented
 from pet_calc.models.pet.layers import MessageLayer
+
+#: Tokens of all views up to which their intermediate values are kept for the backward pass.
+KEPT_TOKENS = 65_536
+#: Tokens of one portion of views that are computed again.
+PORTION = 8_192
 
 # logarithmic weight of padding: exp underflows to exactly zero in float32 and float64
 _HIDDEN = -1e9
@@ -121,6 +132,35 @@ class BucketViews:
     weight: Tensor
     direction: Tensor
 
+    def portions(
+        self, n_atoms: int, width: int, largest: int
+    ) -> Iterator[tuple[slice, BucketViews]]:
+        """Runs of whole atoms with about `largest` views each, rows counted from the run's start.
+
+        Parameters
+        ----------
+        n_atoms, width : int
+            Of the bucket.
+        largest : int
+            An atom with more views is a run of its own.
+        """
+        if len(self.row) <= largest:
+            yield slice(0, n_atoms), self
+            return
+        ends = torch.cumsum(torch.bincount(self.row, minlength=n_atoms), 0).tolist()
+        begin = first = 0
+        for atom in range(1, n_atoms + 1):
+            if atom == n_atoms or ends[atom] - first > largest:
+                views = slice(first, ends[atom - 1])
+                slots = slice(views.start * width, views.stop * width)
+                yield (
+                    slice(begin, atom),
+                    BucketViews(
+                        self.row[views] - begin, self.weight[views], self.direction[slots]
+                    ),
+                )
+                begin, first = atom, views.stop
+
 
 @dataclass(frozen=True, eq=False)
 class FramedTokens(Tokens):
@@ -142,6 +182,10 @@ class FramedTokens(Tokens):
         matrix = layer.geometry_matrix()[:, list(self.columns)].T  # (n_directional, d_pet)
         d = hidden.shape[1]
         buckets = self.layout.buckets
+        n_tokens = sum(
+            len(v.row) * (1 + b.width) for b, v in zip(buckets, self.views, strict=True)
+        )
+        again = n_tokens > KEPT_TOKENS and torch.is_grad_enabled()
         nodes, outs = [], []
         parts = zip(
             buckets,
@@ -152,13 +196,49 @@ class FramedTokens(Tokens):
             strict=True,
         )
         for bucket, views, centres, base, bias in parts:
-            shared = base.view(bucket.n_atoms, bucket.width * d).index_select(0, views.row)
-            seen = torch.addmm(shared.view(-1, d), views.direction, matrix)
-            rows = layer.compressed(seen).view(len(views.row), bucket.width, d)
-            n, e = layer.trans(centres.index_select(0, views.row), rows, bias[views.row])
-            nodes.append(averaged(n, views, bucket.n_atoms))
-            outs.append(averaged(e.flatten(1), views, bucket.n_atoms).view(-1, d))
+            shared = base.view(bucket.n_atoms, bucket.width, d)
+            largest = PORTION // (1 + bucket.width) if again else len(views.row)
+            for rows, seen in views.portions(bucket.n_atoms, bucket.width, largest):
+                inputs = (layer, matrix, centres[rows], shared[rows], bias[rows], seen)
+                if again:
+                    n, e = checkpoint(
+                        seen_layer, *inputs, use_reentrant=False, preserve_rng_state=False
+                    )
+                else:
+                    n, e = seen_layer(*inputs)
+                nodes.append(n)
+                outs.append(e)
         return torch.cat(nodes), torch.cat(outs)
+
+
+def seen_layer(
+    layer: MessageLayer, matrix: Tensor, node: Tensor, hidden: Tensor, log_weight: Tensor,
+    views: BucketViews,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One layer on all views of some atoms with equal numbers of slots, averaged over the views.
+
+    Parameters
+    ----------
+    layer : MessageLayer
+    matrix : Tensor, shape (n_directional, d_pet)
+        By which directions enter.
+    node : Tensor, shape (n_atoms, d_node)
+    hidden : Tensor, shape (n_atoms, width, d_pet)
+        What enters the activation of the layer, but for the directions.
+    log_weight : Tensor, shape (n_atoms, 1 + width)
+    views : BucketViews
+
+    Returns
+    -------
+    node : Tensor, shape (n_atoms, d_node)
+    edge : Tensor, shape (n_atoms * width, d_pet)
+    """
+    n_atoms, width, d = hidden.shape
+    shared = hidden.reshape(n_atoms, width * d).index_select(0, views.row)
+    tokens = torch.addmm(shared.view(-1, d), views.direction, matrix)
+    rows = layer.compressed(tokens).view(len(views.row), width, d)
+    n, e = layer.trans(node.index_select(0, views.row), rows, log_weight[views.row])
+    return averaged(n, views, n_atoms), averaged(e.flatten(1), views, n_atoms).view(-1, d)
 
 
 def averaged(values: Tensor, views: BucketViews, n_atoms: int) -> Tensor:

@@ -19,6 +19,7 @@ from pet_calc.models import Results, evaluate
 from pet_calc.models.ecse.ensemble import Ensemble, portions
 from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, drawn
 from pet_calc.models.ecse.quadrature import rotations
+from pet_calc.models.pet import tokens
 from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.neighbors import neighbor_list
 
@@ -320,3 +321,43 @@ def test_training_on_drawn_frames_costs_one_view_and_needs_layerwise() -> None:
     assert abs((once.energy - other.energy).item()) > 1e-6
     with pytest.raises(ValueError, match="no frames to draw"):
         SampledPET(random_pet(), draw)
+
+
+def held_bytes(model, structure: System) -> int:
+    """Memory that the graph of the energy holds for the backward pass."""
+    edges = neighbor_list(structure, model.cutoff)
+    from pet_calc.geometry import edge_vectors
+
+    vectors = edge_vectors(structure, edges).to(model.dtype).detach().requires_grad_()
+    storages: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        energies = model.energies(structure.numbers, edges, vectors)
+    assert energies.requires_grad
+    return sum(storages.values())
+
+
+def test_layerwise_portions_change_nothing_and_hold_little(monkeypatch) -> None:
+    structure, model = CASES["water-24"](), layerwise_pet()
+    edges = neighbor_list(structure, model.cutoff)
+
+    def run() -> tuple[Tensor, Tensor, list[Tensor]]:
+        found = evaluate(model, structure, edges, create_graph=True)
+        assert found.forces is not None
+        loss = found.energy.sum() + found.forces.square().sum()
+        return found.energy, found.forces, list(torch.autograd.grad(loss, list(model.parameters())))
+
+    kept = run()
+    bare = random_pet(5, input_encoding="radial")
+    ratio = held_bytes(model, structure) / held_bytes(bare, structure)
+    assert ratio > 1.5  # control: the graph of all views is larger
+    monkeypatch.setattr(tokens, "KEPT_TOKENS", 0)
+    monkeypatch.setattr(tokens, "PORTION", 100)
+    again = run()
+    for a, b in zip([*kept[:2], *kept[2]], [*again[:2], *again[2]], strict=True):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
+    assert held_bytes(model, structure) < 1.5 * held_bytes(bare, structure)
