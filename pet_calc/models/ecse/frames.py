@@ -154,7 +154,8 @@ def local_frames(
         Edge vectors in Å.
     n_atoms : int
     outer_cutoff : float
-        Neighbours beyond it form no frames, Å. A model with cutoff R is continuous with
+        Neighbours beyond it do not shape the inner cutoff, Å, and those beyond it plus
+        ``config.taper`` form no frames. A model with cutoff R is continuous with
         R - ``config.taper``.
     config : FrameConfig
     group : Tensor, optional, shape (n_atoms,), int64
@@ -170,7 +171,8 @@ def local_frames(
     if group is None:
         group, n_groups = torch.arange(n_atoms, device=centre.device), n_atoms
     r2 = vectors.detach().square().sum(-1)
-    near = torch.nonzero(r2 <= outer_cutoff**2)[:, 0]
+    # the inner cutoff reaches at most one taper beyond the outer one, and frames fade out there
+    near = torch.nonzero(r2 <= (outer_cutoff + config.taper) ** 2)[:, 0]
     atom = centre[near]
     vector = vectors[near]
     r = vector.square().sum(-1).sqrt()
@@ -201,7 +203,8 @@ def inner_cutoffs(
 
     where a pair counts with f(r_j) f(r_k) q(z_jk) and v is at least the longer distance.
     """
-    keep = torch.nonzero(z.detach() > config.collinearity)[:, 0]
+    near = r.detach() < outer_cutoff
+    keep = torch.nonzero(near[a] & near[b] & (z.detach() > config.collinearity))[:, 0]
     a, b, z = a[keep], b[keep], z.index_select(0, keep)
     atom = atom[a]
     ra, rb = r.index_select(0, a), r.index_select(0, b)

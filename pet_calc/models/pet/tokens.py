@@ -155,9 +155,7 @@ class BucketViews:
                 slots = slice(views.start * width, views.stop * width)
                 yield (
                     slice(begin, atom),
-                    BucketViews(
-                        self.row[views] - begin, self.weight[views], self.direction[slots]
-                    ),
+                    BucketViews(self.row[views] - begin, self.weight[views], self.direction[slots]),
                 )
                 begin, first = atom, views.stop
 
@@ -182,9 +180,7 @@ class FramedTokens(Tokens):
         matrix = layer.geometry_matrix()[:, list(self.columns)].T  # (n_directional, d_pet)
         d = hidden.shape[1]
         buckets = self.layout.buckets
-        n_tokens = sum(
-            len(v.row) * (1 + b.width) for b, v in zip(buckets, self.views, strict=True)
-        )
+        n_tokens = sum(len(v.row) * (1 + b.width) for b, v in zip(buckets, self.views, strict=True))
         again = n_tokens > KEPT_TOKENS and torch.is_grad_enabled()
         nodes, outs = [], []
         parts = zip(
