@@ -154,7 +154,8 @@ def local_frames(
         Edge vectors in Å.
     n_atoms : int
     outer_cutoff : float
-        Neighbours beyond it form no frames, Å. A model with cutoff R is continuous with
+        Neighbours beyond it do not shape the inner cutoff, Å, and those beyond it plus
+        ``config.taper`` form no frames. A model with cutoff R is continuous with
         R - ``config.taper``.
     config : FrameConfig
     group : Tensor, optional, shape (n_atoms,), int64
@@ -170,16 +171,19 @@ def local_frames(
     if group is None:
         group, n_groups = torch.arange(n_atoms, device=centre.device), n_atoms
     r2 = vectors.detach().square().sum(-1)
-    near = torch.nonzero(r2 <= outer_cutoff**2)[:, 0]
+    # the inner cutoff reaches at most one taper beyond the outer one, and frames fade out there
+    near = torch.nonzero(r2 <= (outer_cutoff + config.taper) ** 2)[:, 0]
     atom = centre[near]
     vector = vectors[near]
     r = vector.square().sum(-1).sqrt()
     unit = vector / r[:, None]
     a, b = neighbor_pairs(atom)
-    cross = torch.linalg.cross(unit[a], unit[b])
-    z = cross.square().sum(-1)
-    inner = inner_cutoffs(r, z, a, b, atom[a], n_atoms, outer_cutoff, config)
-    frames = paired_frames(unit, r, z, cross, a, b, atom, inner, config)
+    # many pairs shape the inner cutoff and few lie inside it: only these get a cross product;
+    # 1 - cos² loses digits where z is small, which is where no pair counts
+    cosine = torch.linalg.vecdot(unit.index_select(0, a), unit.index_select(0, b))
+    z = 1.0 - cosine.square()
+    inner = inner_cutoffs(r, z, a, b, atom, n_atoms, outer_cutoff, config)
+    frames = paired_frames(unit, r, a, b, atom, inner, config)
     frames = replace(frames, first=near[frames.first], second=near[frames.second])
     of_frame = group[frames.atom]
     largest = largest_weight(frames.weight, of_frame, n_groups, config)
@@ -199,11 +203,14 @@ def inner_cutoffs(
 
     where a pair counts with f(r_j) f(r_k) q(z_jk) and v is at least the longer distance.
     """
-    keep = torch.nonzero(z.detach() > config.collinearity)[:, 0]
-    a, b, z, atom = a[keep], b[keep], z[keep], atom[keep]
-    ra, rb = r[a], r[b]
+    near = r.detach() < outer_cutoff
+    keep = torch.nonzero(near[a] & near[b] & (z.detach() > config.collinearity))[:, 0]
+    a, b, z = a[keep], b[keep], z.index_select(0, keep)
+    atom = atom[a]
+    ra, rb = r.index_select(0, a), r.index_select(0, b)
     taper = cutoff_step(r, outer_cutoff, config.taper)
-    p = taper[a] * taper[b] * onset(z, config.collinearity, config.collinearity_width)
+    both = taper.index_select(0, a) * taper.index_select(0, b)
+    p = both * onset(z, config.collinearity, config.collinearity_width)
     share = torch.sigmoid(config.beta * (ra - rb))
     v = ra * share + rb * (1.0 - share) + _LAMBERT / config.beta
     atoms = torch.arange(n_atoms, device=r.device)
@@ -218,22 +225,25 @@ def inner_cutoffs(
 
 
 def paired_frames(
-    unit: Tensor, r: Tensor, z: Tensor, cross: Tensor, a: Tensor, b: Tensor, atom: Tensor,
-    inner: Tensor, config: FrameConfig,
+    unit: Tensor, r: Tensor, a: Tensor, b: Tensor, atom: Tensor, inner: Tensor, config: FrameConfig
 ) -> Frames:  # fmt: skip
     """Frames of both orders of every pair inside the inner cutoff, sorted by atom."""
     threshold = config.collinearity - config.collinearity_width
     limit = inner[atom]
     inside = r.detach() < limit.detach()
-    keep = torch.nonzero(inside[a] & inside[b] & (z.detach() > threshold))[:, 0]
-    a, b, z, cross = a[keep], b[keep], z[keep], cross[keep]
+    near = torch.nonzero(inside[a] & inside[b])[:, 0]
+    a, b = a[near], b[near]
+    cross = torch.linalg.cross(unit.index_select(0, a), unit.index_select(0, b))
+    keep = torch.nonzero(cross.detach().square().sum(-1) > threshold)[:, 0]
+    a, b, cross = a[keep], b[keep], cross.index_select(0, keep)
+    z = cross.square().sum(-1)
     taper = cutoff_step(r, limit, config.taper)
     linear = (z - threshold) / config.collinearity_width
     q = onset(z, threshold, config.collinearity_width)
-    weight = taper[a] * taper[b] * q * linear
+    weight = taper.index_select(0, a) * taper.index_select(0, b) * q * linear
     normal = cross / z.sqrt()[:, None]
     first, second = torch.cat([a, b]), torch.cat([b, a])
-    e1, e2 = unit[first], torch.cat([normal, -normal])
+    e1, e2 = unit.index_select(0, first), torch.cat([normal, -normal])
     matrix = torch.stack([e1, e2, torch.linalg.cross(e1, e2)], dim=-1)
     order = torch.argsort(atom[first], stable=True)
     first, second = first[order], second[order]
