@@ -1,4 +1,4 @@
-"""What does pet-pbe-alloy do beyond its test frames?
+"""What pet-pbe-alloy does beyond its test frames.
 
     python benchmarks/alloy_potential.py --model pet-pbe-alloy --ps 1 \
         --out benchmarks/results/alloy_potential.csv --figure potentials/pet-pbe-alloy-v1/dimers.png

@@ -108,7 +108,7 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
         training files at all.
     """
     data = config.data
-    census = {}
+    census: dict[str, LabelCensus] = {}
     if not data.train:
         raise DatasetError("there is nothing to train on: `data.train` names no file")
     train: list[LabelledFrame] = []
