@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pet_calc.pretrained import PotentialEntry
 
 models_app = typer.Typer(
@@ -116,8 +119,17 @@ def path(name: Name) -> None:
 
 
 @models_app.command("verify")
-def verify_model(name: Name) -> None:
-    """Check a potential's files against their SHA-256 and its results against the recorded ones."""
+def verify_model(
+    name: Name,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the test data: measure every error of the card again."),
+    ] = None,
+) -> None:
+    """Check a potential's files against their SHA-256 and its results against the recorded ones.
+
+    Example: pet-calc models verify pet-water-v1 --data DATA
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -139,4 +151,31 @@ def verify_model(name: Name) -> None:
                 table.add_row(dtype, d.structure, d.quantity, *numbers, verdict)
         console.print(table)
     verification.require(name)
+    if data is not None:
+        verify_card(name, data, console)
     console.print(f"{name}: everything is as recorded")
+
+
+def verify_card(name: str, data: Path, console: Console) -> None:
+    """Print the errors that a card states beside measured ones; raise if one differs."""
+    from rich.table import Table
+
+    from pet_calc.errors import IntegrityError
+    from pet_calc.pretrained import load
+    from pet_calc.training.card import measure_card
+
+    numbers = measure_card(load(name), data)
+    table = Table(title="errors of the card, measured again", title_justify="left")
+    for column in ("set", "quantity", "stated", "found", ""):
+        table.add_column(column)
+    for n in numbers:
+        verdict = "ok" if n.within else "differs"
+        table.add_row(n.split, n.name, f"{n.stated:.4g}", f"{n.found:.4g}", verdict)
+    console.print(table)
+    wrong = [n for n in numbers if not n.within]
+    if wrong:
+        raise IntegrityError(
+            f"the card of {name} states {len(wrong)} error(s) that its weights do not have, first "
+            f"{wrong[0].name} of {wrong[0].split}: {wrong[0].stated:.4g}, found "
+            f"{wrong[0].found:.4g}; correct the card, or name the data that it was measured on"
+        )

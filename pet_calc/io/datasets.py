@@ -76,6 +76,19 @@ class LabelCensus:
         """Frames that carry `label` under any key."""
         return sum(self.found.get(label, {}).values())
 
+    def __add__(self, other: LabelCensus) -> LabelCensus:
+        """The census of both sets of frames."""
+        labels = sorted({*self.found, *other.found})
+        return LabelCensus(
+            n_frames=self.n_frames + other.n_frames,
+            n_atoms=self.n_atoms + other.n_atoms,
+            found={
+                k: dict(Counter(self.found.get(k, {})) + Counter(other.found.get(k, {})))
+                for k in labels
+            },
+            elements=dict(sorted((Counter(self.elements) + Counter(other.elements)).items())),
+        )
+
     def rows(self) -> list[tuple[str, str, int]]:
         """(label, key, frames) for a table; a label that no frame has is listed with 0."""
         rows: list[tuple[str, str, int]] = []

@@ -27,6 +27,9 @@ class DataConfig:
         training files are held out.
     validation_frames : int
         Number of held-out frames.
+    repeat : tuple of int
+        How often an epoch sees the frames of each file of `train`, so that a small hard set is not
+        drowned by a large easy one; once each if empty.
     keys : dict
         Label to key, where the usual names do not serve.
     """
@@ -35,7 +38,47 @@ class DataConfig:
     test: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     validation_frames: int = 10
+    repeat: tuple[int, ...] = ()
     keys: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.repeat and (len(self.repeat) != len(self.train) or min(self.repeat) < 1):
+            raise ValueError(
+                f"`data.repeat` must give a number of at least 1 for each of the "
+                f"{len(self.train)} training files, got {list(self.repeat)}"
+            )
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """Start from the weights of another potential instead of random ones.
+
+    Attributes
+    ----------
+    source : str
+        Name or folder of that potential; ``from`` in the file.
+    method : {"full", "heads"}
+        Train all weights, or only the last layers that read energies (and direct forces and
+        stress) off the features, which cannot forget much.
+    """
+
+    source: str
+    method: Literal["full", "heads"] = "full"
+
+    def __post_init__(self) -> None:
+        if self.method not in ("full", "heads"):
+            raise ValueError(f"`fine_tune.method` must be 'full' or 'heads', got {self.method!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FineTuneConfig:
+        """Config from the table of a file, where `source` is called ``from``."""
+        if "from" not in values:
+            raise ValueError("[fine_tune] needs `from`: the name or folder of a potential")
+        return build(
+            cls,
+            {"source" if k == "from" else k: v for k, v in values.items()},
+            "fine_tune",
+        )
 
 
 @dataclass(frozen=True)
@@ -165,6 +208,8 @@ class TrainConfig:
         Steps between validations.
     uncertainty : UncertaintyConfig, optional
         Fit an uncertainty model at the end; it changes nothing else.
+    fine_tune : FineTuneConfig, optional
+        Start from another potential.
     """
 
     name: str
@@ -176,6 +221,7 @@ class TrainConfig:
     augment: bool = True
     validation_interval: int = 250
     uncertainty: UncertaintyConfig | None = None
+    fine_tune: FineTuneConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -204,7 +250,12 @@ class TrainConfig:
         model, architecture = self.model.to_dict(), architecture_of(self.model)
         # files of PET were written before there was a choice
         named = model if architecture == "pet" else {"architecture": architecture} | model
-        return asdict(self) | {"model": named}
+        values = asdict(self) | {"model": named}
+        if self.fine_tune is None:  # not in files that were written before there was a choice
+            del values["fine_tune"]
+        else:
+            values["fine_tune"] = {"from": self.fine_tune.source, "method": self.fine_tune.method}
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -225,6 +276,9 @@ class TrainConfig:
         uncertainty = values.pop("uncertainty", None)
         if uncertainty is not None:
             uncertainty = build(UncertaintyConfig, uncertainty, "uncertainty")
+        fine_tune = values.pop("fine_tune", None)
+        if fine_tune is not None:
+            fine_tune = FineTuneConfig.from_dict(fine_tune)
         optimizer = dict(values.pop("optimizer", {}))
         model = dict(values.pop("model"))
         if "betas" in optimizer:
@@ -238,6 +292,7 @@ class TrainConfig:
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
                 "uncertainty": uncertainty,
+                "fine_tune": fine_tune,
             },
             "the top level",
         )

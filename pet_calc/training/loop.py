@@ -22,12 +22,13 @@ from pet_calc.io.outputs import claim_folder
 from pet_calc.io.uncertainty import write_uncertainty
 from pet_calc.io.weights import save_model
 from pet_calc.models import EnergyModel, Results, evaluate
-from pet_calc.models.architectures import TrainableModel, new_model
+from pet_calc.models.architectures import TrainableConfig, TrainableModel, new_model
 from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.models.pet.sampled import SampledPET
+from pet_calc.pretrained import load
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
-from pet_calc.training.config import StageConfig, TrainConfig
+from pet_calc.training.config import FineTuneConfig, StageConfig, TrainConfig
 from pet_calc.training.data import (
     Batch,
     conditioned,
@@ -79,12 +80,22 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Frames of each split and what was found in their files."""
+    """Frames of each split and what was found in their files.
+
+    Attributes
+    ----------
+    train, validation, test : list of LabelledFrame
+    census : dict
+        Split to what its files hold.
+    epoch : tuple of int
+        Indices of `train` that an epoch sees, some several times; each once if empty.
+    """
 
     train: list[LabelledFrame]
     validation: list[LabelledFrame]
     test: list[LabelledFrame]
     census: dict[str, LabelCensus]
+    epoch: tuple[int, ...] = ()
 
 
 def load_data(config: TrainConfig, folder: Path) -> TrainingData:
@@ -97,10 +108,16 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
         training files at all.
     """
     data = config.data
-    census = {}
-    train, census["train"] = read_frames([folder / p for p in data.train], data.keys)
-    if not train:
+    census: dict[str, LabelCensus] = {}
+    if not data.train:
         raise DatasetError("there is nothing to train on: `data.train` names no file")
+    train: list[LabelledFrame] = []
+    repeats: list[int] = []
+    for path, repeat in zip(data.train, data.repeat or (1,) * len(data.train), strict=True):
+        frames, found = read_frames([folder / path], data.keys)
+        train += frames
+        repeats += [repeat] * len(frames)
+        census["train"] = census["train"] + found if "train" in census else found
     if data.validation:
         validation, census["validation"] = read_frames(
             [folder / p for p in data.validation], data.keys
@@ -114,12 +131,14 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
             )
         held = set(np.linspace(0, len(train) - 1, n).round().astype(int).tolist())
         validation = [f for k, f in enumerate(train) if k in held]
-        train = [f for k, f in enumerate(train) if k not in held]
+        kept = [k for k in range(len(train)) if k not in held]
+        train, repeats = [train[k] for k in kept], [repeats[k] for k in kept]
     test: list[LabelledFrame] = []
     if data.test:
         test, census["test"] = read_frames([folder / p for p in data.test], data.keys)
     check_labels(census["train"], config.stages)
-    return TrainingData(train, validation, test, census)
+    order = tuple(k for k, r in enumerate(repeats) for _ in range(r))
+    return TrainingData(train, validation, test, census, order)
 
 
 def check_labels(census: LabelCensus, stages: Sequence[StageConfig]) -> None:
@@ -194,6 +213,7 @@ def train(
     frames = prepare_all(data.train, config)
     validation = prepare_all(data.validation, config)
     run = Run.start(config, data.train, frames)
+    epoch = [frames[k] for k in data.epoch] or frames
     path = out / CHECKPOINT
     if path.exists():
         run.restore(load_checkpoint(path), path)
@@ -202,7 +222,7 @@ def train(
     saved = time.monotonic()
     end = config.total_steps if stop_after is None else min(stop_after, config.total_steps)
     while run.step < end:
-        value, rate = run.advance(frames)
+        value, rate = run.advance(epoch)
         done = run.step
         evaluation = None
         last_of_stage = done == config.total_steps or config.stage_at(done)[1] == 0
@@ -261,6 +281,31 @@ def prepare_all(frames: Sequence[LabelledFrame], config: TrainConfig) -> list[Ba
     return [prepare(f, model.cutoff, conditions=conditions) for f in frames]
 
 
+def initial_model(config: FineTuneConfig, wanted: TrainableConfig) -> TrainableModel:
+    """The potential that a fine-tuning starts from, with the weights to be trained unfrozen.
+
+    Its reference energies are aligned with the new data as the first stage begins; its energy
+    scale and the onset of its repulsion stay.
+
+    Raises
+    ------
+    ValueError
+        If it is not of the architecture, elements and sizes that [model] asks for.
+    """
+    potential = load(config.source)
+    model = potential.model
+    if not isinstance(model, PET | Crystalformer) or model.config != wanted:
+        raise ValueError(
+            f"[model] must be the configuration of the potential that [fine_tune] starts from; "
+            f"copy it from the train.toml or config.json of {potential.name}"
+        )
+    model.requires_grad_(config.method == "full")
+    if config.method == "heads":
+        for last in model.last_layers:
+            last.requires_grad_(True)
+    return model.train()
+
+
 def constants(model: TrainableModel) -> tuple[Tensor, Tensor]:
     """Reference energies (n_species,) and scale of the energy that is trained, as views."""
     if isinstance(model, PET):
@@ -309,6 +354,8 @@ class Run:
         from the forces, that of the direct stress from the virials, the onset of the repulsion from
         the shortest distances.
         """
+        if config.fine_tune is not None:
+            return cls(config, initial_model(config.fine_tune, config.model))
         # the forked generator leaves the caller's random state as it was
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -334,7 +381,8 @@ class Run:
     def begin_stage(self, stage: int) -> None:
         """Set up optimizer and average of a stage."""
         self.stage = stage
-        self.optimizer = make_optimizer(self.model.parameters(), self.config.optimizer)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(trained, self.config.optimizer)
         self.average = start_average(self.model)
         self.best_loss, self.best = float("inf"), None
 
@@ -345,7 +393,8 @@ class Run:
             self.model.load_state_dict(self.best or self.average, strict=False)
             self.begin_stage(stage_index)
         if k == 0:
-            self.align_energies(frames)
+            # every frame once, however often an epoch sees it
+            self.align_energies(list(dict.fromkeys(frames)))
         stage = self.config.stages[stage_index]
         rate = learning_rate(stage, k)
         for group in self.optimizer.param_groups:

@@ -1,0 +1,113 @@
+"""The errors that a potential's card states, measured again from its files.
+
+``metrics`` in the front matter of a card maps the name of a set to its numbers, and names the files
+they were measured on, relative to a data folder::
+
+    metrics: {"relative_tolerance": 0.01,
+              "test": {"files": ["water/test.extxyz.xz"], "energy_mae_meV_atom": 0.606, ...}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ase.units import GPa
+
+from pet_calc.errors import CheckpointError
+from pet_calc.io.datasets import read_frames
+from pet_calc.models.pet import PET
+from pet_calc.pretrained import LoadedPotential
+from pet_calc.training.data import prepare
+from pet_calc.training.evaluate import Evaluation, evaluate_frames
+
+#: Name in the card to the error in its unit.
+NUMBERS: Final[dict[str, Callable[[Evaluation], float]]] = {
+    "energy_mae_meV_atom": lambda e: e.energy.mae,
+    "energy_rmse_meV_atom": lambda e: e.energy.rmse,
+    "force_mae_meV_A": lambda e: e.forces.mae,
+    "force_rmse_meV_A": lambda e: e.forces.rmse,
+    "stress_mae_GPa": lambda e: 1e-3 * e.stress.mae / GPa,
+}
+
+#: Of the numbers of a card that names none; they are printed with three digits.
+RELATIVE_TOLERANCE: Final = 0.01
+
+
+@dataclass(frozen=True)
+class CardNumber:
+    """One number of a card beside what was found.
+
+    Attributes
+    ----------
+    split, name : str
+        The set and the number's name, which carries its unit (`NUMBERS`).
+    stated, found, tolerance : float
+        ``tolerance`` is the largest accepted difference of the two.
+    """
+
+    split: str
+    name: str
+    stated: float
+    found: float
+    tolerance: float
+
+    @property
+    def within(self) -> bool:
+        """Whether the found number is one, and as near as the card promises."""
+        return abs(self.found - self.stated) <= self.tolerance
+
+
+def measure(potential: LoadedPotential, files: list[Path]) -> Evaluation:
+    """Errors of a potential on the labelled frames of files."""
+    frames, _ = read_frames(files)
+    model = potential.model
+    conditions = isinstance(model, PET) and model.config.system_conditioning
+    return evaluate_frames(model, (prepare(f, model.cutoff, conditions=conditions) for f in frames))
+
+
+def measure_card(potential: LoadedPotential, data: Path) -> list[CardNumber]:
+    """Every number of ``metrics`` in a potential's card, measured again.
+
+    Parameters
+    ----------
+    potential : LoadedPotential
+    data : Path
+        Folder where the paths of the card start.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no card, it names no files, or it states a number of an unknown name.
+    DatasetError
+        If a file is missing.
+    """
+    metrics: Any = potential.card.front.get("metrics") if potential.card else None
+    sets = (
+        {k: v for k, v in metrics.items() if isinstance(v, dict) and "files" in v}
+        if isinstance(metrics, dict)
+        else {}
+    )
+    if not sets:
+        raise CheckpointError(
+            f"the card of {potential.name} names no files that its errors were measured on; "
+            f"`metrics` needs a set with `files`"
+        )
+    relative = float(metrics.get("relative_tolerance", RELATIVE_TOLERANCE))
+    numbers = []
+    for split, values in sets.items():
+        stated = {k: float(v) for k, v in values.items() if k != "files"}
+        unknown = sorted(set(stated) - set(NUMBERS))
+        if unknown:
+            raise CheckpointError(
+                f"the card of {potential.name} states {unknown} of {split}; known are "
+                f"{sorted(NUMBERS)}"
+            )
+        evaluation = measure(potential, [data / f for f in values["files"]])
+        numbers += [
+            CardNumber(split, name, value, NUMBERS[name](evaluation), relative * abs(value))
+            for name, value in stated.items()
+        ]
+    return numbers
