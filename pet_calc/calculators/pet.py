@@ -240,7 +240,8 @@ class PETCalculator(ModelCalculator):
             self._use(list(selection))
 
     def _model(self, system: System, states: Sequence[tuple[int, int]]) -> EnergyModel:
-        """The model for systems of these charges and spin multiplicities."""
+        """The model for systems of these charges and spin multiplicities; one holds for all."""
+        states = list(states) * (system.n_systems if len(states) == 1 else 1)
         potentials = self.potentials_for(system)
         odd = next((spin for _, spin in states if spin != 1), 1)
         if odd != 1 and not self._told and not all(knows_conditions(p.model) for p in potentials):
