@@ -175,7 +175,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, condition: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, d), condition (B, d), mask (B, 1, 1, T) -> (B, T, d)."""
+        """X (B, T, d), condition (B, d), mask (B, 1, 1, T) -> (B, T, d)."""
         s1, b1, g1, s2, b2, g2 = self.modulation(condition)[:, None].chunk(6, -1)
         batch, tokens, width = x.shape
         h = self.norm(x) * (1 + s1) + b1

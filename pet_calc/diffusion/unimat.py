@@ -70,7 +70,10 @@ class Crystal:
             )
         if not (np.isfinite(self.fractional).all() and np.isfinite(self.cellpar).all()):
             raise InvalidStructureError("coordinates and cell of a crystal must be finite numbers")
-        if not ((self.cellpar[:3] > 0).all() and ((0 < self.cellpar[3:]) & (self.cellpar[3:] < 180)).all()):
+        if not (
+            (self.cellpar[:3] > 0).all()
+            and ((self.cellpar[3:] > 0) & (self.cellpar[3:] < 180)).all()
+        ):
             raise InvalidStructureError(
                 f"a cell has positive lengths and angles between 0° and 180°, got {self.cellpar}"
             )

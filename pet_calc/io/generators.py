@@ -24,7 +24,9 @@ ARCHITECTURE: Final = "unimat-sparse"
 
 def save_generator(folder: Path, model: UniMatSparse, training: dict[str, Any]) -> str:
     """Write a generator; returns the SHA-256 of its weights."""
-    tensors = {n: t.detach().to("cpu", torch.float32).contiguous() for n, t in model.state_dict().items()}
+    tensors = {
+        n: t.detach().to("cpu", torch.float32).contiguous() for n, t in model.state_dict().items()
+    }
     weights = safetensors.torch.save(tensors)
     digest = hashlib.sha256(weights).hexdigest()
     values = {
@@ -67,7 +69,9 @@ def load_generator(folder: Path) -> tuple[UniMatSparse, dict[str, Any]]:
         config = SparseConfig(**values["config"])
         recorded = values["weights_sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / CONFIG} does not describe a generator: {error}") from error
+        raise CheckpointError(
+            f"{folder / CONFIG} does not describe a generator: {error}"
+        ) from error
     content = (folder / WEIGHTS).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != recorded:
@@ -80,5 +84,7 @@ def load_generator(folder: Path) -> tuple[UniMatSparse, dict[str, Any]]:
     try:
         model.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} does not fit its configuration: {error}") from error
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit its configuration: {error}"
+        ) from error
     return model.requires_grad_(False).eval(), values

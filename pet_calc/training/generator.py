@@ -7,13 +7,11 @@ last checkpoint when called again, and leaves the generator in ``RUN/model``.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
