@@ -17,6 +17,7 @@ from pet_calc.cli import (
     elastic,
     eos,
     evaluate,
+    generate,
     md,
     neb,
     phonons,
@@ -51,6 +52,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("phonons")(phonons.phonons)
 app.command("qha")(phonons.qha)
 app.command("doctor")(doctor.doctor)
+app.command("generate")(generate.generate)
+app.add_typer(generate.hull_app, name="hull")
 models_app.command("import")(import_model)
 app.add_typer(models_app, name="models")
 

@@ -188,6 +188,9 @@ class Block(nn.Module):
 class UniMatSparse(nn.Module):
     """ε-predicting transformer over the occupied slots of M; see this module."""
 
+    places: Tensor
+    frequencies: Tensor
+
     def __init__(self, config: SparseConfig) -> None:
         super().__init__()
         d = config.width

@@ -119,6 +119,8 @@ class Level(nn.Module):
 class UniMatUNet(nn.Module):
     """ε-predicting U-Net over M; see this module."""
 
+    frequencies: Tensor
+
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config

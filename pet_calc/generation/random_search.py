@@ -56,7 +56,7 @@ def propose_random(
         atoms = _attempt(composition, rng)
         # crowded cells are given more room after every hundred misses
         atoms.set_cell(atoms.cell * 1.03 ** (misses // 100), scale_atoms=True)
-        if closest_contact(atoms, separation) >= separation and not window.objection(atoms):
+        if not window.objection(atoms) and closest_contact(atoms, separation) >= separation:
             found.append(atoms)
             misses = 0
             continue
