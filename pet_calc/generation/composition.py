@@ -12,7 +12,7 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 #: Volume per atom over r³, r the covalent radius: median over 13,495 crystals near the hull.
-VOLUME_PER_CUBED_RADIUS: Final = 6.4
+VOLUME_PER_CUBED_RADIUS: Final = 6.2
 
 
 @dataclass(frozen=True)
