@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pet_calc.cli.inputs import ConfigOption, resolved_options
 from pet_calc.cli.options import OverwriteOption
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 TABLE, SETTINGS = "evaluation.csv", "evaluate-generator.toml"
 
@@ -44,6 +47,7 @@ def evaluate_generator(
     """
     import csv
     from dataclasses import asdict
+    from functools import partial
 
     import numpy as np
     from rich.console import Console
@@ -68,7 +72,9 @@ def evaluate_generator(
     sampler = SamplerConfig(
         method="ddim" if ddim else "ddpm", steps=sampler_steps, guidance=guidance
     )
-    sources = ["random"] if generator == "random" else [Generator.load(generator), "random"]
+    sources: list[Generator | str] = ["random"]
+    if generator != "random":
+        sources.insert(0, Generator.load(generator))
     console = Console()
     found = []
     with Progress(console=console, transient=True) as progress:
@@ -78,7 +84,7 @@ def evaluate_generator(
             found.append(
                 measure(
                     source, chosen, n, seed=seed, sampler=sampler, matcher=matcher, smact=smact,
-                    on_progress=lambda k, task=task: progress.update(task, completed=k),
+                    on_progress=partial(reach, progress, task),
                 )
             )  # fmt: skip
     packages = ("ase", "numpy", "torch", "spglib", "pymatgen", "smact")
@@ -105,3 +111,8 @@ def evaluate_generator(
     console.print(table)
     if matcher is not None:
         console.print(f"matching: {matcher.label}", highlight=False)
+
+
+def reach(progress: Progress, task: TaskID, count: int) -> None:
+    """Move a bar to `count`."""
+    progress.update(task, completed=count)

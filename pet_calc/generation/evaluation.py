@@ -18,7 +18,7 @@ from pet_calc.diffusion.sampler import SamplerConfig
 from pet_calc.diffusion.unimat import Crystal
 from pet_calc.errors import PetCalcError
 from pet_calc.generation.composition import Composition
-from pet_calc.generation.fingerprint import distance, fingerprint
+from pet_calc.generation.fingerprint import Fingerprint, distance, fingerprint
 from pet_calc.generation.generator import Generator
 from pet_calc.generation.geometry_window import closest_contact
 from pet_calc.generation.matching import Matcher, smact_valid
@@ -139,7 +139,9 @@ def measure(
     best, covered, densities = [], [], []
     for k, (reference, candidates) in enumerate(zip(known, proposed, strict=True)):
         own = fingerprint(reference)
-        distances, matches, prints = [], [], []
+        distances: list[float] = []
+        matches: list[float] = []
+        prints: list[Fingerprint] = []
         for atoms in candidates:
             crystal = isinstance(atoms, Atoms)
             flags["made"].append(crystal)

@@ -5,6 +5,7 @@ With the settings of crystal structure prediction benchmarks: stol 0.5, ltol 0.3
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from importlib.metadata import version
 from typing import Any
@@ -25,12 +26,12 @@ class Matcher:
 
     def __init__(self, stol: float = 0.5, ltol: float = 0.3, angle_tol: float = 10.0) -> None:
         try:
-            from pymatgen.analysis.structure_matcher import StructureMatcher
+            module = importlib.import_module("pymatgen.analysis.structure_matcher")
         except ImportError as error:
             raise MissingDependencyError(
                 "the match rate needs pymatgen, which is not installed; pip install pymatgen"
             ) from error
-        self._matcher = StructureMatcher(stol=stol, ltol=ltol, angle_tol=angle_tol)
+        self._matcher = module.StructureMatcher(stol=stol, ltol=ltol, angle_tol=angle_tol)
         self.label = (
             f"pymatgen {version('pymatgen')} stol={stol:g} ltol={ltol:g} angle={angle_tol:g}"
         )
@@ -42,12 +43,11 @@ class Matcher:
 
 
 def _structure(atoms: Atoms) -> Any:
-    from pymatgen.core import Structure
-
+    core = importlib.import_module("pymatgen.core")
     with warnings.catch_warnings():
         # electronegativities that pymatgen does not know play no part here
         warnings.simplefilter("ignore")
-        return Structure(atoms.cell.array, atoms.numbers, atoms.get_scaled_positions())
+        return core.Structure(atoms.cell.array, atoms.numbers, atoms.get_scaled_positions())
 
 
 def smact_valid(atoms: Atoms) -> bool | None:
@@ -58,13 +58,13 @@ def smact_valid(atoms: Atoms) -> bool | None:
     MissingDependencyError
     """
     try:
-        from smact.screening import smact_validity
+        screening = importlib.import_module("smact.screening")
     except ImportError as error:
         raise MissingDependencyError(
             "composition validity needs SMACT, which is not installed; pip install smact"
         ) from error
     try:
-        return bool(smact_validity(atoms.get_chemical_formula(empirical=True)))
+        return bool(screening.smact_validity(atoms.get_chemical_formula(empirical=True)))
     except (TypeError, KeyError, ValueError):
         # elements without oxidation states in its tables
         return None
