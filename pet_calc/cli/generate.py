@@ -34,7 +34,12 @@ hull_app = typer.Typer(no_args_is_help=True, help="Competing phases for energies
 
 def generate(
     context: typer.Context,
-    formula: Annotated[str, typer.Option(help="Formula of one formula unit, such as SrTiO3.")],
+    formula: Annotated[
+        str,
+        typer.Option(
+            help="Formula such as SrTiO3; several with commas; Na-Cl is a chemical system."
+        ),
+    ],
     z: Annotated[
         str, typer.Option("--z", help="Formula units per cell, separated by commas.")
     ] = "1,2,4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 #: Volume per atom over r³, r the covalent radius: median over 13,495 crystals near the hull.
 VOLUME_PER_CUBED_RADIUS: Final = 6.2
+
+#: Atoms of each element in the formulas of a chemical system.
+MOST_IN_SYSTEM: Final = 3
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,27 @@ class Composition:
         if not found:
             raise ValueError(f"the formula {formula!r} has no atoms")
         return cls(tuple(sorted(found.items())))
+
+    @classmethod
+    def all_of(cls, formulas: str, z: int = 1) -> tuple[Composition, ...]:
+        """From formulas separated by commas; ``"Na-Cl"`` is the chemical system.
+
+        A chemical system stands for all reduced formulas of all its elements with at most
+        `MOST_IN_SYSTEM` atoms of each.
+        """
+        found: list[Composition] = []
+        for part in (p.strip() for p in formulas.split(",")):
+            if "-" not in part:
+                found.append(cls.of(part, z))
+                continue
+            symbols = [s.strip() for s in part.split("-")]
+            if len(set(symbols)) < len(symbols) or any(s not in atomic_numbers for s in symbols):
+                raise ValueError(f"a chemical system is written as Na-Cl, got {part!r}")
+            for counts in itertools.product(range(1, MOST_IN_SYSTEM + 1), repeat=len(symbols)):
+                if math.gcd(*counts) == 1:
+                    pairs = zip(symbols, counts, strict=True)
+                    found.append(cls.of("".join(f"{s}{k}" for s, k in pairs), z))
+        return tuple(dict.fromkeys(found))
 
     @classmethod
     def from_numbers(cls, numbers: NDArray[np.int64]) -> Composition:

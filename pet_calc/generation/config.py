@@ -25,7 +25,7 @@ class GenerateConfig:
     Attributes
     ----------
     formula : str
-        Of one formula unit.
+        Of one formula unit; several separated by commas, or a chemical system such as ``Na-Cl``.
     z : tuple of int
         Formula units per cell.
     n : int
@@ -88,5 +88,10 @@ class GenerateConfig:
 
     @property
     def compositions(self) -> tuple[Composition, ...]:
-        """One for each number of formula units."""
-        return tuple(Composition.of(self.formula, z) for z in self.z)
+        """Every formula with every number of formula units."""
+        return tuple(c for z in self.z for c in Composition.all_of(self.formula, z))
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols of all compositions."""
+        return tuple(dict.fromkeys(s for c in self.compositions for s in c.elements))

@@ -94,7 +94,7 @@ class Generation:
     Attributes
     ----------
     candidates : list of Candidate
-        The kept ones by energy per atom, then the others.
+        The kept ones by energy above the hull (or the elements), then the others.
     hull : Hull
     hull_id : str
         Of the calculator of the hull.
@@ -170,7 +170,7 @@ def generate(
     say("relaxation")
     candidates = _relaxed(proposals, config, calculator, out, origin, resume, on_result, deadline)
     notes: list[str] = []
-    elements = config.compositions[0].elements
+    elements = config.elements
     if hull is None:
         say("reference energies of the elements")
         hull, reasons = elemental_hull(elements, calculator)
@@ -286,7 +286,7 @@ def _ranked(candidates: list[Candidate], config: GenerateConfig, hull: Hull) -> 
         if c.kept and config.space_groups and _number(group) not in config.space_groups:
             c = replace(c, status="filtered", reason=f"space group {group} is not asked for")
         found.append(c)
-    found.sort(key=lambda c: (not c.kept, c.energy if math.isfinite(c.energy) else math.inf))
+    found.sort(key=_place)
     kept = [c for c in found if c.kept]
     first = duplicates([c.atoms for c in kept if c.atoms is not None], config.duplicate)
     marked = [
@@ -297,6 +297,13 @@ def _ranked(candidates: list[Candidate], config: GenerateConfig, hull: Hull) -> 
     ]  # fmt: skip
     unique = [c for c in marked if c.kept]
     return [*unique, *(c for c in marked if not c.kept), *(c for c in found if not c.kept)]
+
+
+def _place(c: Candidate) -> tuple[bool, bool, float]:
+    """Sorts by energy above the hull, which is that of the energy within one composition."""
+    known = math.isfinite(c.above_hull)
+    energy = c.above_hull if known else c.energy
+    return not c.kept, not known, energy if math.isfinite(energy) else math.inf
 
 
 def _number(group: str) -> int:

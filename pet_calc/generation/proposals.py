@@ -67,9 +67,10 @@ def propose(
             on_source(source)
         left = config.n - len(found)
         shares = _shares(
-            left // (len(sources) - k) if k < len(sources) - 1 else left, len(config.z)
+            left // (len(sources) - k) if k < len(sources) - 1 else left, len(config.compositions)
         )
-        for z, composition, share in zip(config.z, config.compositions, shares, strict=True):
+        for composition, share in zip(config.compositions, shares, strict=True):
+            z = composition.units
             if share:
                 made = _from_source(source, composition, share, config, generators, templates)
                 for i, atoms in enumerate(made):
@@ -92,7 +93,9 @@ def _from_source(
     templates: Sequence[Atoms] | None,
 ) -> Sequence[Atoms | Exception]:
     # every source and cell has numbers of its own, whatever else is asked for
-    seed = int(np.random.SeedSequence([config.seed, composition.n_atoms]).generate_state(1)[0])
+    seed = int(
+        np.random.SeedSequence([config.seed, *composition.numbers.tolist()]).generate_state(1)[0]
+    )
     try:
         if source == "substitution":
             return propose_substituted(composition, n, templates)

@@ -12,8 +12,8 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from ase.io import read
 
-from pet_calc.diffusion.unimat import Crystal
-from pet_calc.errors import DatasetError, InvalidStructureError
+from pet_calc.diffusion.unimat import Array, Crystal, decode, encode
+from pet_calc.errors import DatasetError, InvalidStructureError, MissingDependencyError
 
 TABLE = ("n_atoms", "numbers", "frac", "cellpar")
 
@@ -112,8 +112,6 @@ def atoms_from_crystal(crystal: Crystal) -> Atoms:
 
 def niggli_reduced(atoms: Atoms) -> Atoms:
     """The crystal in its Niggli-reduced cell, standard orientation; needs spglib."""
-    from pet_calc.errors import MissingDependencyError
-
     try:
         import spglib
     except ImportError as error:
@@ -126,3 +124,28 @@ def niggli_reduced(atoms: Atoms) -> Atoms:
     result = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=reduced, pbc=True)
     crystal = crystal_from_atoms(result)
     return atoms_from_crystal(crystal)
+
+
+def encode_atoms(atoms: Atoms, slots: int | None = None, *, reduce: bool = True) -> Array:
+    """The UniMat tensor M, (L, 9, 18, 3), of a crystal.
+
+    Parameters
+    ----------
+    atoms : Atoms
+    slots : int, optional
+        L; by default the largest number of atoms of one element.
+    reduce : bool
+        Describe the crystal in its Niggli-reduced cell, which needs spglib; otherwise in its own.
+    """
+    return encode(crystal_from_atoms(niggli_reduced(atoms) if reduce else atoms), slots)
+
+
+def decode_atoms(m: Array) -> Atoms:
+    """The crystal of a UniMat tensor.
+
+    Raises
+    ------
+    InvalidStructureError
+        If there is no atom in it, or no cell has its angles.
+    """
+    return atoms_from_crystal(decode(m))

@@ -20,7 +20,12 @@ from torch import Tensor
 from pet_calc.diffusion.schedule import CosineSchedule, add_noise
 from pet_calc.diffusion.sparse import N_LATTICE, Slots, SparseConfig, UniMatSparse, to_diffusion
 from pet_calc.diffusion.unimat import Crystal, canonical, lattice_entries, slots_of
-from pet_calc.io.crystals import read_crystals
+from pet_calc.io.crystals import (
+    atoms_from_crystal,
+    crystal_from_atoms,
+    niggli_reduced,
+    read_crystals,
+)
 from pet_calc.io.generators import save_generator
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.config import StageConfig
@@ -53,6 +58,8 @@ class GeneratorConfig:
     drop : float
         Probability to hide the composition, for classifier-free guidance.
     seed : int
+    niggli : bool
+        Describe the crystals in their Niggli-reduced cells; not needed where they are already.
     model : SparseConfig
     """
 
@@ -65,6 +72,7 @@ class GeneratorConfig:
     average: float = 0.999
     drop: float = 0.1
     seed: int = 0
+    niggli: bool = True
     model: SparseConfig = field(default_factory=SparseConfig)
 
     @classmethod
@@ -172,6 +180,8 @@ def train_generator(
     """
     out.mkdir(parents=True, exist_ok=True)
     crystals = [c for name in config.files for c in read_crystals(data / name)]
+    if config.niggli:
+        crystals = [crystal_from_atoms(niggli_reduced(atoms_from_crystal(c))) for c in crystals]
     examples = Examples.of(crystals)
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):

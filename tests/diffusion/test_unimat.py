@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.build import bulk
 from diffusion.crystals_for_tests import CRYSTALS, mp20like, random_crystal
 
 from pet_calc.diffusion.periodic_table import ANGLES_PLACE, LENGTHS_PLACE, NUMBERS, PLACES, place
 from pet_calc.diffusion.sparse import Slots, crystals_from, expand, restrict
 from pet_calc.diffusion.unimat import NULL, Crystal, canonical, decode, encode, order, wrapped
 from pet_calc.errors import InvalidStructureError
+from pet_calc.generation.fingerprint import distance, fingerprint
+from pet_calc.io.crystals import atoms_from_crystal, decode_atoms, encode_atoms, niggli_reduced
 
 
 def assert_same(a: Crystal, b: Crystal, tolerance: float = 1e-12) -> None:
@@ -78,3 +82,29 @@ def test_restriction_to_occupied_slots_is_exact() -> None:
     for crystal, back in zip(CRYSTALS, crystals_from(tokens, occupied), strict=True):
         assert isinstance(back, Crystal)
         assert_same(crystal, back)
+
+
+def test_atoms_in_and_out_by_the_niggli_cell() -> None:
+    pytest.importorskip("spglib")
+    skewed = bulk("NaCl", "rocksalt", a=5.64)
+    skewed = Atoms(
+        skewed.numbers,
+        positions=skewed.positions,
+        cell=np.array([[1, 0, 0], [2, 1, 0], [1, -1, 1]]) @ skewed.cell.array,
+        pbc=True,
+    )
+    back = decode_atoms(encode_atoms(skewed))
+    assert distance(fingerprint(back), fingerprint(skewed)) < 1e-6
+    np.testing.assert_allclose(back.cell.lengths(), 5.64 / np.sqrt(2), rtol=1e-6)
+    as_given = decode_atoms(encode_atoms(skewed, reduce=False))
+    np.testing.assert_allclose(as_given.cell.cellpar(), skewed.cell.cellpar())
+    rng = np.random.default_rng(0)
+    for k in range(20):
+        crystal = atoms_from_crystal(random_crystal([8, 8, 22, 38], k))
+        matrix = np.array([[1, 0, 0], [rng.integers(-2, 3), 1, 0], [*rng.integers(-2, 3, 2), 1]])
+        other = crystal.copy()
+        other.set_cell(matrix @ crystal.cell.array)
+        a, b = (niggli_reduced(x) for x in (crystal, other))
+        np.testing.assert_allclose(a.cell.cellpar(), b.cell.cellpar(), rtol=1e-6)
+        assert distance(fingerprint(a), fingerprint(crystal)) < 1e-6
+        assert distance(fingerprint(b), fingerprint(crystal)) < 1e-6

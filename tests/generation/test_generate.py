@@ -11,14 +11,18 @@ from ase.build import bulk
 from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 from ase.io import read, write
+from calculators.small_potentials import small_pet
 
+from pet_calc import PETCalculator
 from pet_calc.cli import main
 from pet_calc.diffusion.sparse import SparseConfig, UniMatSparse
 from pet_calc.errors import IntegrityError
 from pet_calc.generation import Composition, Generator
 from pet_calc.generation.config import GenerateConfig
+from pet_calc.generation.hull import Hull
 from pet_calc.generation.pipeline import generate
 from pet_calc.io.generators import save_generator
+from pet_calc.io.weights import save_model
 from pet_calc.training.generator import GeneratorConfig, train_generator
 from pet_calc.workflows.relax import RelaxConfig
 
@@ -74,8 +78,22 @@ def test_one_failure_never_loses_the_others(tmp_path) -> None:
     assert len(found.kept) >= 2
 
 
+def test_batches_of_a_potential_and_hulls_of_another(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PET_CALC_CACHE", str(tmp_path / "cache"))
+    save_model(tmp_path / "model", small_pet(), dtype=torch.float64)
+    calculator = PETCalculator(model=tmp_path / "model")
+    config = GenerateConfig("H2O", (1, 2), 4, ("random",), relax=RelaxConfig(cell="free", steps=2))
+    found = generate(config, calculator, tmp_path / "out")
+    assert found.energy_column == "formation_energy"
+    assert len(found.candidates) == 4
+    assert all(np.isfinite(c.above_hull) for c in found.kept)
+    alien = Hull(found.hull.phases, {"calculator": "another", "sha256": "0"})
+    with pytest.raises(ValueError, match="energies of two"):
+        generate(config, calculator, tmp_path / "out", hull=alien, resume=True)
+
+
 def test_run_goes_on_where_it_stopped(tmp_path) -> None:
-    config = GenerateConfig("CuAu", (1, 2), 8, relax=QUICK)
+    config = GenerateConfig("CuAu", (1, 2), 8, relax=RelaxConfig(cell="free", steps=5))
     whole = generate(config, EMT(), tmp_path / "whole")
 
     class Stop(Exception):
@@ -99,7 +117,19 @@ def test_ground_state_of_an_alloy_is_first(command, tmp_path) -> None:
     write(tmp_path / "competitor.cif", bulk("CuAu", "cesiumchloride", a=3.1))
     emt = ("--calculator", "ase.calculators.emt:EMT")
     assert command("hull", "build", "competitor.cif", *emt, "--out", "hull") == 0
-    options = ("--formula", "Cu3Au", "--z", "1", "--n", "5", "--hull", "hull/hull.json", *emt)
+    options = (
+        "--formula",
+        "Cu3Au",
+        "--z",
+        "1",
+        "--n",
+        "3",
+        "--steps",
+        "60",
+        "--hull",
+        "hull/hull.json",
+        *emt,
+    )
     assert command("generate", *options, "--out", "gen", "--fmax", "0.02") == 0
     out = tmp_path / "gen"
     table = rows(out)

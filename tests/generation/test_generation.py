@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from calculators.small_potentials import small_pet
 
+from pet_calc import PETCalculator
 from pet_calc.errors import DatasetError, PotentialNotFoundError, SimulationError
 from pet_calc.generation import (
     Composition,
@@ -13,11 +16,14 @@ from pet_calc.generation import (
     GeometryWindow,
     propose_random,
     propose_substituted,
+    references,
 )
 from pet_calc.generation.fingerprint import distance, duplicates, fingerprint
 from pet_calc.generation.hull import Hull, Phase
 from pet_calc.generation.proposals import symmetrised
 from pet_calc.generation.references import build_hull, elemental_hull, reference_structure
+from pet_calc.io.weights import save_model
+from pet_calc.workflows.relax import RelaxConfig
 from pet_calc.workflows.relax.symmetry import find_symmetry
 
 
@@ -36,6 +42,15 @@ def test_composition() -> None:
             Composition.of(bad)
     with pytest.raises(ValueError, match="at least 1"):
         Composition.of("NaCl", 0)
+
+
+def test_chemical_system() -> None:
+    found = Composition.all_of("Na-Cl, KCl")
+    assert Composition.of("Na2Cl3") in found
+    assert Composition.of("KCl") == found[-1]
+    assert len(found) == 7 + 1  # pairs of 1 to 3 without a common divisor
+    with pytest.raises(ValueError, match="chemical system"):
+        Composition.all_of("Na-Na")
 
 
 def test_random_cells_keep_their_distance_and_seed() -> None:
@@ -166,6 +181,25 @@ def test_references_come_from_the_calculator() -> None:
     full, _ = build_hull([bulk("CuAu", "cesiumchloride", a=3.1)], EMT())
     assert full.compounds
     assert reference_structure("O").get_chemical_formula() == "O2"
+
+
+def test_references_are_kept_by_the_hash_of_the_weights(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PET_CALC_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    save_model(folder, small_pet(), dtype=torch.float64)
+    still = RelaxConfig(steps=0)
+    first, _ = elemental_hull(["H", "O"], PETCalculator(model=folder), still)
+    assert {p.composition.formula for p in first.phases} == {"H", "O"}
+
+    def never(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(references, "relax_all", never)
+    assert elemental_hull(["H", "O"], PETCalculator(model=folder), still)[0] == first
+    # other weights are another calculator
+    save_model(folder, small_pet(seed=1), dtype=torch.float64)
+    with pytest.raises(AssertionError, match="again"):
+        elemental_hull(["H"], PETCalculator(model=folder), still)
 
 
 def test_generator_that_is_not_there() -> None:
