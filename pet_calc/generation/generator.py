@@ -30,6 +30,7 @@ from pet_calc.errors import (
 from pet_calc.generation.composition import Composition
 from pet_calc.io.crystals import atoms_from_crystal
 from pet_calc.io.generators import load_generator
+from pet_calc.io.weights import sha256
 from pet_calc.pretrained import INDEX, ROOTS
 
 #: Crystals denoised in one call of the model.
@@ -83,13 +84,13 @@ class Generator:
                 f"no generator is named {str(name_or_path)!r} (shipped: "
                 f"{', '.join(shipped) or 'none'}) and no such folder exists"
             )
+        for name, recorded in entry.get("sha256", {}).items():
+            if sha256(folder / name) != recorded:
+                raise IntegrityError(
+                    f"{folder / name} does not have the SHA-256 that the index records; install "
+                    "the package again"
+                )
         model, config = load_generator(folder)
-        recorded = entry.get("weights_sha256", config["weights_sha256"])
-        if recorded != config["weights_sha256"]:
-            raise IntegrityError(
-                f"{folder} does not hold the weights that the index records; install the package "
-                "again"
-            )
         return cls(names[-1] if names else str(folder), model, config)
 
     @property

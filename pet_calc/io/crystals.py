@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -118,7 +119,15 @@ def niggli_reduced(atoms: Atoms) -> Atoms:
         raise MissingDependencyError(
             'the Niggli-reduced cell needs spglib; pip install "pet-calc[phonons]"'
         ) from error
-    reduced = spglib.niggli_reduce(atoms.cell.array)
+    with warnings.catch_warnings():
+        # spglib 2.7 and later announce another way to report errors; both ways are handled here
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            reduced = spglib.niggli_reduce(atoms.cell.array)
+        except Exception as error:  # its class differs between versions of spglib
+            raise InvalidStructureError(
+                f"spglib finds no Niggli cell of {atoms.cell.cellpar()} ({error})"
+            ) from error
     if reduced is None:
         raise InvalidStructureError(f"spglib finds no Niggli cell of {atoms.cell.cellpar()}")
     result = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=reduced, pbc=True)
