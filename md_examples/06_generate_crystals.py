@@ -1,6 +1,7 @@
-"""Crystals of Cu3Au from the formula alone; prints the space group of the best one.
+"""Crystals of Cu3Au from the formula alone; prints the best ones and the space group of the first.
 
-Experiment: the ordered phase is L1_2, space group Pm-3m (221). The potential is ASE's EMT.
+Experiment: the ordered phase is L1_2, Pm-3m (221). With ASE's EMT, the potential here, the search
+finds it within 1 meV/atom of another order of the same fcc lattice, I4/mmm (139), that EMT prefers.
 
     python md_examples/06_generate_crystals.py            # 24 candidates with 4 and 8 atoms
     python md_examples/06_generate_crystals.py --smoke    # 4 candidates with 4 atoms
