@@ -95,3 +95,9 @@ def test_relax_to_elastic(tmp_path):
     assert abs(elasticity - 134.5) < 0.5
     assert abs(energy - elasticity) < 0.5
     assert {"elastic.json", "eos.png"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_generate_crystals(tmp_path):
+    text = smoke("06_generate_crystals.py", tmp_path)
+    assert "best crystal of Cu3Au   Pm-3m (221)" in text
+    assert (tmp_path / "out" / "candidates.csv").is_file()

@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
-from pet_calc.calculators.base import require_elements, require_separation
+from pet_calc.calculators.checks import require_elements, require_separation
 from pet_calc.calculators.conditions import known_conditions
 from pet_calc.geometry import Edges
 from pet_calc.io.atoms import system_from_atoms

@@ -17,6 +17,8 @@ from pet_calc.cli import (
     elastic,
     eos,
     evaluate,
+    evaluate_generator,
+    generate,
     md,
     neb,
     phonons,
@@ -52,6 +54,9 @@ app.command("predict")(predict.predict)
 app.command("phonons")(phonons.phonons)
 app.command("qha")(phonons.qha)
 app.command("doctor")(doctor.doctor)
+app.command("generate")(generate.generate)
+app.command("evaluate-generator")(evaluate_generator.evaluate_generator)
+app.add_typer(generate.hull_app, name="hull")
 models_app.command("import")(import_model)
 app.add_typer(models_app, name="models")
 

@@ -13,6 +13,7 @@ import io
 import lzma
 import math
 import warnings
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +92,7 @@ def known(values: Any, names: Iterable[str]) -> dict[str, float]:
 
 def from_table(path: Path, names: Iterable[str]) -> Iterable[LabelledCrystal]:
     """Crystals of an ``.npz`` table."""
-    raw = path.read_bytes()
-    if path.suffix == ".xz":
-        raw = lzma.decompress(raw)
-    with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-        table = {k: archive[k] for k in archive.files}
-    missing = {"n_atoms", "numbers", "frac", "cellpar"} - set(table)
-    if missing:
-        raise DatasetError(f"the table {path} lacks {sorted(missing)}")
+    table = read_table(path)
     ends = np.cumsum(table["n_atoms"].astype(np.int64))
     columns = {n: table[n] for n in names if n in table}
     for k, (end, n) in enumerate(zip(ends, table["n_atoms"], strict=True)):
@@ -107,6 +101,28 @@ def from_table(path: Path, names: Iterable[str]) -> Iterable[LabelledCrystal]:
         positions = table["frac"][part].astype(float) @ cell
         atoms = Atoms(table["numbers"][part].astype(int), positions, cell=cell, pbc=True)
         yield LabelledCrystal(atoms, known({m: v[k] for m, v in columns.items()}, columns))
+
+
+def read_table(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of an ``.npz`` or ``.npz.xz`` table of crystals.
+
+    Raises
+    ------
+    DatasetError
+        If it is no such table, or lacks what describes the crystals.
+    """
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".xz":
+            raw = lzma.decompress(raw)
+        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+            table = {k: archive[k] for k in archive.files}
+    except (ValueError, OSError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path} is not a NumPy table, reading failed: {error}") from error
+    missing = {"n_atoms", "numbers", "frac", "cellpar"} - set(table)
+    if missing:
+        raise DatasetError(f"the table {path} lacks {sorted(missing)}")
+    return table
 
 
 def from_csv(path: Path, names: Iterable[str]) -> Iterable[LabelledCrystal]:

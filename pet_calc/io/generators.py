@@ -1,0 +1,90 @@
+"""Generators on disk: a folder with ``config.json`` and ``weights.safetensors``.
+
+Like a potential's folder (`pet_calc.io.weights`), but of another kind: no energy is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from pet_calc.diffusion.sparse import SparseConfig, UniMatSparse
+from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
+from pet_calc.io.weights import CONFIG, WEIGHTS, write_atomically
+
+FORMAT: Final = "pet_calc-generator-1"
+ARCHITECTURE: Final = "unimat-sparse"
+
+
+def save_generator(folder: Path, model: UniMatSparse, training: dict[str, Any]) -> str:
+    """Write a generator; returns the SHA-256 of its weights."""
+    tensors = {
+        n: t.detach().to("cpu", torch.float32).contiguous() for n, t in model.state_dict().items()
+    }
+    weights = safetensors.torch.save(tensors)
+    digest = hashlib.sha256(weights).hexdigest()
+    values = {
+        "format": FORMAT,
+        "architecture": ARCHITECTURE,
+        "config": model.config.to_dict(),
+        "weights_sha256": digest,
+        "training": training,
+    }
+    write_atomically(folder / WEIGHTS, weights)
+    write_atomically(folder / CONFIG, (json.dumps(values, indent=1) + "\n").encode())
+    return digest
+
+
+def load_generator(folder: Path) -> tuple[UniMatSparse, dict[str, Any]]:
+    """The frozen model of a folder and the content of its ``config.json``.
+
+    Raises
+    ------
+    PotentialNotFoundError
+        If a file is missing.
+    IntegrityError
+        If the weights do not have the recorded SHA-256.
+    CheckpointError
+        If the files are damaged or of another kind.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise PotentialNotFoundError(
+                f"a generator is a folder with {CONFIG} and {WEIGHTS}, but there is no "
+                f"{folder / name}"
+            )
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        found = (values["format"], values["architecture"])
+        if found != (FORMAT, ARCHITECTURE):
+            raise CheckpointError(
+                f"{folder} must hold a generator ({FORMAT}, {ARCHITECTURE}), got {found}"
+            )
+        config = SparseConfig(**values["config"])
+        recorded = values["weights_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG} does not describe a generator: {error}"
+        ) from error
+    content = (folder / WEIGHTS).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != recorded:
+        raise IntegrityError(
+            f"{folder / WEIGHTS} has the SHA-256 {digest}, but {recorded} is recorded; "
+            "get the file again"
+        )
+    with torch.random.fork_rng(devices=[]):
+        model = UniMatSparse(config)
+    try:
+        model.load_state_dict(safetensors.torch.load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit its configuration: {error}"
+        ) from error
+    return model.requires_grad_(False).eval(), values

@@ -1,0 +1,69 @@
+"""Every shipped generator loads, agrees with its card, and knows what it was trained on."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pet_calc import pretrained
+from pet_calc.diffusion.sampler import SamplerConfig
+from pet_calc.generation import Composition, Generator, propose_random, propose_substituted
+from pet_calc.generation.fingerprint import distance, fingerprint
+from pet_calc.generation.generator import shipped_generators
+from pet_calc.generation.geometry_window import closest_contact
+from pet_calc.io.weights import CONFIG, WEIGHTS, sha256
+
+POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
+ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8"))
+NAMES = [e["name"] for e in ENTRIES.get("generator", [])]
+
+
+@pytest.fixture(autouse=True)
+def checkout(monkeypatch):
+    monkeypatch.setattr(pretrained, "ROOTS", (POTENTIALS,))
+    monkeypatch.setattr("pet_calc.generation.generator.ROOTS", (POTENTIALS,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_card_and_size(name) -> None:
+    folder, entry = shipped_generators()[name]
+    assert set(entry["sha256"]) == {CONFIG, WEIGHTS}
+    for file, digest in entry["sha256"].items():
+        assert sha256(folder / file) == digest
+    assert (folder / WEIGHTS).stat().st_size < 20e6
+    card = pretrained.read_card(folder)
+    generator = Generator.load(name)
+    assert card.front["kind"] == entry["kind"] == "generator"
+    assert card.front["sha256"] == generator.digest
+    assert card.front["parameters"] == sum(p.numel() for p in generator.model.parameters())
+    for heading in (
+        "Use",
+        "Out of scope",
+        "Known failures",
+        "How it was checked",
+        "How to retrain",
+    ):
+        assert f"## {heading}" in card.text
+    # generators are no potentials
+    assert name not in [e.name for e in pretrained.list_potentials()]
+    assert Generator.load(name.rsplit("-v", 1)[0]).digest == generator.digest
+
+
+@pytest.mark.skipif("unimat-perov-v1" not in NAMES, reason="unimat-perov-v1 does not ship")
+def test_perovskites_are_found_where_random_search_fails() -> None:
+    compositions = [Composition.of(f) for f in ("SrTiO3", "CaTiO3", "BaSnO3", "KTaO3", "LaAlO3")]
+    sampler = SamplerConfig(guidance=1.5)
+    made = Generator.load("unimat-perov").sample(compositions, 4, seed=0, sampler=sampler)
+    random = [a for c in compositions for a in propose_random(c, 4, seed=0)]
+
+    def far(proposals) -> list[float]:
+        found = []
+        for k, c in enumerate(compositions):
+            ideal = [fingerprint(a) for a in propose_substituted(c, 2)]
+            own = [fingerprint(a) for a in proposals[4 * k : 4 * k + 4]]
+            found.append(min(distance(a, b) for a in own for b in ideal))
+        return found
+
+    assert np.median(far(made)) < 0.1 < np.median(far(random))
+    assert np.mean([closest_contact(a, 0.5) >= 0.5 for a in made]) > 0.8
