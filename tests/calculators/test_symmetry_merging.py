@@ -234,4 +234,4 @@ def test_auto_merges_all_along_a_relaxation(name: str, monkeypatch: pytest.Monke
     assert space_group(atoms, 1e-5) == before
     assert space_group(atoms, 1e-9) == before
     assert len(counts) > 3
-    assert max(counts) <= 8
+    assert max(counts) <= 16, "of about a hundred"

@@ -172,7 +172,7 @@ def test_forces_to_the_last_digits(options):
     system = STRUCTURES["left-handed-4"]()
     potential = Potential(model)
     forces = potential(system).forces
-    h = 1e-3
+    h = 4e-4
     for atom in range(system.n_atoms):
         for axis in range(3):
             moved = []

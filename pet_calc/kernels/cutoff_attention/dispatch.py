@@ -64,9 +64,11 @@ def cutoff_attention(
     packed, log_weight, heads, scale
         As of the reference.
     backend : {"auto", "batched", "triton"}
-        "auto" is the Triton kernels on CUDA devices where they can run (the reason why not goes
-        to the logger ``pet_calc``, level DEBUG), else batched products of small matrices. A
-        backend named here is used or raises.
+        "auto" is batched products of small matrices; with ``PET_CALC_TRITON=1`` in the environment
+        it is the Triton kernels on CUDA devices where they can run (the reason why not goes to
+        the logger ``pet_calc``, level DEBUG) and agree with the reference at first use. They have
+        been run in Triton's interpreter and compiled, but on no GPU yet, so that they have to be
+        asked for. A backend named here is used or raises.
     precision : {"highest", "high", "fast"}
         Of the products in the Triton kernels: that of float32 (three products of TensorFloat-32),
         TensorFloat-32, bfloat16. Sums and the softmax are in float32 always. The other backend
@@ -76,7 +78,7 @@ def cutoff_attention(
         raise ValueError(f"`backend` must be 'auto', 'batched' or 'triton', got {backend!r}")
     if precision not in ("highest", "high", "fast"):
         raise ValueError(f"`precision` must be 'highest', 'high' or 'fast', got {precision!r}")
-    cuda = packed.device.type == "cuda"
+    cuda = packed.device.type == "cuda" and os.environ.get("PET_CALC_TRITON") == "1"
     if backend == "batched" or (backend == "auto" and (not cuda or torch.compiler.is_compiling())):
         return analytic.cutoff_attention(packed, log_weight, heads, scale)
     refusal = triton_refusal(packed, heads)
