@@ -351,8 +351,8 @@ def entry_from_path(path: Path) -> PotentialEntry:
 def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialEntry:
     """The shipped potential of an architecture that covers all `elements`.
 
-    Among several, the one with the fewest elements, which is the most specialised; then the
-    newest version. Deprecated potentials have to be asked for by name.
+    Among several, the one with the fewest elements, which is the most specialised; then a stable
+    one before an experimental one; then the newest version. Deprecated potentials have to be asked for by name.
 
     Parameters
     ----------
@@ -381,7 +381,7 @@ def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialE
             f"no shipped {architecture} potential covers {', '.join(in_order(wanted))} "
             f"({covered or 'none ships'}); {remedy}"
         )
-    chosen = min(fitting, key=lambda e: (len(e.elements), -e.version, e.name))
+    chosen = min(fitting, key=lambda e: (len(e.elements), e.status != "stable", -e.version, e.name))
     return resolve(chosen.name)
 
 

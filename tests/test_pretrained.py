@@ -197,6 +197,14 @@ def test_no_choice_lists_what_each_covers(root):
     assert "salt-v3: Na, Cl" in message
 
 
+def test_an_experimental_potential_is_chosen_only_where_no_stable_one_fits(root):
+    index = root / "index.toml"
+    text = index.read_text().replace('"water-v10"', '"water-v10"\nstatus = "experimental"')
+    index.write_text(text)
+    assert pretrained.choose_for(["H"]).name == "water-v2"
+    assert pretrained.resolve("water").name == "water-v10"
+
+
 def test_a_deprecated_potential_is_not_chosen_but_loads(root):
     index = root / "index.toml"
     text = index.read_text().replace('"water-v10"', '"water-v10"\nstatus = "deprecated"')
