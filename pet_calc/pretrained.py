@@ -352,7 +352,8 @@ def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialE
     """The shipped potential of an architecture that covers all `elements`.
 
     Among several, the one with the fewest elements, which is the most specialised; then a stable
-    one before an experimental one; then the newest version. Deprecated potentials have to be asked for by name.
+    one before an experimental one; then the newest version. Deprecated potentials have to be
+    asked for by name.
 
     Parameters
     ----------
