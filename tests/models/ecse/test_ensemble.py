@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.energy_model import forces_match_energy, permuted
-from contracts.models import GENTLE, lennard_jones, random_pet
+from contracts.models import GENTLE, KinkAtCutoff, lennard_jones, random_pet
 from contracts.structures import STRUCTURES, system
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -151,17 +151,28 @@ def test_layerwise_forces_are_derivatives() -> None:
     forces_match_energy(Potential(layerwise_pet(frames=GENTLE)), CASES["molecule-4"]())
 
 
-def path_jump(run: Evaluate, path: Callable[[float], System], at: float, width: float) -> float:
-    """Largest jump of energy along `path` near `at`, in eV.
+def path_jumps(
+    run: Evaluate, path: Callable[[float], System], at: float, width: float
+) -> tuple[float, float]:
+    """Largest jump of energy, in eV, and of forces, in eV/Å, along `path` near `at`.
 
     A jump is what second differences do not make smaller as the step shrinks: around every point
-    of a fine grid the three energies at a tiny distance must lie on a line.
+    of a fine grid the three values at a tiny distance must lie on a line.
     """
-    h = 1e-7
     grid = np.linspace(at - width, at + width, 21)
-    batch = System.concatenate([path(x + s * h) for x in grid for s in (-1, 0, 1)])
-    e = run(batch).energy.reshape(-1, 3)
-    return float((e[:, 0] - 2 * e[:, 1] + e[:, 2]).abs().max())
+
+    def second_differences(h: float) -> tuple[Tensor, Tensor]:
+        batch = System.concatenate([path(x + s * h) for x in grid for s in (-1, 0, 1)])
+        results = run(batch)
+        assert results.forces is not None
+        e = results.energy.reshape(-1, 3)
+        f = results.forces.reshape(len(grid), 3, -1)
+        return e[:, 0] - 2 * e[:, 1] + e[:, 2], f[:, 0] - 2 * f[:, 1] + f[:, 2]
+
+    energies, _ = second_differences(1e-7)
+    # forces bend more by orders of magnitude
+    _, forces = second_differences(1e-9)
+    return float(energies.abs().max()), float(forces.abs().max())
 
 
 def bent(angle: float) -> System:
@@ -195,14 +206,16 @@ EVENTS = {
 
 @pytest.mark.parametrize("event", sorted(EVENTS))
 @pytest.mark.parametrize("mode", ["layerwise", "local", "structure"])
-def test_energy_has_no_jump(mode: str, event: str) -> None:
+def test_energy_and_forces_have_no_jump(mode: str, event: str) -> None:
     path, at, width = EVENTS[event]
     run = {
         "layerwise": lambda: plain(layerwise_pet()),
         "local": lambda: ensemble(local_pet(), "local"),
         "structure": lambda: ensemble(random_pet(4), "structure"),
     }[mode]()
-    assert path_jump(run, path, at, width) < 1e-10
+    energy, force = path_jumps(run, path, at, width)
+    assert energy < 1e-10
+    assert force < 1e-10
 
 
 def test_a_jump_would_be_seen() -> None:
@@ -221,11 +234,21 @@ def test_a_jump_would_be_seen() -> None:
         wrapped = Published(model, structure, "local")
         return evaluate(wrapped, structure, neighbor_list(structure, model.cutoff))
 
+    # the middle of a grid of 21 points is the place where the third atom leaves the cutoff
     gaps = [
-        run(leaving(r)).energy.item() - run(leaving(r + 1e-9)).energy.item()
-        for r in np.sqrt(model.cutoff**2 - np.array([0.09 + 0.01, 1.26**2 + 0.01])) - 5e-10
+        path_jumps(run, leaving, np.sqrt(model.cutoff**2 - across), 0.01)
+        for across in (0.09 + 0.01, 1.26**2 + 0.01)
     ]
-    assert max(abs(g) for g in gaps) > 1e-6
+    assert max(energy for energy, _ in gaps) > 1e-6
+    assert max(force for _, force in gaps) > 1e-6
+
+
+def test_a_jump_of_forces_would_be_seen() -> None:
+    """Positive control: a potential that reaches zero at its cutoff with a slope."""
+    model = KinkAtCutoff()
+    energy, force = path_jumps(plain(model), dimer, model.cutoff, 0.01)
+    assert energy < 1e-6
+    assert force > 1e-6
 
 
 def test_a_linear_molecule_is_seen_as_it_is() -> None:
