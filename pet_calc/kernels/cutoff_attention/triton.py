@@ -123,7 +123,9 @@ def cutoff_attention(
     packed: Tensor, log_weight: Tensor, heads: int, scale: float, precision: str = "highest"
 ) -> Tensor:
     """Attention over the tokens of one atom; see the reference, and `dispatch` for `precision`."""
-    return _Attention.apply(packed, log_weight, heads, scale, precision)  # type: ignore[no-untyped-call]
+    # made contiguous outside of the function, which keeps its inputs for second derivatives
+    inputs = (packed.contiguous(), log_weight.contiguous())
+    return _Attention.apply(*inputs, heads, scale, precision)  # type: ignore[no-untyped-call]
 
 
 class _Attention(torch.autograd.Function):
@@ -131,7 +133,6 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, packed: Tensor, log_weight: Tensor, heads: int, scale: float, precision: str
     ) -> Tensor:
-        packed, log_weight = packed.contiguous(), log_weight.contiguous()
         n, t, width = packed.shape
         ctx.save_for_backward(packed, log_weight)
         ctx.heads, ctx.scale, ctx.precision = heads, scale, precision

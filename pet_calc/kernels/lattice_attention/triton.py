@@ -222,8 +222,10 @@ def lattice_attention(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Attention of every atom over periodic images; see the reference."""
+    # made contiguous outside of the function, which keeps its inputs for second derivatives
+    tensors = (query, key, value, falloff, squared_distance, log_weight, basis)
     y, z = _LatticeAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, falloff, squared_distance, log_weight, basis, layout, scale
+        *(t.contiguous() for t in tensors), layout, scale
     )
     return y, z
 
@@ -246,7 +248,6 @@ class _LatticeAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *tensors, layout, scale = arguments
-        tensors = [t.contiguous() for t in tensors]
         query, basis = tensors[0], tensors[6]
         n, heads, _ = query.shape
         y = torch.empty_like(query)

@@ -33,14 +33,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pet_calc.kernels.ecse_frames import AXIAL, FRAME, ISOTROPIC, oriented
+from pet_calc.kernels.ecse_frames.switches import cutoff_step, segment_sum, smooth_maximum
 from pet_calc.models.ecse.frames import FrameConfig, FrameSet, local_frames
-from pet_calc.models.ecse.switches import cutoff_step, segment_sum, smooth_maximum
 
-FRAME, AXIAL, ISOTROPIC = 0, 1, 2
-
-# under the roots, Å²: their gradients are defined where |x × u| or a padded |x| is zero, at no cost
-# in accuracy, since the average over both signs is even
-_TINY = 1e-16
+__all__ = ["AXIAL", "FRAME", "ISOTROPIC", "Orientations", "drawn", "orientations", "oriented"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +100,6 @@ def drawn(views: Orientations, numbers: Tensor) -> Orientations:
     index = torch.minimum(torch.searchsorted(upto, target, right=True), last - 1)
     chosen = views.select(index)
     return replace(chosen, weight=torch.ones_like(chosen.weight).detach())
-
-
-def oriented(vectors: Tensor, matrix: Tensor, sign: Tensor, kind: Tensor) -> Tensor:
-    """Coordinates (n, 3) of `vectors` (n, 3) in one view each; see the module."""
-    x, y, z = torch.einsum("na,nab->nb", vectors, matrix).unbind(-1)
-    axial = kind == AXIAL
-    isotropic = kind == ISOTROPIC
-    if bool(axial.any()):
-        across = torch.linalg.cross(vectors[axial], matrix[axial][..., 0]).square().sum(-1)
-        y = y.index_put((axial,), (across + _TINY).sqrt())
-        z = torch.where(axial, torch.zeros_like(z), z)
-    if bool(isotropic.any()):
-        x = x.index_put((isotropic,), (vectors[isotropic].square().sum(-1) + _TINY).sqrt())
-        y, z = (torch.where(isotropic, torch.zeros_like(c), c) for c in (y, z))
-    return torch.stack([x, y * sign, z], dim=-1)
 
 
 def orientations(

@@ -14,15 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pet_calc.geometry import Edges, NodeEdgeLayout
-from pet_calc.models.ecse.frames import FrameConfig
-from pet_calc.models.ecse.orientations import Orientations, drawn, orientations, oriented
+from pet_calc.kernels.ecse_frames import (
+    FrameConfig,
+    directions,
+    embedded,
+    framed_embedding,
+    fused_views,
+    view_average,
+)
+from pet_calc.models.ecse.orientations import Orientations, drawn, orientations
 from pet_calc.models.pet.layers import MessageLayer
 from pet_calc.models.recomputation import recomputed
 
@@ -150,13 +157,15 @@ class BucketViews:
         Atom of each view, counted within the bucket; ascending.
     weight : Tensor, shape (n_views, 1)
         They sum to 1 over the views of an atom.
-    direction : Tensor, shape (n_views * width, n_directional)
-        The part of the geometry that depends on the view; 0 on padding.
+    seen : tuple of Tensor
+        The part of the geometry that depends on the view, (n_views * width, n_directional), 0 on
+        padding; or what the fused kernels turn into it: the vectors (n_edges + 1, 3), the edge of
+        each slot (n_atoms, width), and matrix, sign and kind of each view.
     """
 
     row: Tensor
     weight: Tensor
-    direction: Tensor
+    seen: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +176,7 @@ class FramedTokens(Tokens):
     ----------
     views : tuple of BucketViews
     columns : tuple of int
-        Columns of the geometry that `BucketViews.direction` stands for.
+        Columns of the geometry that `BucketViews.seen` stands for.
     """
 
     views: tuple[BucketViews, ...] = ()
@@ -202,14 +211,19 @@ class FramedTokens(Tokens):
 
         def one(
             centres: Tensor, base: Tensor, bias: Tensor, row: Tensor, weight: Tensor,
-            direction: Tensor, matrix: Tensor,
+            matrix: Tensor, *seen: Tensor,
         ) -> tuple[Tensor, Tensor]:  # fmt: skip
             n_atoms, d = len(centres), base.shape[1]
-            shared = base.view(n_atoms, -1).index_select(0, row)
-            tokens = layer.compressed(torch.addmm(shared.view(-1, d), direction, matrix))
-            n, e = transformed(layer, centres.index_select(0, row), tokens, bias[row])
-            edge = averaged(e.view(len(row), -1), row, weight, n_atoms)
-            return averaged(n, row, weight, n_atoms), edge.view(-1, d)
+            if len(seen) == 1:
+                hidden = embedded(base, row, seen[0], matrix)
+            else:
+                vectors, slot_edge, frames, sign, kind = seen
+                hidden = framed_embedding(base, matrix, vectors, slot_edge, row, frames, sign, kind)
+            n, e = transformed(
+                layer, centres.index_select(0, row), layer.compressed(hidden), bias[row]
+            )
+            edge = view_average(e.view(len(row), -1), row, weight, n_atoms)
+            return view_average(n, row, weight, n_atoms), edge.view(-1, d)
 
         found = []
         for views, *part in zip(
@@ -219,18 +233,12 @@ class FramedTokens(Tokens):
             self.log_weights,
             strict=True,
         ):
-            inputs = (*part, views.row, views.weight, views.direction, matrix)
+            inputs = (*part, views.row, views.weight, matrix, *views.seen)
             if self.rows is None:
                 found.append(one(*inputs))
             else:
                 found.append(recomputed(one, *inputs, parameters=layer.parameters()))
         return torch.cat([n for n, _ in found]), torch.cat([e for _, e in found])
-
-
-def averaged(values: Tensor, row: Tensor, weight: Tensor, n_atoms: int) -> Tensor:
-    """Weighted averages (n_atoms, n) of the views' values (n_views, n); see `BucketViews`."""
-    total = values.new_zeros(n_atoms, values.shape[1])
-    return total.index_add(0, row, values * weight)
 
 
 def views_of_atoms(
@@ -273,33 +281,19 @@ def bucket_views(
         row, torch.tensor([b.atoms.start for b in layout.buckets], device=device)
     )
     ends = [*first[1:].tolist(), len(row)]
+    fused = fused_views(vectors, max((b.width for b in layout.buckets), default=0))
+    turn = partial(directions, unit=unit)
     views = []
     for bucket, begin, end in zip(layout.buckets, first.tolist(), ends, strict=True):
         part = order[begin:end]
         local = row[begin:end] - bucket.atoms.start
-        slots = layout.slot_edge[bucket.slots].view(bucket.n_atoms, bucket.width)[local]
-        edge = slots.reshape(-1)
-        view = part.repeat_interleave(bucket.width)
-        inputs = (exact, found.matrix, found.sign, found.kind, edge, view)
-        turn = turned_with_units if unit else turned
-        seen = recomputed(turn, *inputs) if lean else turn(*inputs)
+        slots = layout.slot_edge[bucket.slots].view(bucket.n_atoms, bucket.width)
         weight = found.weight[part, None].to(vectors.dtype)
-        views.append(BucketViews(local, weight, seen.to(vectors.dtype)))
+        which = (found.matrix[part], found.sign[part], found.kind[part])
+        if fused:
+            views.append(BucketViews(local, weight, (exact, slots, *which)))
+            continue
+        inputs = (exact, slots, local, *which)
+        seen = recomputed(turn, *inputs) if lean else turn(*inputs)
+        views.append(BucketViews(local, weight, (seen.to(vectors.dtype),)))
     return tuple(views)
-
-
-def turned(
-    vectors: Tensor, matrix: Tensor, sign: Tensor, kind: Tensor, edge: Tensor, view: Tensor
-) -> Tensor:
-    """Vectors of the edges `edge` as the views `view` see them, (n, 3)."""
-    return oriented(vectors[edge], matrix[view], sign[view], kind[view])
-
-
-def turned_with_units(
-    vectors: Tensor, matrix: Tensor, sign: Tensor, kind: Tensor, edge: Tensor, view: Tensor
-) -> Tensor:
-    """As `turned`, and the unit vectors, (n, 6); the last of `vectors` is zero, for padding."""
-    seen = turned(vectors, matrix, sign, kind, edge, view)
-    length = vectors[edge].square().sum(-1, keepdim=True)
-    padding = (edge == len(vectors) - 1)[:, None]
-    return torch.cat([seen, seen / torch.where(padding, 1.0, length).sqrt()], dim=1)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.io.calc_folder import load_calc_folder
+from pet_calc.kernels.ecse_frames.reference import neighbor_pairs
+from pet_calc.kernels.ecse_frames.switches import cutoff_step, onset, smooth_maximum, smooth_step
 from pet_calc.models.derivatives import forces_from_gradient
 from pet_calc.models.ecse import FrameConfig, FrameSet, local_frames
 from pet_calc.models.ecse.ensemble import ranges, replicas
-from pet_calc.models.ecse.frames import neighbor_pairs
-from pet_calc.models.ecse.switches import cutoff_step, onset, smooth_maximum, smooth_step
 from pet_calc.models.interface import EnergyModel
 from pet_calc.neighbors import neighbor_list
 

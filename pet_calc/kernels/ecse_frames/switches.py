@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Beyond this the step is 0 or 1 to the last bit, and so are its derivatives.
-_EDGE = 1.0 - 1e-3
+#: Beyond this the step is 0 or 1 to the last bit, and so are its derivatives.
+EDGE = 1.0 - 1e-3
 
 
 def smooth_step(x: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def smooth_step(x: Tensor) -> Tensor:
 
     as a sigmoid of twice the argument, which keeps its relative precision where it is small.
     """
-    inside = x.clamp(-_EDGE, _EDGE)
+    inside = x.clamp(-EDGE, EDGE)
     return torch.sigmoid(4.0 * inside / (inside.square() - 1.0))
 
 
