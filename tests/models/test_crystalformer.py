@@ -224,6 +224,24 @@ def test_width_functions():
         assert bool((rho.diff() >= 0).all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_derivatives_of_the_width_stay_finite(dtype):
+    """Far out and across the places where an implementation may change its form."""
+    config = CrystalformerConfig(elements=(1,), gaussian_slope=0.2, gaussian_floor=0.4)
+    x = torch.linspace(-1000, 1000, 4001, dtype=dtype, requires_grad=True)
+    derivatives = [width_factor(x, config)]
+    for _ in range(3):
+        (next_one,) = torch.autograd.grad(derivatives[-1].sum(), x, create_graph=True)
+        derivatives.append(next_one)
+    for d in derivatives:
+        assert bool(torch.isfinite(d).all())
+    second = derivatives[2].detach()
+    # smooth: no step of the second derivative is larger than its steepest slope allows
+    allowed = 0.5 * float(derivatives[3].detach().abs().max()) + 1e-6
+    assert float(second.diff().abs().max()) <= 1.05 * allowed
+    assert bool((second >= 0).all())
+
+
 def test_other_elements_are_refused():
     system = replace(STRUCTURES["one-atom"](), numbers=torch.tensor([74]))
     with pytest.raises(UnsupportedElementError, match=r"\[74\]"):

@@ -28,9 +28,10 @@ def width_factor(x: Tensor, config: CrystalformerConfig) -> Tensor:
     if config.width_function == "elu":
         return (1 - b) * functional.elu(a / (1 - b) * x) + 1.0
     slope = a / ((1 - b) * (1 - math.exp(-1)))
-    # not functional.softplus, which turns linear at 20 with a jump of its second derivative
     u = slope * x + math.log(math.e - 1)
-    return b + (1 - b) * torch.logaddexp(u, torch.zeros_like(u))
+    # linear where the rest is below rounding, and not at 20, where the second derivative jumps;
+    # that of logaddexp overflows in single precision
+    return b + (1 - b) * functional.softplus(u, threshold=40.0)
 
 
 class LatticeAttention(nn.Module):
