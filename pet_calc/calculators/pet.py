@@ -403,6 +403,12 @@ class PETCalculator(ModelCalculator):
             loaded = LoadedPotential("pet", copy_model(source, DTYPES[self.dtype]), elements)
         else:
             loaded = pretrained.load(source, self.dtype)
+            if not isinstance(loaded.model, PET):
+                raise ValueError(
+                    f"PETCalculator runs PET models, but {loaded.name} is a "
+                    f"{type(loaded.model).__name__}; "
+                    f"`pet_calc.calculators.calculator_for` finds the calculator of any potential"
+                )
         model = loaded.model.to(self._device)
         if self.variant is not None:
             model = parts(model)[0].with_energy_head(self.variant)

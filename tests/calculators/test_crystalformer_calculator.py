@@ -115,6 +115,8 @@ def test_auto_names_potentials_of_another_architecture(shipped, tmp_path, silico
 def test_other_models_are_refused(shipped):
     with pytest.raises(ValueError, match="runs Crystalformer models, but pet-toy-v1 is a PET"):
         CrystalformerCalculator("pet-toy-v1")
+    with pytest.raises(ValueError, match="crystalformer-toy-v1 is a Crystalformer"):
+        PETCalculator("crystalformer-toy-v1")
     with pytest.raises(TypeError, match="a name, a path or a Crystalformer"):
         CrystalformerCalculator(random_pet(1))
     property_model = Crystalformer(CrystalformerConfig.published(elements=(14,)))
