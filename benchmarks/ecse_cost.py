@@ -239,9 +239,7 @@ def frames_alone(repeats: int) -> dict[str, object]:
 
     def frames() -> None:
         vectors = edge_vectors(system, edges).requires_grad_()
-        found = views_of_atoms(
-            edges, vectors, system.n_atoms, config.cutoff, config.frames, None
-        )
+        found = views_of_atoms(edges, vectors, system.n_atoms, config.cutoff, config.frames, None)
         views = bucket_views(layout, vectors.float(), found, unit=False)
         total = torch.stack([v.seen[0].sum() + (v.weight**2).sum() for v in views]).sum()
         torch.autograd.grad(total, vectors)

@@ -1,0 +1,102 @@
+"""Figures of a training, drawn without touching matplotlib's global state."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Okabe and Ito's palette: distinct also for colour-blind readers.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")
+
+
+def learning_figure(log: Path, *, title: str = "") -> Figure:
+    """Errors of forces and energies over the steps of a run, and where its stages begin.
+
+    Parameters
+    ----------
+    log : Path
+        ``log.csv`` of the run.
+    title : str
+    """
+    with log.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{log} has no rows: nothing has been validated yet")
+    values = {name: np.array([float(r[name]) for r in rows]) for name in rows[0]}
+    step = values["step"]
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    forces, energy = figure.subplots(2, 1, sharex=True)
+    forces.plot(step, values["train_forces_rmse"], color=COLOURS[1], label="training, running")
+    forces.plot(step, values["validation_forces_rmse"], color=COLOURS[0], label="validation")
+    forces.set_ylabel("force RMSE, meV/Å")
+    forces.legend(frameon=False)
+    energy.plot(step, values["validation_energy_mae"], color=COLOURS[0])
+    energy.set_ylabel("energy MAE, meV/atom")
+    energy.set_xlabel("step")
+    begins = step[1:][np.diff(values["stage"]) > 0]
+    for axes in (forces, energy):
+        axes.set_yscale("log")
+        axes.grid(visible=True, which="both", color="#DDDDDD", linewidth=0.5)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        for begin in begins:
+            axes.axvline(begin, color="#777777", linewidth=0.8, linestyle=":")
+    if title:
+        forces.set_title(title, loc="left")
+    return figure
+
+
+def reliability_figure(
+    errors: Mapping[str, tuple[Array, Array]], *, unit: str = "meV/atom", title: str = ""
+) -> Figure:
+    r"""How uncertainties fit the errors that they stand for.
+
+    Left: size of each error over its σ, with the lines \|e\| = σ and 2σ. Right: share of errors
+    within z σ, beside that of a normal distribution.
+
+    Parameters
+    ----------
+    errors : mapping of str to (errors, sigmas)
+        For each split, arrays (n,).
+    unit : str
+    title : str
+    """
+    figure = Figure(figsize=(9.0, 4.0), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    scatter, share = figure.subplots(1, 2)
+    every = np.concatenate([s for _, s in errors.values()])
+    ends = np.array([0.8 * every.min(), 1.25 * every.max()])
+    for k, name in ((1, "σ"), (2, "2σ")):
+        scatter.plot(ends, k * ends, color="#777777", linewidth=1.0, linestyle=("-", "--")[k - 1])
+        scatter.annotate(f"|e| = {name}", (ends[1], k * ends[1]), fontsize=8, ha="right")
+    z = np.linspace(0.0, 3.0, 121)
+    from scipy.special import erf
+
+    share.plot(z, erf(z / 2**0.5), color="#777777", label="normal distribution")
+    for (split, (e, s)), colour in zip(errors.items(), COLOURS, strict=False):
+        scatter.plot(s, np.abs(e), ".", color=colour, label=f"{split} ({len(e)})")
+        within = (np.abs(e / s)[:, None] < z).mean(0)
+        share.plot(z, within, color=colour, label=f"{split} ({len(e)})")
+    scatter.set_xscale("log")
+    scatter.set_yscale("log")
+    scatter.set_xlabel(f"σ, {unit}")
+    scatter.set_ylabel(f"size of the error, {unit}")
+    share.set_xlabel("z")
+    share.set_ylabel("share of errors below z σ")
+    share.set_ylim(0.0, 1.02)
+    for axes in (scatter, share):
+        axes.legend(frameon=False, fontsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
