@@ -39,6 +39,8 @@ KEPT: Final = 2**25
 KEPT_OF_VIEWS: Final = 2**21
 #: Elements of such a tensor in one part, beyond which a longer one is not faster.
 PART: Final = 2**21
+#: Elements of such a tensor with the views of a part of the atoms, beyond which it leaves the cache.
+PART_OF_VIEWS: Final = 2**19
 
 # keeps the gradient of |r| defined; of no effect within 1e-15
 _TINY = 1e-15
@@ -453,11 +455,13 @@ class PET(nn.Module):
             found = views_of_atoms(edges, vectors, len(species), config.cutoff, config.frames, draw)
             cost = cost * found.group.bincount(minlength=len(species))[layout.atom_order]
             # as much at a time as a plain model has in one layer
-            kept, part = KEPT_OF_VIEWS, min(PART, max(2**16, len(layout.slot_edge) * config.d_pet))
+            kept, part = KEPT_OF_VIEWS, min(PART, max(2**18, len(layout.slot_edge) * config.d_pet))
         rows: int | None = None
         if int(cost.sum()) * config.d_pet > kept:
             rows = max(1, part // config.d_pet)
             layout = layout.split(cost, rows)
+        elif found is not None:
+            layout = layout.split(cost, max(1, PART_OF_VIEWS // config.d_pet))
         taper = bump if config.cutoff_function == "Bump" else cosine
         weights = taper(distances, cutoff, config.cutoff_width)
         slot_weight = append_row(weights, 0.0)[layout.slot_edge]
