@@ -8,7 +8,7 @@ from pet_calc.calculators.base import ModelCalculator
 class Pairs:
     """Half of a function of the distance for each of both atoms, whatever their elements."""
 
-    atomic_numbers = tuple(range(1, 119))
+    atomic_numbers = tuple(range(119))  # the first is "X"
     dtype = torch.float64
 
     def __init__(self, energy, cutoff):
