@@ -70,7 +70,6 @@ FAST = (
     "test_forcecurve",
     "test_hcp",
     "test_loggingcalc",
-    "test_mixingcalc",
     "test_phonons",
     "test_potential_energies",
     "test_singlepointcalc",
@@ -78,7 +77,7 @@ FAST = (
     "test_thermochemistry",
     "vibrations.test_vibrations_example",
 )
-#: The others, each for itself a few seconds to minutes.
+#: Others, each for itself seconds to a minute.
 SLOW = (
     "optimize.test_minimahop",
     "optimize.test_optimizer_restart",
@@ -95,8 +94,11 @@ SLOW = (
     "md.test_fixrotation",
     "md.test_langevinbaoab",
     "md.test_nose_hoover_chain",
-    "md.test_nvt_npt",
     "md.test_position_distribution",
+)
+#: Dynamics of tens of thousands of steps, many minutes each; not part of the report.
+LONG = (
+    "md.test_nvt_npt",
     "md.test_verlet_thermostats_asap",
 )
 
@@ -160,6 +162,9 @@ def report(counts):
         "| module of `ase.test` | passed | expected to fail | skipped | failed | calculations |",
         "|---|---|---|---|---|---|",
         *(f"| {m} | " + " | ".join(str(c.get(k, 0)) for k in names) + " |" for m, c in rows),
+        "",
+        f"Without {' and '.join(f'`{m}`' for m in LONG)}, which take many minutes:",
+        "`pytest -m slow tests/ase_suite` runs them too.",
         "",
         "Expected to fail by `does_not_apply.toml`; others in that column by ASE itself:",
         "",

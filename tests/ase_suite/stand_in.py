@@ -95,7 +95,9 @@ def pytest_collection_modifyitems(items):
         entry = EXCEPTIONS.get(name) or EXCEPTIONS.get(name.split("[")[0])
         if entry:
             error = error_class(entry["raises"])
-            item.add_marker(pytest.mark.xfail(reason=entry["reason"], raises=error, strict=True))
+            strict = entry.get("strict", True)
+            mark = pytest.mark.xfail(reason=entry["reason"], raises=error, strict=strict)
+            item.add_marker(mark)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ase_suite.runner import FAST, SLOW, run_modules
+from ase_suite.runner import FAST, LONG, SLOW, run_modules
 
 pytest.importorskip("ase.test.conftest", reason="ASE is installed without its tests")
 
@@ -23,7 +23,7 @@ def test_fast_modules_pass(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", SLOW)
+@pytest.mark.parametrize("module", (*SLOW, *LONG))
 def test_slow_module_passes(module, tmp_path):
     require_pass([module], tmp_path)
 
