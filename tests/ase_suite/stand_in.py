@@ -1,102 +1,88 @@
-"""A pytest plugin that puts a calculator of pet_calc in the place of ASE's EMT.
+"""A pytest plugin that puts calculators of pet_calc in the place of those that ASE's tests use.
 
-The suite has no hook for other calculators: its tests import ``ase.calculators.emt.EMT``. Loaded
-with ``-p stand_in`` before they are collected, this module assigns `StandIn` to that name. The
-potential is one of Morse with the sizes of the elements; what ASE's optimizers, dynamics, filters
-and constraints meet is `ModelCalculator` with its conversion, neighbour list with a skin, forces
-and stress by autograd, and cache of results.
+The suite has no hook for other calculators: its tests import EMT, LennardJones and MorsePotential
+from ``ase.calculators``, or ask for the package asap3, a faster EMT, and are skipped without it.
+Loaded with ``-p`` before they are collected, this module puts stand-ins under these names. They
+have the same energies, so that the numbers in the tests hold; what ASE's optimizers, dynamics,
+filters and constraints meet is `ModelCalculator` with its conversion, neighbour list with a skin,
+forces and stress by autograd, and cache of results.
 
-Tests that cannot apply are listed with their reasons in ``does_not_apply.toml``; they are run and
-must fail, so that the list cannot outlive its reasons.
+Tests that cannot apply are listed in ``does_not_apply.toml`` with the error that they end in and
+the reason. They are run and must end in that error, so that the list cannot outlive its reasons.
 """
 
+import builtins
 import json
 import os
+import sys
+import time
 import tomllib
+from collections import Counter, defaultdict
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
-import ase.build
+import ase.calculators.calculator
 import ase.calculators.emt
+import ase.calculators.lj
+import ase.calculators.morse
 import pytest
 import torch
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii, reference_states
 
-from pet_calc.calculators.base import ModelCalculator
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.models import evaluate
-from pet_calc.models.cutoff import bump
-from pet_calc.neighbors import neighbor_list
+import pet_calc.errors
+from ase_suite.effective_medium import EffectiveMediumCalculator
+from ase_suite.pairs import LennardJonesCalculator, MorseCalculator
 
-CALLS = {"calculations": 0}
-REASONS = tomllib.loads((Path(__file__).parent / "does_not_apply.toml").read_text(encoding="utf-8"))
-
-
-class SizedMorse:
-    """Morse pairs with the lattice constants of the fcc metals, about as stiff as these.
-
-    Depth, stiffness and range of copper [Girifalco and Weizer, Phys. Rev. 114, 687 (1959)], lengths
-    scaled to each element. Crystals have the energy zero, as they have with EMT: several tests
-    compare an energy with a number.
-    """
-
-    atomic_numbers = tuple(range(1, 97))
-    cutoff = 6.0
-    dtype = torch.float64
-
-    def __init__(self):
-        self.radii = torch.tensor([bond_radius(z) for z in range(97)], dtype=torch.float64)
-        self.depths = torch.full((97,), 0.05, dtype=torch.float64)  # eV
-        self.depths[list(METALS)] = 0.343
-        self.reference = torch.zeros(97, dtype=torch.float64)
-        for z in METALS:
-            crystal = system_from_atoms(ase.build.bulk(chemical_symbols[z]))
-            edges = neighbor_list(crystal, self.cutoff)
-            self.reference[z] = -evaluate(self, crystal, edges).energy.item()
-
-    def energies(self, numbers, edges, vectors):
-        i, j = edges.edge_index
-        depth = (self.depths[numbers[i]] * self.depths[numbers[j]]).sqrt()
-        bond = self.radii[numbers[i]] + self.radii[numbers[j]]
-        r = vectors.square().sum(-1).sqrt()
-        decay = torch.exp(-3.894 * (r / bond - 1.0))
-        pair = 0.5 * depth * (decay * decay - 2.0 * decay) * bump(r, self.cutoff, 2.0)
-        return self.reference[numbers].index_add(0, i, pair)
+EXCEPTIONS = tomllib.loads(
+    (Path(__file__).parent / "does_not_apply.toml").read_text(encoding="utf-8")
+)
+COUNTS = defaultdict(Counter)  # of each module of the suite
+CALLS = Counter()
 
 
-METALS = tuple(atomic_numbers[s] for s in ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"))
-
-
-def bond_radius(number):
-    """Half of the distance at the minimum, Å; neighbours in a metal are pulled inside of it."""
-    if number in METALS:
-        a = reference_states[number]["a"]
-        # more shells of a small atom lie within the cutoff
-        return (1.12 if a < 3.7 else 1.10) * a / 2**0.5 / 2
-    return float(covalent_radii[number])
-
-
-MODEL = SizedMorse()
-
-
-class StandIn(ModelCalculator):
-    """Takes the arguments of EMT and ignores them."""
-
-    def __init__(self, **_):
-        super().__init__(skin=0.3)
-
-    def model_for(self, system):
-        return MODEL
-
-    @property
-    def device(self):
-        return torch.device("cpu")
-
+class Counting:
     def calculate(self, *arguments, **options):
         CALLS["calculations"] += 1
         super().calculate(*arguments, **options)
 
 
-ase.calculators.emt.EMT = StandIn
+class EMTStandIn(Counting, EffectiveMediumCalculator):
+    pass
+
+
+class AsapStandIn(EMTStandIn):
+    def __init__(self):
+        super().__init__(asap_cutoff=True)
+
+
+class LennardJonesStandIn(Counting, LennardJonesCalculator):
+    pass
+
+
+class MorseStandIn(Counting, MorseCalculator):
+    pass
+
+
+ase.calculators.emt.EMT = EMTStandIn
+ase.calculators.lj.LennardJones = LennardJonesStandIn
+ase.calculators.morse.MorsePotential = MorseStandIn
+asap3 = ModuleType("asap3", "Stands in for the package of that name.")
+asap3.__spec__ = ModuleSpec("asap3", None)
+asap3.__version__ = "0"
+asap3.EMT = AsapStandIn
+sys.modules["asap3"] = asap3
+
+
+def module_of(item):
+    """``md.test_md`` for a test in that file, whatever the folder of the installation."""
+    return item.path.with_suffix("").as_posix().split("ase/test/")[-1].replace("/", ".")
+
+
+def error_class(name):
+    for place in (builtins, ase.calculators.calculator, pet_calc.errors):
+        if hasattr(place, name):
+            return getattr(place, name)
+    raise ValueError(f"does_not_apply.toml names the error {name}, which is not known here")
 
 
 def pytest_configure(config):
@@ -105,16 +91,33 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        # "md/test_md.py::test_it[case]" whatever the folder of the installation
-        name = item.path.as_posix().split("ase/test/")[-1] + "::" + item.name
-        reason = REASONS.get(name) or REASONS.get(name.split("[")[0])
-        if reason:
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+        name = f"{module_of(item)}::{item.name}"
+        entry = EXCEPTIONS.get(name) or EXCEPTIONS.get(name.split("[")[0])
+        if entry:
+            error = error_class(entry["raises"])
+            strict = entry.get("strict", True)
+            mark = pytest.mark.xfail(reason=entry["reason"], raises=error, strict=strict)
+            item.add_marker(mark)
 
 
-def pytest_terminal_summary(terminalreporter):
-    counts = {k: len(v) for k, v in terminalreporter.stats.items() if k}
-    counts["calculations"] = CALLS["calculations"]
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    calls, start = CALLS["calculations"], time.process_time()
+    result = yield
+    COUNTS[module_of(item)]["calculations"] += CALLS["calculations"] - calls
+    COUNTS[module_of(item)]["cpu_seconds"] += time.process_time() - start
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.when == "call" or (report.when == "setup" and not report.passed):
+        expected = hasattr(report, "wasxfail") and report.skipped
+        COUNTS[module_of(item)]["xfailed" if expected else report.outcome] += 1
+    return report
+
+
+def pytest_sessionfinish():
     if path := os.environ.get("ASE_SUITE_COUNTS"):
-        Path(path).write_text(json.dumps(counts), encoding="utf-8")
-    terminalreporter.write_line(f"calculations by {StandIn.__name__}: {CALLS['calculations']}")
+        Path(path).write_text(json.dumps(COUNTS), encoding="utf-8")
