@@ -36,7 +36,7 @@ write_qha(result, options.out, title="copper")
 for line in result.warnings:
     print(f"warning: {line}")
 linear = 1e6 * result.at(300.0, "thermal_expansion") / 3
-print(f"lattice constant     {result.at(300.0, 'lattice')[0]:.4f} Å at 300 K")
+print(f"volume               {result.at(300.0, 'volume'):.3f} Å³/atom at 300 K")
 print(f"bulk modulus         {result.at(300.0, 'bulk_modulus'):.1f} GPa at 300 K")
 print(f"linear expansion     {linear:.1f}e-6 per K at 300 K")
 print("experiment           16.7e-6 per K")

@@ -146,15 +146,15 @@ def test_guards(tmp_path):
     text = smoke("10_guards.py", tmp_path)
     for pattern in (
         r"stopped at step +\d+, of 200",
-        r"cause +atom \d+ \(\w+\) and atom \d+ \(\w+\) nearly touch: \d\.\d+ Å apart",
+        r"cause +atom \d+ \(\w+\) and atom \d+ \(\w+\).* are \d\.\d+ Å apart, but the potential was",
         r"atoms +[HO] \d+ and [HO] \d+",
-        r"last good distance +0\.\d+ Å",
-        r"from there, 0.5 fs   20 steps without a stop",
+        r"last good distance +\d\.\d+ Å",
+        r"from there, 0.5 fs   5 steps without a stop",
     ):
         assert re.search(pattern, text), text
     step = int(re.search(r"last good frame +step (\d+)", text)[1])
     assert int(re.search(r"frames kept +(\d+)", text)[1]) == step + 1
-    assert (tmp_path / "out" / "3fs" / "last_good.traj").is_file()
+    assert (tmp_path / "out" / "2.5fs" / "last_good.traj").is_file()
 
 
 def test_thermal_expansion(tmp_path):
