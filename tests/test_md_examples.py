@@ -146,7 +146,7 @@ def test_guards(tmp_path):
     text = smoke("10_guards.py", tmp_path)
     for pattern in (
         r"stopped at step +\d+, of 200",
-        r"cause +atom \d+ \(\w+\) and atom \d+ \(\w+\).* are \d\.\d+ Å apart, but the potential was",
+        r"cause +atom \d+ \(\w+\) and atom \d+ \(\w+\).* are \d\.\d+ Å apart, but the",
         r"atoms +[HO] \d+ and [HO] \d+",
         r"last good distance +\d\.\d+ Å",
         r"from there, 0.5 fs   5 steps without a stop",
