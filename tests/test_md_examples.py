@@ -1,5 +1,6 @@
 """Every example runs with ``--smoke`` and prints what its header promises."""
 
+import ast
 import os
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
+from ase.io import write
 from calculators.small_potentials import small_pet
 
 from pet_calc import pretrained
@@ -101,3 +104,84 @@ def test_generate_crystals(tmp_path):
     text = smoke("06_generate_crystals.py", tmp_path)
     assert "best crystal of Cu3Au   Pm-3m (221)" in text
     assert (tmp_path / "out" / "candidates.csv").is_file()
+
+
+def test_relax_many(tmp_path):
+    text = smoke("07_relax_many.py", tmp_path)
+    groups = re.findall(r"^(\w+) +converged in \d+ steps   (.*?) -> (.*?)   formation", text, re.M)
+    assert [name for name, _, _ in groups] == ["Mo", "Ta", "MoTa"], text
+    assert all(before != "Im-3m (229)" for _, before, _ in groups)
+    found = re.search(r"orders most   MoTa, (-\d+\.\d) meV/atom\n3 of 3 converged", text)
+    assert found is not None, text
+    assert -250 < float(found[1]) < -150
+
+
+def test_vacancy_barrier(tmp_path):
+    text = smoke("08_vacancy_barrier.py", tmp_path)
+    found = re.search(r"band +converged\n.*\nbarrier +(\d\.\d+) eV", text)
+    assert found is not None, text
+    # copper of EMT
+    assert abs(float(found[1]) - 0.80) < 0.02
+    assert {"neb.json", "neb.png"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_doctor(tmp_path):
+    text = smoke("09_doctor.py", tmp_path)
+    found = re.search(r"error of the forces  (\S+) eV/Å\nverdict +warning", text)
+    assert found is not None, text
+    assert float(found[1]) < 1e-4
+    assert "warning         rotation" in text  # pet-water-v1 learnt the symmetry from data
+
+
+def test_doctor_on_a_file_with_a_calculator_of_ones_own(tmp_path):
+    (tmp_path / "pairs.py").write_text(ALLOY_PAIRS.replace("smooth=True", "smooth=False"))
+    write(tmp_path / "W.traj", bulk("W", cubic=True) * 2)
+    options = ("--structure", "W.traj", "--calculator", "pairs:make")
+    text = smoke("09_doctor.py", tmp_path, *options)
+    # a pair potential that is cut off is found out
+    assert re.search(r"^(warning|fail) +smoothness of the energy", text, re.M), text
+
+
+def test_guards(tmp_path):
+    text = smoke("10_guards.py", tmp_path)
+    for pattern in (
+        r"stopped at step +\d+, of 200",
+        r"cause +atom \d+ \(\w+\) and atom \d+ \(\w+\).* are \d\.\d+ Å apart, but the",
+        r"atoms +[HO] \d+ and [HO] \d+",
+        r"last good distance +\d\.\d+ Å",
+        r"from there, 0.5 fs   5 steps without a stop",
+    ):
+        assert re.search(pattern, text), text
+    step = int(re.search(r"last good frame +step (\d+)", text)[1])
+    assert int(re.search(r"frames kept +(\d+)", text)[1]) == step + 1
+    assert (tmp_path / "out" / "2.5fs" / "last_good.traj").is_file()
+
+
+def test_thermal_expansion(tmp_path):
+    pytest.importorskip("phonopy")
+    text = smoke("11_thermal_expansion.py", tmp_path)
+    found = re.search(r"linear expansion +(\d+\.\d)e-6 per K", text)
+    assert found is not None, text
+    # copper of EMT
+    assert abs(float(found[1]) - 20.8) < 0.6
+    assert (tmp_path / "out" / "qha.png").is_file()
+
+
+def test_report(tmp_path):
+    pytest.importorskip("chemiscope")
+    text = smoke("12_report.py", tmp_path)
+    assert re.search(r"mean temperature +\d+.* K\npage .*report\.html, \d\.\d MB, 11 frames", text)
+
+
+def test_every_example_says_how_it_is_called():
+    """Numbered, with a header that shows a call with and without ``--smoke``."""
+    found = sorted(EXAMPLES.glob("*.py"))
+    assert [path.name[:2] for path in found] == [f"{k + 1:02d}" for k in range(len(found))]
+    for path in found:
+        header = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        calls = [line for line in header.splitlines() if f"python md_examples/{path.name}" in line]
+        assert any("--smoke" in call for call in calls), path.name
+        assert any("--smoke" not in call for call in calls), path.name
+        assert "prints" in header.lower(), path.name
+        # and a test of it stands above
+        assert f'"{path.name}"' in Path(__file__).read_text(encoding="utf-8")

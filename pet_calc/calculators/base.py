@@ -20,6 +20,7 @@ from ase.outputs import Properties, all_outputs
 
 from pet_calc.calculators.batches import EdgeLimit, evaluate_in_batches
 from pet_calc.calculators.checks import checked_evaluation
+from pet_calc.calculators.conditions import same_info
 from pet_calc.calculators.results import (
     PERIODIC,
     PROPERTIES,
@@ -65,6 +66,13 @@ class ModelCalculator(Calculator):
         self.implemented_properties = [*PROPERTIES, *ROTATION_PROPERTIES]
         self.skin = float(skin)
         self._verlet: VerletState | None = None
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation, charge and spin included."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self.atoms is not None and not same_info(self.atoms, atoms):
+            changes.append("info")
+        return changes
 
     @abstractmethod
     def model_for(self, system: System) -> EnergyModel:

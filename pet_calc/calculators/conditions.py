@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from pet_calc.io.conditions import INFO_KEYS
 from pet_calc.models import EnergyModel
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import Conditions
+
+_log = logging.getLogger("pet_calc")
 
 
 def known_conditions(
@@ -86,6 +89,16 @@ def joint_conditions(
         return None
     return Conditions.concatenate(
         [Conditions.uniform(n) if c is None else c for c, n in zip(found, sizes, strict=True)]
+    )
+
+
+def warn_of_spin(name: str, spin_multiplicity: int) -> None:
+    """Log that a potential does not look at the spin of a structure."""
+    _log.warning(
+        "%s knows no spins: it takes every structure for what its training data were, whatever "
+        "atoms.info says (2S + 1 = %d)",
+        name,
+        spin_multiplicity,
     )
 
 

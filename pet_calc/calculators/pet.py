@@ -29,7 +29,7 @@ from pet_calc.calculators.conditions import (
     joint_conditions,
     known_conditions,
     knows_conditions,
-    same_info,
+    warn_of_spin,
 )
 from pet_calc.calculators.results import (
     DERIVATIVE_UNCERTAINTIES,
@@ -246,12 +246,7 @@ class PETCalculator(ModelCalculator):
         odd = next((spin for _, spin in states if spin != 1), 1)
         if odd != 1 and not self._told and not all(knows_conditions(p.model) for p in potentials):
             self._told = True
-            _log.warning(
-                "%s knows no spins: it takes every structure for what its training data were, "
-                "whatever atoms.info says (2S + 1 = %d)",
-                self.name,
-                odd,
-            )
+            warn_of_spin(self.name, odd)
         sizes = torch.bincount(system.system_index, minlength=system.n_systems).tolist()
         models = [
             symmetrised(
@@ -387,13 +382,6 @@ class PETCalculator(ModelCalculator):
             model, *charge_and_spin(structure), system.n_atoms, potentials[0].name
         )
         return system, neighbor_list(system, model.cutoff), model, conditions
-
-    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What has changed since the last calculation, charge and spin included."""
-        changes: list[str] = super().check_state(atoms, tol)
-        if self.atoms is not None and not same_info(self.atoms, atoms):
-            changes.append("info")
-        return changes
 
     def _load(self, source: str | Path | PET | pretrained.PotentialEntry) -> LoadedPotential:
         """A potential on the device, read through the head in use."""

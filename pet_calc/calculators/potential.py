@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from ase import Atoms
 from ase.data import chemical_symbols
 
 from pet_calc import pretrained
-from pet_calc.calculators.base import ModelCalculator
+from pet_calc.calculators.base import ModelCalculator, Modeller
 from pet_calc.calculators.checks import require_elements, symbol
+from pet_calc.calculators.conditions import known_conditions, warn_of_spin
 from pet_calc.calculators.pet import choose_device
 from pet_calc.geometry import System
+from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.weights import DTYPES, copy_model
 from pet_calc.models.architectures import Model
 from pet_calc.pretrained import LoadedPotential
@@ -79,6 +82,7 @@ class PotentialCalculator(ModelCalculator):
         self._device = choose_device(device)
         self.auto = isinstance(model, str) and model == "auto"
         self.potential: LoadedPotential | None = None
+        self._told = False
         if isinstance(model, str | Path):
             self.dtype = dtype or "float32"
             if not self.auto:
@@ -97,6 +101,21 @@ class PotentialCalculator(ModelCalculator):
     def device(self) -> torch.device:
         """Where the model computes."""
         return self._device
+
+    def modeller(self, *structures: Atoms) -> Modeller:
+        """As `model_for`; a charge is refused, and a spin warned of once: no model knows either."""
+        states = [charge_and_spin(atoms) for atoms in structures]
+
+        def model(system: System) -> Model:
+            found = self.model_for(system)
+            for atoms, (charge, spin) in zip(structures, states, strict=True):
+                known_conditions(found, charge, spin, len(atoms), self.name)
+                if spin != 1 and not self._told:
+                    self._told = True
+                    warn_of_spin(self.name, spin)
+            return found
+
+        return model
 
     def model_for(self, system: System) -> Model:
         """The model in use; with "auto" one that covers the elements of `system`.

@@ -117,12 +117,14 @@ def analyze(
     from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.io.provenance import provenance, settings_toml
     from pet_calc.workflows.observables.analysis import Settings
+    from pet_calc.workflows.progress import pulsing
 
     if (fit_start is None) != (fit_end is None):
         raise typer.BadParameter("give both ends of the fit, or none", param_hint="--fit-start")
     console = Console()
     claim_folder(out, OUTPUT_FILES, overwrite=overwrite)
-    frames = read_frames(trajectory, lammps_species)
+    with pulsing(f"reading {trajectory.name}"):
+        frames = read_frames(trajectory, lammps_species)
     known_interval, frames = interval_beside(trajectory, frames)
     interval = known_interval if timestep is None else timestep
     kept = frames[min(round(discard * len(frames)), len(frames) - 1) :]
@@ -144,7 +146,7 @@ def analyze(
         highlight=False,
     )
     chosen = None if observables is None else [x.strip() for x in observables.split(",")]
-    result = compute(kept, chosen, settings, console)
+    result = compute(kept, chosen, settings)
 
     clear_folder(out, OUTPUT_FILES)
     origin = provenance(packages=("ase", "numpy", "scipy"))
@@ -171,7 +173,8 @@ def analyze(
     )
     write_results(result, out, origin)
     if report:
-        write_page(result, kept, flags, origin, out / REPORT)
+        with pulsing("report"):
+            write_page(result, kept, flags, origin, out / REPORT)
     console.print(summary_table(result, out))
     for names, reason in grouped(result.skipped):
         console.print(f"not computed: {names}: {reason}", highlight=False, markup=False)
@@ -216,15 +219,15 @@ def interval_beside(path: Path, frames: list[Atoms]) -> tuple[float | None, list
     return float(every) * float(step), frames
 
 
-def compute(frames: list[Atoms], chosen: list[str] | None, settings: Any, console: Any) -> Analysis:
+def compute(frames: list[Atoms], chosen: list[str] | None, settings: Any) -> Analysis:
     """The analysis, with its progress on the terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
     from pet_calc.workflows.observables import analyze, default_observables
+    from pet_calc.workflows.progress import progress_bar
 
     names = default_observables(frames) if chosen is None else chosen
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         task = progress.add_task("analysing", total=len(names))
         done = iter(range(len(names)))
         return analyze(

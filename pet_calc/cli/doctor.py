@@ -83,11 +83,13 @@ def doctor(
     import json as json_module
 
     from rich.console import Console
+    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
     from pet_calc.doctor import DoctorSettings, examine
     from pet_calc.io.outputs import claim_folder
     from pet_calc.io.provenance import provenance
     from pet_calc.io.weights import write_atomically
+    from pet_calc.workflows.progress import progress_bar
 
     console = Console()
     settings = DoctorSettings(
@@ -107,13 +109,16 @@ def doctor(
     if calculator is None:
         other = "float32" if chosen == "float64" else "float64"
         twin = make_calculator(model, None, device, other, *options)
-    with console.status("...") as status:
+    with progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("checks", total=None)
         report = examine(
             atoms,
             potential,
             twin=twin,
             settings=settings,
-            on_check=lambda name: status.update(name),
+            on_check=lambda name, done, total: bar.update(
+                task, description=name, completed=done, total=total
+            ),
         )
     origin = provenance(potential, seed=seed)
     name = origin.get("model", origin["calculator"])

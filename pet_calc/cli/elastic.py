@@ -115,9 +115,9 @@ def elastic(
     )
     first = RelaxConfig(cell="free", fmax=fmax, steps=steps)
     origin = begin_run(context, OUTPUTS, [atoms], atoms.calc, first)
-    with RelaxProgress(PATTERNS * points, console, "strains") as progress:
+    with RelaxProgress(PATTERNS * points, name="strains", moves=relax_ions) as progress:
         result = elastic_constants(
-            atoms, settings, on_result=progress.on_result if relax_ions else None
+            atoms, settings, on_result=progress.on_result, on_step=progress.on_step
         )
     (out / "elastic.json").write_text(json_text(elastic_summary(result), origin), encoding="utf-8")
     axes = ["".join("xyz"[k] for k in pair) for pair in VOIGT]

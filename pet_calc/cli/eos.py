@@ -100,9 +100,9 @@ def eos(
     )
     first = RelaxConfig(cell="free", fmax=fmax, steps=steps)
     origin = begin_run(context, OUTPUTS, [atoms], atoms.calc, first)
-    with RelaxProgress(points, console, "volumes") as progress:
+    with RelaxProgress(points, name="volumes", moves=move is not Moves.none) as progress:
         result = equation_of_state(
-            atoms, settings, on_result=None if move is Moves.none else progress.on_result
+            atoms, settings, on_result=progress.on_result, on_step=progress.on_step
         )
     summary = eos_summary(result)
     (out / "eos.json").write_text(json_text(summary, origin), encoding="utf-8")

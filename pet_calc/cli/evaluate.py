@@ -29,7 +29,6 @@ def evaluate(
     """
     # torch is loaded only when it is needed
     from rich.console import Console
-    from rich.progress import track
 
     from pet_calc import pretrained
     from pet_calc.calculators.checks import require_elements
@@ -41,22 +40,26 @@ def evaluate(
     from pet_calc.training.data import prepare
     from pet_calc.training.evaluate import evaluate_frames, rotation_error
     from pet_calc.training.uncertainty import calibration_error
+    from pet_calc.workflows.progress import pulsing, tracked
 
     console = Console()
     potential = pretrained.load(model, dtype=dtype)
-    frames, census = read_frames(files)
+    with pulsing("reading"):
+        frames, census = read_frames(files)
     console.print(census_table({"evaluated": census}))
     if not any(census.count(label) for label in ("energy", "forces", "stress")):
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
     network = potential.model
     conditions = isinstance(network, PET) and network.config.system_conditioning
-    prepared = [prepare(f, network.cutoff, conditions=conditions) for f in frames]
+    prepared = [
+        prepare(f, network.cutoff, conditions=conditions) for f in tracked(frames, "neighbours")
+    ]
     for batch in prepared:
         require_elements(batch.system, network.atomic_numbers, f"the potential {potential.name}")
-    progress = track(prepared, description=potential.name, console=console)
+    progress = tracked(prepared, potential.name)
     console.print(evaluation_table({"evaluated": evaluate_frames(network, progress)}))
     if rotations:
-        progress = track(prepared, description=f"{rotations} orientations", console=console)
+        progress = tracked(prepared, f"{rotations} orientations")
         spread = rotation_error(network, progress, rotations)
         console.print(
             f"standard deviation under rotation and reflection: energy {spread.energy:.3f} "
@@ -66,5 +69,5 @@ def evaluate(
         return
     llpr = find_uncertainty(potential.folder, network.energy_head)
     if llpr is not None and census.count("energy"):
-        progress = track(prepared, description="uncertainties", console=console)
+        progress = tracked(prepared, "uncertainties")
         console.print(calibration_table({"evaluated": calibration_error(network, llpr, progress)}))

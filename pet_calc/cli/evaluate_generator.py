@@ -51,7 +51,6 @@ def evaluate_generator(
 
     import numpy as np
     from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
     from pet_calc.diffusion.sampler import SamplerConfig
@@ -61,6 +60,7 @@ def evaluate_generator(
     from pet_calc.io.outputs import claim_folder
     from pet_calc.io.provenance import provenance, settings_toml
     from pet_calc.io.unimat import read_crystals
+    from pet_calc.workflows.progress import progress_bar
 
     claim_folder(out, (TABLE, SETTINGS), overwrite=overwrite)
     known = [c for c in read_crystals(references) if len(c.numbers) <= max_atoms]
@@ -77,7 +77,7 @@ def evaluate_generator(
         sources.insert(0, Generator.load(generator))
     console = Console()
     found = []
-    with Progress(console=console, transient=True) as progress:
+    with progress_bar() as progress:
         for source in sources:
             name = source if isinstance(source, str) else source.name
             task = progress.add_task(name, total=len(chosen))

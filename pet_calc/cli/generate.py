@@ -120,7 +120,6 @@ def generate(
     from dataclasses import replace
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from pet_calc.cli.relax import check_same
     from pet_calc.diffusion.sampler import SamplerConfig
@@ -131,6 +130,8 @@ def generate(
     from pet_calc.generation.results import OUTPUT_FILES, OUTPUT_FOLDERS, write_results
     from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.io.weights import write_atomically
+    from pet_calc.workflows.progress import progress_bar
 
     settings = GenerateConfig(
         formula=formula,
@@ -171,10 +172,9 @@ def generate(
         clear_folder(out / "relax", ("journal.jsonl", "relax.csv", "relaxed.extxyz"))
         for path in (out / "tests").glob("*.json"):
             path.unlink()
-    (out / SETTINGS).write_text(text, encoding="utf-8")
+    write_atomically(out / SETTINGS, text.encode())
     console = Console()
-    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*bar, console=console, transient=True) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("proposals", total=n)
         result = run(
             settings,
@@ -251,6 +251,7 @@ def build(
     from pet_calc.generation.references import build_hull
     from pet_calc.io.outputs import claim_folder
     from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.workflows.progress import progress_bar
     from pet_calc.workflows.relax import RelaxConfig
 
     claim_folder(out, ("hull.json", "hull.toml"), overwrite=overwrite)
@@ -262,7 +263,15 @@ def build(
         names += [f"{path.name} {k}" for k in range(len(frames))]
     potential = make_calculator(model, calculator, device, static_precision(dtype, calculator))
     relax = RelaxConfig(cell="free" if steps else "fixed", fmax=fmax, steps=steps)
-    found, reasons = build_hull(structures, potential, relax, names)
+    with progress_bar() as bar:
+        task = bar.add_task("relaxation", total=None)
+        found, reasons = build_hull(
+            structures,
+            potential,
+            relax,
+            names,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     found.save(out / "hull.json")
     options = {**resolved_options(context), "dtype": static_precision(dtype, calculator)}
     text = settings_toml("settings of pet-calc hull build", options, provenance(potential))

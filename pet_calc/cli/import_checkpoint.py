@@ -39,6 +39,7 @@ def import_model(
 
     from pet_calc.errors import CheckpointError, PotentialNotFoundError
     from pet_calc.io.foreign import add_auxiliary, convert_foreign, find_foreign
+    from pet_calc.workflows.progress import pulsing
 
     if name is not None and (not name or Path(name).name != name):
         raise typer.BadParameter(f"must be a plain folder name, got {name!r}", param_hint="--name")
@@ -55,9 +56,11 @@ def import_model(
     folder = out / (name or foreign.name)
     if folder.exists() and folder.samefile(source):
         raise typer.BadParameter("must differ from the source's own", param_hint="--name")
-    found = convert_foreign(foreign, folder)
+    with pulsing("converting"):
+        found = convert_foreign(foreign, folder)
+        if auxiliary is not None:
+            add_auxiliary(folder, auxiliary)
     if auxiliary is not None:
-        add_auxiliary(folder, auxiliary)
         found.append("with its auxiliary model")
     console = Console()
     console.print(f"{folder}: {found[0]}", highlight=False, markup=False)

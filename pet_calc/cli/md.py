@@ -192,6 +192,7 @@ def md(
 
     from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.io.weights import write_atomically
     from pet_calc.workflows.guards import check_structure, require_covered
     from pet_calc.workflows.md import (
         OUTPUT_FILES,
@@ -203,6 +204,7 @@ def md(
     )
     from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
     from pet_calc.workflows.observables.water import is_water
+    from pet_calc.workflows.progress import pulsing
     from pet_calc.workflows.report import REPORT, require_viewer
 
     if (structure is None) == (system is None):
@@ -255,7 +257,7 @@ def md(
     console.print(f"potential: [bold]{potential}[/bold]", highlight=False)
 
     origin = provenance(atoms.calc, seed=seed)
-    with MDProgress(settings, len(atoms), console) as progress:
+    with MDProgress(settings, len(atoms)) as progress:
         recorded = False
 
         def record(sample: MDSample) -> None:
@@ -271,7 +273,7 @@ def md(
                     flags["dtype"] = getattr(atoms.calc, "dtype", precision)
                 clear_folder(out, results)
                 text = settings_toml("settings of pet-calc md", flags, origin)
-                (out / SETTINGS).write_text(text, encoding="utf-8")
+                write_atomically(out / SETTINGS, text.encode())
             progress(sample)
 
         result = run_md(
@@ -285,11 +287,12 @@ def md(
         )
 
     water = None
-    if is_water(result.atoms) and steps > 0:
-        water = analyse_water(result, discard)
-        write_rdfs(water, out / RDF_TABLE)
-    title = f"{potential}, {settings.ensemble}"
-    draw(result, water, out / FIGURE, discard=discard, title=title, origin=origin)
+    with pulsing("analysis"):
+        if is_water(result.atoms) and steps > 0:
+            water = analyse_water(result, discard)
+            write_rdfs(water, out / RDF_TABLE)
+        title = f"{potential}, {settings.ensemble}"
+        draw(result, water, out / FIGURE, discard=discard, title=title, origin=origin)
     console.print(summary(result, water, discard, out))
     page(out, report, console)
 
@@ -326,6 +329,8 @@ def thermostat_time(tau: float | None, friction: float | None, ensemble: Ensembl
 
 def build_water(molecules: int, seed: int) -> Atoms:
     """The built-in water box."""
+    from pet_calc.workflows.progress import pulsing
     from pet_calc.workflows.water_box import water_box
 
-    return water_box(molecules, density=1.0, seed=seed)
+    with pulsing("building the water box"):
+        return water_box(molecules, density=1.0, seed=seed)

@@ -21,7 +21,10 @@ Name = Annotated[str, typer.Argument(help="Name of a potential, or a potential's
 
 @models_app.command("list")
 def list_models() -> None:
-    """List the shipped potentials, and the published ones that can be downloaded."""
+    """List the shipped potentials, and the published ones that can be downloaded.
+
+    Example: pet-calc models list
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -99,7 +102,10 @@ def download_model(
 
 @models_app.command("show")
 def show(name: Name) -> None:
-    """Print a potential's card."""
+    """Print a potential's card.
+
+    Example: pet-calc models show pet-water-v1
+    """
     from rich.console import Console
 
     from pet_calc.pretrained import CARD, resolve
@@ -112,7 +118,10 @@ def show(name: Name) -> None:
 
 @models_app.command("path")
 def path(name: Name) -> None:
-    """Print the folder of a potential, for use in scripts."""
+    """Print the folder of a potential, for use in scripts.
+
+    Example: pet-calc models path pet-water-v1
+    """
     from pet_calc.pretrained import resolve
 
     typer.echo(resolve(name).folder)
@@ -134,9 +143,11 @@ def verify_model(
     from rich.table import Table
 
     from pet_calc.pretrained import verify
+    from pet_calc.workflows.progress import pulsing
 
     console = Console()
-    verification = verify(name)
+    with pulsing("recorded results"):
+        verification = verify(name)
     for file, (recorded, found) in verification.digests.items():
         console.print(f"{file}: SHA-256 {'as recorded' if recorded == found else 'differs'}")
     if verification.deviations:
@@ -163,8 +174,17 @@ def verify_card(name: str, data: Path, console: Console) -> None:
     from pet_calc.errors import IntegrityError
     from pet_calc.pretrained import load
     from pet_calc.training.card import measure_card
+    from pet_calc.workflows.progress import progress_bar
 
-    numbers = measure_card(load(name), data)
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=None)
+        numbers = measure_card(
+            load(name),
+            data,
+            on_frame=lambda split, done, total: bar.update(
+                task, description=split, completed=done, total=total
+            ),
+        )
     table = Table(title="errors of the card, measured again", title_justify="left")
     for column in ("set", "quantity", "stated", "found", ""):
         table.add_column(column)

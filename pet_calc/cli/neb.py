@@ -75,7 +75,7 @@ def neb(
     code is 1 if the band did not converge.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import MofNCompleteColumn, TextColumn
     from rich.table import Table
 
     from pet_calc.io.outputs import claim_folder
@@ -83,6 +83,7 @@ def neb(
     from pet_calc.workflows.mechanics_plots import neb_figure
     from pet_calc.workflows.neb import NebConfig, minimum_energy_path, neb_summary, require_pair
     from pet_calc.workflows.plots import save_figure
+    from pet_calc.workflows.progress import progress_bar
     from pet_calc.workflows.relax import RelaxConfig
 
     console = Console()
@@ -102,21 +103,14 @@ def neb(
         non_conservative,
     )
     origin = begin_run(context, OUTPUTS, [first, last], potential, RelaxConfig(fmax=end_fmax))
-    bar = Progress(
-        TextColumn("[bold]band"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    bar = progress_bar(MofNCompleteColumn(), TextColumn("{task.fields[state]}"), transient=False)
     task = bar.add_task("band", total=steps, state="end points")
 
     def on_step(step: int, force: float, barrier: float) -> None:
         state = f"largest force {force:.3f} eV/Å, barrier {barrier:.3f} eV"
         bar.update(task, completed=step, state=state)
-        if not console.is_terminal and step % max(1, steps // 10) == 0:
-            console.print(f"step {step}: {state}", highlight=False)
+        if not bar.console.is_terminal and step % max(1, steps // 10) == 0:
+            bar.console.print(f"step {step}: {state}", highlight=False)
 
     with bar:
         result = minimum_energy_path(first, last, potential, settings, on_step=on_step)

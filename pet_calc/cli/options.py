@@ -58,9 +58,11 @@ def page(out: Path, wanted: bool, console: Console) -> None:
     if not wanted:
         console.print(f"a page of this run: pet-calc report {out}", highlight=False, markup=False)
         return
+    from pet_calc.workflows.progress import pulsing
     from pet_calc.workflows.report import report_folder
 
-    path = report_folder(out)
+    with pulsing("report"):
+        path = report_folder(out)
     console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", highlight=False, markup=False)
 
 

@@ -205,7 +205,7 @@ def phonons(
     atoms = read_structure(structure)
     atoms.calc = potential(model, calculator, device, dtype, ecse, variant, non_conservative)
     announce(console, structure, atoms)
-    with stages(console, "supercells") as (say, progress):
+    with stages("supercells") as (say, progress):
         result = compute_phonons(atoms, settings, born=born, on_stage=say, on_progress=progress)
     clear_folder(out, (*names, REPORT))
     origin = provenance(atoms.calc, packages=PACKAGES)
@@ -307,7 +307,7 @@ def qha(
     atoms = read_structure(structure)
     atoms.calc = potential(model, calculator, device, dtype, ecse, variant, non_conservative)
     announce(console, structure, atoms)
-    with stages(console, "volumes") as (say, progress):
+    with stages("volumes") as (say, progress):
         result = compute_qha(atoms, settings, ensemble, on_stage=say, on_progress=progress)
     clear_folder(out, names)
     origin = provenance(atoms.calc, packages=PACKAGES)
@@ -382,15 +382,11 @@ def described(structure: Path, model: str, factory: str | None, atoms: Atoms) ->
 
 
 @contextmanager
-def stages(
-    console: Console, unit: str
-) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+def stages(unit: str) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
     """A line for each part of the work, and a bar over the supercells or volumes."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
+    from pet_calc.workflows.progress import progress_bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task(unit, total=None)
 
         def say(text: str) -> None:

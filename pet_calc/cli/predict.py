@@ -43,13 +43,13 @@ def predict(
     import math
 
     from rich.console import Console
-    from rich.progress import track
     from rich.table import Table
 
     from pet_calc.calculators.properties import PropertyPredictor
     from pet_calc.errors import InvalidStructureError
     from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.io.provenance import json_text, provenance, settings_toml
+    from pet_calc.workflows.progress import progress_bar
 
     console = Console()
     claim_folder(out, OUTPUTS, overwrite=overwrite)
@@ -64,13 +64,14 @@ def predict(
     rows = []
     for predictor in predictors:
         found = predictor.iterate([a for _, _, a in crystals])
-        title = f"{predictor.property} by {predictor.name}"
-        progress = track(found, title, len(crystals), console=console, transient=True)
-        for (path, frame, atoms), p in zip(crystals, progress, strict=True):
-            rows.append((
-                str(path), frame, atoms.get_chemical_formula(), predictor.property, p.value,
-                p.unit, p.std, p.in_domain, p.reason,
-            ))  # fmt: skip
+        with progress_bar() as bar:
+            title = f"{predictor.property} by {predictor.name}"
+            counted = bar.track(found, len(crystals), description=title)
+            for (path, frame, atoms), p in zip(crystals, counted, strict=True):
+                rows.append((
+                    str(path), frame, atoms.get_chemical_formula(), predictor.property, p.value,
+                    p.unit, p.std, p.in_domain, p.reason,
+                ))  # fmt: skip
     write_csv(out / "predict.csv", COLUMNS, rows)
     plain = [
         {n: None if isinstance(x, float) and math.isnan(x) else x

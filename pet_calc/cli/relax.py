@@ -133,6 +133,7 @@ def relax(
 
     from pet_calc.io.outputs import claim_folder, clear_folder
     from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.io.weights import write_atomically
     from pet_calc.workflows.relax import RelaxConfig, relax_all, why_not_batched
     from pet_calc.workflows.relax.journal import OUTPUT_FILES, Journal
     from pet_calc.workflows.relax.many import settle_model, starting_problem
@@ -188,7 +189,7 @@ def relax(
         clear_folder(out, (REPORT,))
     else:
         clear_folder(out, names)
-    (out / SETTINGS).write_text(text, encoding="utf-8")
+    write_atomically(out / SETTINGS, text.encode())
     journal = Journal(out, entries, origin, resume=resume)
     todo = [k for k in journal.missing if entries[k].atoms is not None]
     for k in set(journal.missing) - set(todo):
@@ -198,7 +199,7 @@ def relax(
     if len(waiting) > 1 and batch is None and objection is not None:
         console.print(f"one by one: {objection}", highlight=False)
     try:
-        with RelaxProgress(len(waiting), console) as progress:
+        with RelaxProgress(len(waiting)) as progress:
 
             def on_result(position: int, outcome: Any) -> None:
                 journal.add(todo[position], outcome)

@@ -46,11 +46,13 @@ def report(
     from rich.console import Console
 
     from pet_calc.io.outputs import claim_folder
+    from pet_calc.workflows.progress import pulsing
     from pet_calc.workflows.report import REPORT, report_folder
 
     path = folder / REPORT if out is None else out
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; name an output folder of pet-calc")
     claim_folder(path.parent, [path.name], overwrite=overwrite)
-    report_folder(folder, path, viewer=viewer)
+    with pulsing("report"):
+        report_folder(folder, path, viewer=viewer)
     Console().print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", highlight=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def train(
     from pet_calc.training.loop import train as run_training
     from pet_calc.training.property import is_property_config
     from pet_calc.training.uncertainty import CalibrationError
+    from pet_calc.workflows.progress import pulsing
 
     console = Console()
     if is_property_config(config):
@@ -47,16 +48,13 @@ def train(
         )
         return
     settings = TrainConfig.from_toml(config)
-    splits = load_data(settings, data or config.parent)
+    with pulsing("reading"):
+        splits = load_data(settings, data or config.parent)
     console.print(census_table(splits.census))
     console.print(
         f"{len(splits.train)} frames to train on, {len(splits.validation)} held out for validation"
     )
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
+    with training_bar() as bar:
         task = bar.add_task(settings.name, total=settings.total_steps, status="")
 
         def report(progress: TrainingProgress) -> None:
@@ -64,10 +62,12 @@ def train(
                 f"loss {progress.loss:.3g} forces {progress.forces_rmse:.0f} meV/Å "
                 f"rate {progress.learning_rate:.1e}"
             )
+            if progress.step == settings.total_steps:
+                status = "errors of the averaged weights"
             bar.update(task, completed=progress.step, status=status)
             if progress.validation is not None:
                 v = progress.validation
-                console.print(
+                bar.console.print(
                     f"step {progress.step}: validation energy MAE {v.energy.mae:.3f} meV/atom, "
                     f"forces RMSE {v.forces.rmse:.1f} meV/Å (training {progress.forces_rmse:.1f})"
                 )
@@ -107,18 +107,14 @@ def train_property_model(
 
     settings = PropertyTraining.from_toml(config)
     kinds = {t.name: (t.kind, t.unit) for t in settings.targets}
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
+    with training_bar() as bar:
         graphs = bar.add_task("graphs", total=None, status="")
         task = bar.add_task(settings.name, total=settings.schedule.epochs, status="")
 
         def on_epoch(report: EpochReport) -> None:
             bar.update(task, completed=report.epoch, status=f"loss {report.loss:.4f}")
             found = ", ".join(f"{name} {e:.4f}" for name, e in report.validation.items())
-            console.print(f"epoch {report.epoch} ({report.seconds:.1f} s): validation {found}")
+            bar.console.print(f"epoch {report.epoch} ({report.seconds:.1f} s): validation {found}")
 
         found = train_property(
             settings, out, data, report=on_epoch, on_graph=lambda: bar.advance(graphs),
@@ -139,6 +135,18 @@ def train_property_model(
             table.add_row(split, name, measure, f"{value:.4f}")
     console.print(table)
     console.print(f"property model: {out / 'model'}")
+
+
+def training_bar() -> Progress:
+    """A bar with the state of a training beside it; it stays when the training ends."""
+    from pet_calc.workflows.progress import progress_bar
+
+    columns = (
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+    )
+    return progress_bar(*columns, transient=False)
 
 
 def census_table(census: dict[str, LabelCensus]) -> Table:

@@ -45,8 +45,14 @@ def evaluate(calculator: Any, atoms: Atoms, *, stress: bool = False) -> Point:
 
 
 def bare(atoms: Atoms) -> Atoms:
-    """A copy without calculator, constraints and momenta."""
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    """A copy without calculator, constraints and momenta; charge and spin stay in its `info`."""
+    return Atoms(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        cell=atoms.cell,
+        pbc=atoms.pbc,
+        info=dict(atoms.info),
+    )
 
 
 def displaced(atoms: Atoms, rng: np.random.Generator, size: float) -> Atoms:

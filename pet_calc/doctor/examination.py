@@ -64,7 +64,7 @@ def examine(
     *,
     twin: Any | None = None,
     settings: DoctorSettings | None = None,
-    on_check: Callable[[str], None] | None = None,
+    on_check: Callable[[str, int, int | None], None] | None = None,
 ) -> Report:
     """Examine a calculator on a structure.
 
@@ -82,7 +82,8 @@ def examine(
         The same potential in the other precision.
     settings : DoctorSettings, optional
     on_check : callable, optional
-        Receives the name of each check before it begins.
+        Receives the name of each check before it begins, how many are done, and how many there are
+        in all; None as long as it depends on the first ones.
 
     Raises
     ------
@@ -93,18 +94,21 @@ def examine(
     check_structure(atoms)
     exact = twin if twin is not None and is_double(twin) else calculator
     findings: list[Finding] = []
+    total: int | None = None
+
+    def begin(name: str) -> None:
+        if on_check is not None:
+            on_check(name, len(findings), total)
 
     def run(name: str, check: Callable[[], Finding]) -> None:
-        if on_check is not None:
-            on_check(name)
+        begin(name)
         try:
             findings.append(check())
         except Exception as error:  # a calculator of anyone may fail in any way: that is a finding
             findings.append(failed(name, error))
 
     run("minimum distance", partial(coverage.minimum_distance, atoms))
-    if on_check is not None:
-        on_check("single point")
+    begin("single point")
     try:
         findings.append(single_point(atoms, calculator))
     except (InvalidStructureError, UnsupportedElementError):
@@ -116,7 +120,9 @@ def examine(
     if findings[-1].verdict is Verdict.FAIL:
         return Report(tuple(findings))
     noise = Noise(**findings[-1].values)
-    for name, check in calculator_checks(atoms, calculator, exact, twin, noise, settings):
+    checks = list(calculator_checks(atoms, calculator, exact, twin, noise, settings))
+    total = len(findings) + len(checks)
+    for name, check in checks:
         run(name, check)
     return Report(tuple(findings))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from pet_calc.generation.composition import Composition
 from pet_calc.generation.hull import Hull, Phase
 from pet_calc.io.provenance import calculator_record
 from pet_calc.pretrained import cache_folder
-from pet_calc.workflows.relax import RelaxConfig, relax_all
+from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all
 
 _log = logging.getLogger("pet_calc")
+
+OnProgress = Callable[[int, int], None]
 
 #: Edge in Å of the box of a diatomic reference.
 BOX = 12.0
@@ -71,7 +74,11 @@ def cache_path(calculator: Any) -> Path | None:
 
 
 def elemental_hull(
-    elements: Iterable[str], calculator: Any, config: RelaxConfig | None = None
+    elements: Iterable[str],
+    calculator: Any,
+    config: RelaxConfig | None = None,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Hull, dict[str, str]]:
     """Relaxed reference states of the elements.
 
@@ -98,7 +105,11 @@ def elemental_hull(
         except ValueError as error:
             reasons[symbol] = str(error)
     phases, failed = relaxed_phases(
-        list(structures.values()), calculator, config, [f"{s} (ASE)" for s in structures]
+        list(structures.values()),
+        calculator,
+        config,
+        [f"{s} (ASE)" for s in structures],
+        on_progress=on_progress,
     )
     for k, reason in failed.items():
         reasons[list(structures)[k]] = reason
@@ -113,10 +124,20 @@ def relaxed_phases(
     calculator: Any,
     config: RelaxConfig | None = None,
     names: Sequence[str] | None = None,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> tuple[list[Phase], dict[int, str]]:
     """Phases of relaxed structures, and the reasons of those that have no energy, by index."""
     config = config or RelaxConfig(cell="free", fmax=0.02, steps=300)
-    outcomes = relax_all(structures, calculator, config) if structures else []
+    count = itertools.count(1)
+
+    def told(index: int, outcome: Relaxation) -> None:
+        if on_progress is not None:
+            on_progress(next(count), len(structures))
+
+    if structures and on_progress is not None:
+        on_progress(0, len(structures))
+    outcomes = relax_all(structures, calculator, config, on_result=told) if structures else []
     phases: list[Phase] = []
     reasons: dict[int, str] = {}
     for k, outcome in enumerate(outcomes):
@@ -140,11 +161,16 @@ def build_hull(
     calculator: Any,
     config: RelaxConfig | None = None,
     names: Sequence[str] | None = None,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Hull, dict[str, str]]:
-    """Hull of a user's competitors and of the elements in them, all with one calculator."""
+    """Hull of a user's competitors and of the elements in them, all with one calculator.
+
+    `on_progress` is told how many of how many structures are relaxed, first of the elements.
+    """
     symbols = sorted({s for atoms in structures for s in atoms.get_chemical_symbols()})
-    elements, reasons = elemental_hull(symbols, calculator, config)
-    phases, failed = relaxed_phases(structures, calculator, config, names)
+    elements, reasons = elemental_hull(symbols, calculator, config, on_progress=on_progress)
+    phases, failed = relaxed_phases(structures, calculator, config, names, on_progress=on_progress)
     for k, reason in failed.items():
         reasons[names[k] if names else f"structure {k}"] = reason
     return elements.with_phases(phases), reasons

@@ -34,6 +34,12 @@ def charge_and_spin(atoms: Atoms) -> tuple[int, int]:
     return charge or 0, next(iter(named.values()), 1)
 
 
+def conditions_text(atoms: Atoms) -> str:
+    """What a structure says of charge and spin, for digests; empty if it says nothing."""
+    said = {key: atoms.info[key] for key in INFO_KEYS if atoms.info.get(key) is not None}
+    return " ".join(f"{key}={np.asarray(value).tolist()}" for key, value in said.items())
+
+
 def whole_number(atoms: Atoms, key: str) -> int | None:
     """An entry of ``atoms.info`` as an integer; None if it is not there."""
     value: Any = atoms.info.get(key)

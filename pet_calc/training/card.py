@@ -9,8 +9,9 @@ they were measured on, relative to a data folder::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from pet_calc.errors import CheckpointError
 from pet_calc.io.datasets import read_frames
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import LoadedPotential
-from pet_calc.training.data import prepare
+from pet_calc.training.data import Batch, prepare
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
 
 #: Name in the card to the error in its unit.
@@ -60,15 +61,34 @@ class CardNumber:
         return abs(self.found - self.stated) <= self.tolerance
 
 
-def measure(potential: LoadedPotential, files: list[Path]) -> Evaluation:
-    """Errors of a potential on the labelled frames of files."""
+def measure(
+    potential: LoadedPotential,
+    files: list[Path],
+    on_frame: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Errors of a potential on the labelled frames of files.
+
+    `on_frame` is told how many of how many frames are begun.
+    """
     frames, _ = read_frames(files)
     model = potential.model
     conditions = isinstance(model, PET) and model.config.system_conditioning
-    return evaluate_frames(model, (prepare(f, model.cutoff, conditions=conditions) for f in frames))
+
+    def prepared() -> Iterator[Batch]:
+        for k, frame in enumerate(frames):
+            if on_frame is not None:
+                on_frame(k, len(frames))
+            yield prepare(frame, model.cutoff, conditions=conditions)
+
+    return evaluate_frames(model, prepared())
 
 
-def measure_card(potential: LoadedPotential, data: Path) -> list[CardNumber]:
+def measure_card(
+    potential: LoadedPotential,
+    data: Path,
+    *,
+    on_frame: Callable[[str, int, int], None] | None = None,
+) -> list[CardNumber]:
     """Every number of ``metrics`` in a potential's card, measured again.
 
     Parameters
@@ -76,6 +96,8 @@ def measure_card(potential: LoadedPotential, data: Path) -> list[CardNumber]:
     potential : LoadedPotential
     data : Path
         Folder where the paths of the card start.
+    on_frame : callable, optional
+        Told the set, and how many of how many of its frames are begun.
 
     Raises
     ------
@@ -105,7 +127,8 @@ def measure_card(potential: LoadedPotential, data: Path) -> list[CardNumber]:
                 f"the card of {potential.name} states {unknown} of {split}; known are "
                 f"{sorted(NUMBERS)}"
             )
-        evaluation = measure(potential, [data / f for f in values["files"]])
+        told = None if on_frame is None else partial(on_frame, split)
+        evaluation = measure(potential, [data / f for f in values["files"]], told)
         numbers += [
             CardNumber(split, name, value, NUMBERS[name](evaluation), relative * abs(value))
             for name, value in stated.items()

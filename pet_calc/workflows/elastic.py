@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pet_calc.errors import MissingDependencyError
 from pet_calc.units import EV_PER_A3_TO_GPA
 from pet_calc.workflows.relax import RelaxConfig, relax_all
-from pet_calc.workflows.relax.batched import OnResult
+from pet_calc.workflows.relax.batched import OnResult, OnStep
 from pet_calc.workflows.relax.reference import relaxed_reference, require_usable
 from pet_calc.workflows.relax.single import results
 from pet_calc.workflows.relax.symmetry import find_symmetry, space_group
@@ -114,7 +114,11 @@ class ElasticConstants:
 
 
 def elastic_constants(
-    atoms: Atoms, config: ElasticConfig | None = None, *, on_result: OnResult | None = None
+    atoms: Atoms,
+    config: ElasticConfig | None = None,
+    *,
+    on_result: OnResult | None = None,
+    on_step: OnStep | None = None,
 ) -> ElasticConstants:
     """Elastic tensor of a crystal with a calculator that gives the stress.
 
@@ -125,6 +129,9 @@ def elastic_constants(
     config : ElasticConfig, optional
     on_result : callable, optional
         Called with the index and the relaxation of each strained copy (6 × points).
+    on_step : callable, optional
+        Called with the number of copies that relax together and the largest force in eV/Å; first
+        in the relaxation at the beginning.
 
     Raises
     ------
@@ -137,7 +144,9 @@ def elastic_constants(
     """
     config = config or ElasticConfig()
     elasticity = require_matscipy()
-    crystal = relaxed_reference(atoms, config.fmax, config.steps, relax=config.relax_first)
+    crystal = relaxed_reference(
+        atoms, config.fmax, config.steps, relax=config.relax_first, on_step=on_step
+    )
     rotations = point_group(crystal, config.symprec) if config.symmetrise else None
     crystal.calc = atoms.calc
     stress = results(crystal)[2]
@@ -150,6 +159,7 @@ def elastic_constants(
         atoms.calc,
         RelaxConfig(fmax=config.fmax, steps=config.steps if config.relax_ions else 0),
         on_result=on_result,
+        on_step=on_step,
     )
     relaxed = [
         require_usable(outcome, f"strained crystal {k + 1}", moves=config.relax_ions)

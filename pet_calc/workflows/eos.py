@@ -25,7 +25,7 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from pet_calc.errors import SimulationError
 from pet_calc.units import EV_PER_A3_TO_GPA
 from pet_calc.workflows.relax import RelaxConfig, relax_all
-from pet_calc.workflows.relax.batched import OnResult
+from pet_calc.workflows.relax.batched import OnResult, OnStep
 from pet_calc.workflows.relax.reference import relaxed_reference, require_usable
 
 Array = NDArray[np.float64]
@@ -136,7 +136,11 @@ class EquationOfState:
 
 
 def equation_of_state(
-    atoms: Atoms, config: EosConfig | None = None, *, on_result: OnResult | None = None
+    atoms: Atoms,
+    config: EosConfig | None = None,
+    *,
+    on_result: OnResult | None = None,
+    on_step: OnStep | None = None,
 ) -> EquationOfState:
     """Energy against volume of a crystal with a calculator, and the bulk modulus.
 
@@ -147,6 +151,9 @@ def equation_of_state(
     config : EosConfig, optional
     on_result : callable, optional
         Called with the index and the relaxation of each volume as it is done.
+    on_step : callable, optional
+        Called with the number of volumes that relax together and the largest force in eV/Å; first
+        in the relaxation at the beginning.
 
     Raises
     ------
@@ -156,12 +163,15 @@ def equation_of_state(
         If a relaxation does not converge, or the minimum lies outside of the volumes.
     """
     config = config or EosConfig()
-    start = relaxed_reference(atoms, config.fmax, config.steps, relax=config.relax_first)
+    start = relaxed_reference(
+        atoms, config.fmax, config.steps, relax=config.relax_first, on_step=on_step
+    )
     outcomes = relax_all(
         scaled_volumes(start, np.linspace(1 - config.span, 1 + config.span, config.points)),
         atoms.calc,
         config.relaxation,
         on_result=on_result,
+        on_step=on_step,
     )
     frames = [
         require_usable(outcome, f"volume {k + 1} of {config.points}", moves=config.move != "none")

@@ -1,6 +1,7 @@
 """The Crystalformer calculator: from a model, a folder, by name; what it refuses."""
 
 import json
+import logging
 
 import ase.build
 import numpy as np
@@ -14,7 +15,7 @@ from contracts.models import random_crystalformer, random_pet
 
 from pet_calc import CrystalformerCalculator, PETCalculator, pretrained
 from pet_calc.calculators import calculator_for
-from pet_calc.errors import UnsupportedElementError
+from pet_calc.errors import InvalidStructureError, UnsupportedElementError
 from pet_calc.io.expected import compare_expected, write_expected
 from pet_calc.io.weights import CONFIG, WEIGHTS, load_model, save_model, sha256
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
@@ -47,6 +48,23 @@ def shipped(tmp_path, monkeypatch):
         lines += [f'"{f}" = "{sha256(tmp_path / name / f)}"' for f in (CONFIG, WEIGHTS)]
     (tmp_path / "index.toml").write_text("\n".join(lines))
     monkeypatch.setattr(pretrained, "ROOTS", (tmp_path,))
+
+
+def test_a_charge_is_refused_and_a_spin_warned_of(silicon, caplog):
+    silicon.calc = CrystalformerCalculator(random_crystalformer(1))
+    neutral = silicon.get_potential_energy()
+    silicon.info["charge"] = 1
+    with pytest.raises(InvalidStructureError, match=r"knows no charges, but .* is \+1"):
+        silicon.get_potential_energy()
+    with pytest.raises(InvalidStructureError, match="structure 1 of 2"):
+        silicon.calc.evaluate_many([ase.build.bulk("Si"), silicon])
+    silicon.info = {"spin_multiplicity": 3}
+    with caplog.at_level(logging.WARNING, logger="pet_calc"):
+        for _ in range(2):
+            assert silicon.get_potential_energy() == pytest.approx(neutral, abs=1e-9)
+            silicon.positions += 1.0
+    (told,) = (r.getMessage() for r in caplog.records if r.name == "pet_calc")
+    assert "2S + 1 = 3" in told
 
 
 def test_forces_and_stress_are_derivatives(silicon):

@@ -1,5 +1,9 @@
 """Each verb's help has an example, and every verb can be told by a file."""
 
+import inspect
+import re
+import shlex
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -32,11 +36,46 @@ def test_the_first_help_names_all_verbs_and_an_example():
     assert "pet-calc md" in text
 
 
+def examples(text, verb):
+    """The words that follow ``pet-calc VERB`` in each example of a help text."""
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text))
+    found = (re.search(rf"pet-calc {verb}(?![\w-])(?P<rest>.*)", p, re.DOTALL) for p in paragraphs)
+    return [shlex.split(match["rest"]) for match in found if match]
+
+
+def parse(verb, words):
+    """The parameters that a command line gives; raises for options that do not exist."""
+    command = VERBS[verb]
+    with command.make_context(verb, [], resilient_parsing=True) as context:
+        context.resilient_parsing = False  # that was for the callbacks; now errors count
+        given, _, _ = command.make_parser(context).parse_args(list(words))
+        return given
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_a_verb_has_an_example(verb):
+def test_the_help_of_a_verb_has_examples_that_it_understands(verb):
     result = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    assert f"pet-calc {verb}" in result.output
+    # the line of usage names the verb as well
+    shown = [line for line in result.output.splitlines() if "Usage:" not in line]
+    assert any(f"pet-calc {verb}" in line for line in shown)
+    found = examples(VERBS[verb].help, verb)
+    assert found
+    for words in found:
+        given = parse(verb, words)
+        required = {p.name for p in VERBS[verb].params if p.required}
+        assert all(given.get(name) for name in required), words
+
+
+def test_examples_are_looked_at():
+    """The control: help without an example, and examples with an option or argument amiss."""
+    assert examples("Relax.\n\nWrites relax.csv.", "relax") == []
+    assert examples("Relax.\n\n  pet-calc relax-all POSCAR", "relax") == []
+    (words,) = examples("Relax.\n\n  pet-calc relax POSCAR\n  --cel free", "relax")
+    assert words == ["POSCAR", "--cel", "free"]
+    with pytest.raises(Exception, match="--cel"):
+        parse("relax", words)
+    assert not parse("relax", ["--cell", "free"]).get("files")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
-from calculators.small_potentials import liquid, small_pet
+from calculators.small_potentials import liquid, rare_pet, small_pet
 from doctor import broken
 
 from pet_calc import PETCalculator
@@ -19,6 +19,7 @@ from pet_calc.doctor import Verdict, coverage, performance
 from pet_calc.doctor.consistency import batch_error, history_error, precision_error, smoothness
 from pet_calc.doctor.derivatives import force_error, ladder, slope_of, stress_error
 from pet_calc.doctor.dynamics import energy_drift
+from pet_calc.doctor.evaluation import evaluate
 from pet_calc.doctor.symmetry import (
     inversion_error,
     permutation_error,
@@ -91,6 +92,15 @@ def test_a_fault_of_one_kind_is_not_taken_for_another():
     assert translation_error(cluster(), broken.FirstAtomIsSpecial(), rng=rng()).verdict is PASS
     assert permutation_error(cluster(), broken.KnowsTheOrigin(), rng=rng()).verdict is PASS
     assert force_error(crystal(), broken.StressInGPa(), rng=rng()).verdict is PASS
+
+
+def test_the_charge_belongs_to_the_structure_that_is_examined():
+    charged = liquid(1)
+    charged.info |= {"charge": 1, "spin_multiplicity": 2}
+    calculator = PETCalculator(rare_pet(system_conditioning=True))
+    found, neutral = evaluate(calculator, charged), evaluate(calculator, liquid(1))
+    assert found.energy == calculator.get_potential_energy(charged)
+    assert abs(found.energy - neutral.energy) > 1e-6
 
 
 def test_a_relaxed_structure_hides_nothing():

@@ -7,16 +7,11 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from pet_calc.workflows.md.config import MDConfig
 from pet_calc.workflows.md.log import MDLog, MDSample, drift_per_atom
+from pet_calc.workflows.progress import progress_bar
 
 
 class MDProgress:
@@ -37,16 +32,14 @@ class MDProgress:
         self._samples: list[MDSample] = []
         self._redrawn = -math.inf
         self._started = math.nan
-        self._bar = Progress(
-            TextColumn("[bold]MD"),
-            BarColumn(bar_width=24),
+        self._bar = progress_bar(
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            transient=False,
         )
-        self._task = self._bar.add_task("md", total=config.steps, state="")
+        self._task = self._bar.add_task("MD", total=config.steps, state="")
 
     def __enter__(self) -> MDProgress:
         self._bar.start()

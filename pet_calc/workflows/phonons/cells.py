@@ -11,6 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError
+from pet_calc.io.conditions import charge_and_spin
 from pet_calc.workflows.guards import check_structure
 
 if TYPE_CHECKING:
@@ -100,6 +101,13 @@ def check_crystal(atoms: Atoms) -> None:
             f"phonons of a crystal need periodicity in three dimensions, but the structure has "
             f"pbc={atoms.pbc.tolist()}; set the cell and pbc (a slab: with vacuum), and for a "
             f"molecule use ase.vibrations"
+        )
+    charge, spin = charge_and_spin(atoms)
+    if (charge, spin) != (0, 1):
+        raise InvalidStructureError(
+            f"phonons come from supercells, of which the charge and the spin multiplicity of one "
+            f"cell say nothing, but atoms.info gives {charge:+d} and 2S + 1 = {spin}; delete the "
+            f"entries to compute a crystal in the state that the potential takes by default"
         )
     for symbol in set(atoms.symbols):
         masses = atoms.get_masses()[atoms.symbols == symbol]

@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
+from pet_calc.io.conditions import conditions_text
 from pet_calc.io.extxyz import extxyz_frame
 from pet_calc.io.provenance import stamp
 from pet_calc.units import EV_PER_A3_TO_GPA
@@ -60,7 +61,7 @@ class Entry:
 
 
 def structure_digest(atoms: Atoms) -> str:
-    """First sixteen digits of the SHA-256 of elements, positions, cell and periodicity."""
+    """First sixteen digits of the SHA-256 of all of a structure that its relaxation depends on."""
     digest = hashlib.sha256()
     for array, kind in (
         (atoms.numbers, "<i8"),
@@ -69,6 +70,9 @@ def structure_digest(atoms: Atoms) -> str:
         (atoms.pbc, "?"),
     ):
         digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+    for constraint in atoms.constraints:
+        digest.update(repr(constraint.todict()).encode())
+    digest.update(conditions_text(atoms).encode())
     return digest.hexdigest()[:16]
 
 

@@ -6,14 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
+from pet_calc.workflows.progress import progress_bar
 from pet_calc.workflows.relax.result import Relaxation
 
 
@@ -22,25 +17,31 @@ class RelaxProgress:
 
     >>> with RelaxProgress(len(structures)) as progress:
     ...     relax_all(structures, calc, on_result=progress.on_result, on_step=progress.on_step)
+
+    With `moves` false, single points are counted, of which none can converge.
     """
 
     def __init__(
-        self, total: int, console: Console | None = None, name: str = "relaxation"
+        self,
+        total: int,
+        console: Console | None = None,
+        name: str = "relaxation",
+        *,
+        moves: bool = True,
     ) -> None:
         self.console = Console(stderr=True) if console is None else console
         self.total = total
         self.name = name
+        self.moves = moves
         self.done = 0
         self.unfinished = 0
         self._redrawn = 0.0
-        self._bar = Progress(
-            TextColumn(f"[bold]{name}"),
-            BarColumn(bar_width=24),
+        self._bar = progress_bar(
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            transient=False,
         )
         self._task = self._bar.add_task(name, total=total, state="")
 
@@ -71,8 +72,7 @@ class RelaxProgress:
         if self.console.is_terminal:
             self._bar.update(self._task, completed=self.done)
         elif self.done == self.total or self.done % max(1, self.total // 10) == 0:
+            failed = f", {self.unfinished} not converged" if self.moves else ""
             self.console.print(
-                f"{self.name}: {self.done}/{self.total} done, {self.unfinished} not converged",
-                highlight=False,
-                markup=False,
+                f"{self.name}: {self.done}/{self.total} done{failed}", highlight=False, markup=False
             )

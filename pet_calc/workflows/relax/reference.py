@@ -5,14 +5,19 @@ from __future__ import annotations
 from ase import Atoms
 
 from pet_calc.errors import InvalidStructureError, SimulationError
+from pet_calc.workflows.relax.batched import OnStep
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import Relaxation
 from pet_calc.workflows.relax.single import prepared
 from pet_calc.workflows.relax.single import relax as relax_one
 
 
-def relaxed_reference(atoms: Atoms, fmax: float, steps: int, *, relax: bool) -> Atoms:
+def relaxed_reference(
+    atoms: Atoms, fmax: float, steps: int, *, relax: bool, on_step: OnStep | None = None
+) -> Atoms:
     """The crystal with ions and cell relaxed, or as it is, without constraints.
+
+    `on_step` is called with 1, the number of structures, and the largest force in eV/Å.
 
     Raises
     ------
@@ -29,7 +34,10 @@ def relaxed_reference(atoms: Atoms, fmax: float, steps: int, *, relax: bool) -> 
         )
     work = prepared(atoms, config)
     if relax:
-        return require_usable(relax_one(work, config), "the relaxation at the beginning")
+        told = None if on_step is None else lambda _, force: on_step(1, force)
+        return require_usable(
+            relax_one(work, config, on_step=told), "the relaxation at the beginning"
+        )
     return work
 
 

@@ -157,6 +157,12 @@ def moved():
     return atoms
 
 
+def charged():
+    atoms = alloy()
+    atoms.info["charge"] = 1
+    return atoms
+
+
 def other_pet():
     atoms = pet_alloy(1.0)
     return atoms
@@ -168,12 +174,22 @@ def other_pet():
         (stronger, {}, "potential has changed: at step 40 its energy differs by"),
         (other_pet, {}, "input structure has changed"),
         (moved, {}, "input structure has changed"),
+        (charged, {}, "input structure has changed"),
         (alloy, {"temperature": 310.0}, r"temperature was 300\.0 and is 310\.0"),
         (alloy, {"ensemble": "nve", "seed": 1}, "ensemble was nvt-langevin and is nve; seed was"),
         (alloy, {"checkpoint_interval": 5}, "checkpoint_interval was 10 and is 5"),
         (alloy, {"steps": 30}, "has come to step 40 already"),
     ],
-    ids=["potential", "both", "structure", "temperature", "ensemble", "interval", "steps"],
+    ids=[
+        "potential",
+        "both",
+        "structure",
+        "charge",
+        "temperature",
+        "ensemble",
+        "interval",
+        "steps",
+    ],
 )
 def test_changes_are_named_and_refused(make, changes, message, tmp_path):
     run_md(alloy(), CONFIG, tmp_path)

@@ -306,6 +306,7 @@ def broken(change):
             InvalidStructureError,
             "one mass",
         ),
+        (broken(lambda a: a.info.update(charge=1)), InvalidStructureError, "supercells"),
         (with_emt(bulk("Fe")), SimulationError, "EMT cannot compute"),
         (bulk("Cu"), ValueError, "calculator"),
     ],
