@@ -14,6 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pet_calc.io.datasets import LabelCensus
     from pet_calc.training.evaluate import Evaluation
+    from pet_calc.training.forgetting import Change
     from pet_calc.training.loop import Progress as TrainingProgress
     from pet_calc.training.uncertainty import CalibrationError
 
@@ -35,7 +36,8 @@ def train(
     """
     # torch is loaded only when a training is really asked for
     from pet_calc.training.config import TrainConfig
-    from pet_calc.training.loop import load_data
+    from pet_calc.training.forgetting import read_comparison
+    from pet_calc.training.loop import COMPARISON, load_data
     from pet_calc.training.loop import train as run_training
     from pet_calc.training.property import is_property_config
     from pet_calc.training.uncertainty import CalibrationError
@@ -49,8 +51,11 @@ def train(
     settings = TrainConfig.from_toml(config)
     splits = load_data(settings, data or config.parent)
     console.print(census_table(splits.census))
+    old = len(splits.order.replay)
+    mixed = f" and {old} old ones, {splits.order.replayed} of them in an epoch" if old else ""
     console.print(
-        f"{len(splits.train)} frames to train on, {len(splits.validation)} held out for validation"
+        f"{len(splits.train) - old} frames to train on{mixed}, {len(splits.validation)} held out "
+        f"for validation"
     )
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -84,6 +89,8 @@ def train(
         console.print(f"stopped before the end; the same command goes on from {out}")
         return
     console.print(evaluation_table(table))
+    if settings.fine_tune is not None:
+        console.print(comparison_table(read_comparison(out / COMPARISON)))
     if settings.uncertainty is not None:
         stored = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
         console.print(
@@ -174,6 +181,18 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> Table:
                 table.add_row(
                     split, name, f"{error.mae:.3f}", f"{error.rmse:.3f}", unit, str(error.count)
                 )
+    return table
+
+
+def comparison_table(changes: list[Change]) -> Table:
+    """Errors before and after a fine-tuning."""
+    table = Table(title="errors before and after the fine-tuning", title_justify="left")
+    numbers = ("MAE before", "MAE after", "RMSE before", "RMSE after")
+    for name in ("split", "quantity", *numbers, "unit", "values"):
+        table.add_column(name, justify="right" if name in (*numbers, "values") else "left")
+    for c in changes:
+        errors = (c.mae_before, c.mae_after, c.rmse_before, c.rmse_after)
+        table.add_row(c.split, c.quantity, *(f"{e:.3f}" for e in errors), c.unit, str(c.values))
     return table
 
 

@@ -3,82 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pet_calc.models.architectures import TrainableConfig, architecture_of, trainable_config
 from pet_calc.models.pet import PETConfig
 from pet_calc.models.pet.uncertainty import CALIBRATIONS, Calibration
+from pet_calc.training.data_config import DataConfig, FineTuneConfig
+from pet_calc.training.tables import build
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Files and labels.
-
-    Attributes
-    ----------
-    train, test : tuple of str
-        Structure files; relative paths start at the data folder of the run.
-    validation : tuple of str
-        Files to validate on; if empty, `validation_frames` frames spread evenly over the
-        training files are held out.
-    validation_frames : int
-        Number of held-out frames.
-    repeat : tuple of int
-        How often an epoch sees the frames of each file of `train`, so that a small hard set is not
-        drowned by a large easy one; once each if empty.
-    keys : dict
-        Label to key, where the usual names do not serve.
-    """
-
-    train: tuple[str, ...]
-    test: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    validation_frames: int = 10
-    repeat: tuple[int, ...] = ()
-    keys: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.repeat and (len(self.repeat) != len(self.train) or min(self.repeat) < 1):
-            raise ValueError(
-                f"`data.repeat` must give a number of at least 1 for each of the "
-                f"{len(self.train)} training files, got {list(self.repeat)}"
-            )
-
-
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """Start from the weights of another potential instead of random ones.
-
-    Attributes
-    ----------
-    source : str
-        Name or folder of that potential; ``from`` in the file.
-    method : {"full", "heads"}
-        Train all weights, or only the last layers that read energies (and direct forces and
-        stress) off the features, which cannot forget much.
-    """
-
-    source: str
-    method: Literal["full", "heads"] = "full"
-
-    def __post_init__(self) -> None:
-        if self.method not in ("full", "heads"):
-            raise ValueError(f"`fine_tune.method` must be 'full' or 'heads', got {self.method!r}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FineTuneConfig:
-        """Config from the table of a file, where `source` is called ``from``."""
-        if "from" not in values:
-            raise ValueError("[fine_tune] needs `from`: the name or folder of a potential")
-        return build(
-            cls,
-            {"source" if k == "from" else k: v for k, v in values.items()},
-            "fine_tune",
-        )
+__all__ = [
+    "DataConfig", "FineTuneConfig", "LossConfig", "OptimizerConfig", "StageConfig", "TrainConfig",
+    "UncertaintyConfig",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -254,7 +192,7 @@ class TrainConfig:
         if self.fine_tune is None:  # not in files that were written before there was a choice
             del values["fine_tune"]
         else:
-            values["fine_tune"] = {"from": self.fine_tune.source, "method": self.fine_tune.method}
+            values["fine_tune"] = self.fine_tune.to_dict()
         return values
 
     @classmethod
@@ -264,7 +202,6 @@ class TrainConfig:
         missing = sorted({"name", "model", "data", "stages"} - set(values))
         if missing:
             raise ValueError(f"the training configuration lacks the section(s) {missing}")
-        data = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("data").items()}
         stages = tuple(
             build(
                 StageConfig,
@@ -279,16 +216,14 @@ class TrainConfig:
         fine_tune = values.pop("fine_tune", None)
         if fine_tune is not None:
             fine_tune = FineTuneConfig.from_dict(fine_tune)
-        optimizer = dict(values.pop("optimizer", {}))
+        optimizer = values.pop("optimizer", {})
         model = dict(values.pop("model"))
-        if "betas" in optimizer:
-            optimizer["betas"] = tuple(optimizer["betas"])
         return build(
             cls,
             values
             | {
                 "model": trainable_config(model.pop("architecture", "pet"), model),
-                "data": build(DataConfig, data, "data"),
+                "data": build(DataConfig, values.pop("data"), "data"),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
                 "uncertainty": uncertainty,
@@ -305,20 +240,3 @@ class TrainConfig:
             raise ValueError(f"no training file at {path}; name an existing TOML file")
         with path.open("rb") as handle:
             return cls.from_dict(tomllib.load(handle))
-
-
-def build(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """Dataclass from plain values, refusing unknown names with the list of known ones."""
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"unknown option(s) {unknown} in {where}; known are {sorted(known)}")
-    required = {
-        f.name
-        for f in fields(cls)  # type: ignore[arg-type]
-        if f.default is MISSING and f.default_factory is MISSING
-    }
-    missing = sorted(required - set(values))
-    if missing:
-        raise ValueError(f"option(s) {missing} are missing in {where}")
-    return cls(**values)

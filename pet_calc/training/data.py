@@ -18,7 +18,7 @@ from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.datasets import LabelledFrame
-from pet_calc.models import EnergyModel
+from pet_calc.models import EnergyModel, evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.neighbors import neighbor_list
@@ -134,24 +134,9 @@ def random_orthogonal(generator: np.random.Generator) -> Tensor:
     return torch.from_numpy(q * np.sign(np.diag(r)))
 
 
-def batch_indices(step: int, batch_size: int, n_frames: int, seed: int) -> list[int]:
-    """Frames of a step: every epoch is a fresh permutation.
-
-    A function of its arguments alone, so that a resumed run sees the same data.
-    """
-    begin, end = step * batch_size, (step + 1) * batch_size
-    first = begin // n_frames
-    epochs = range(first, (end - 1) // n_frames + 1)
-    orders = [np.random.default_rng((seed, 1, e)).permutation(n_frames) for e in epochs]
-    offset = first * n_frames
-    return [int(k) for k in np.concatenate(orders)[begin - offset : end - offset]]
-
-
-def training_batch(
-    frames: Sequence[Batch], step: int, batch_size: int, seed: int, *, augment: bool
-) -> Batch:
-    """The batch of a step, each frame under its own random element of O(3)."""
-    parts = [frames[k] for k in batch_indices(step, batch_size, len(frames), seed)]
+def training_batch(frames: Sequence[Batch], step: int, seed: int, *, augment: bool) -> Batch:
+    """The frames of a step as one batch, each under its own random element of O(3)."""
+    parts = list(frames)
     if augment:
         generator = np.random.default_rng((seed, 2, step))
         parts = [p.transformed(random_orthogonal(generator)) for p in parts]
@@ -181,6 +166,35 @@ def fit_reference_energies(frames: Sequence[LabelledFrame], elements: Sequence[i
             raise DatasetError(f"the model covers {list(elements)}, but the data hold {outside}")
     energies = np.array([f.energy for f in labelled], float)
     return fit_composition([f.atoms.numbers for f in labelled], energies, elements)
+
+
+def energy_shift(model: EnergyModel, frames: Sequence[Batch]) -> Tensor:
+    """Energy per atom of each element (n_elements,) in eV that labels have beyond the model.
+
+    By least squares over the frames with an energy; zero if there are none.
+    """
+    labelled = [f for f in frames if bool(torch.isfinite(f.energy).all())]
+    if not labelled:
+        return torch.zeros(len(model.atomic_numbers), dtype=torch.float64)
+    errors = [
+        f.energy
+        - evaluate(conditioned(model, f), f.system, f.edges, forces=False, stress=False).energy
+        for f in labelled
+    ]
+    return fit_composition(
+        [f.system.numbers.numpy() for f in labelled],
+        torch.cat(errors).numpy(),
+        model.atomic_numbers,
+    )
+
+
+def with_energies_shifted(
+    frames: Sequence[Batch], elements: Sequence[int], shift: Tensor
+) -> list[Batch]:
+    """Frames of one system each, with an energy per atom of each element added to their labels."""
+    counts = torch.tensor([[int((f.system.numbers == z).sum()) for z in elements] for f in frames])
+    added = counts.double() @ shift
+    return [replace(f, energy=f.energy + a) for f, a in zip(frames, added, strict=True)]
 
 
 def shortest_distances(

@@ -1,0 +1,121 @@
+"""Configuration of what a training run starts from: data files and another potential."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from pet_calc.training.tables import build
+
+Method = Literal["full", "heads", "lora"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Files and labels.
+
+    Attributes
+    ----------
+    train, test : tuple of str
+        Structure files; relative paths start at the data folder of the run.
+    validation : tuple of str
+        Files to validate on; if empty, `validation_frames` frames spread evenly over the
+        training files are held out.
+    validation_frames : int
+        Number of held-out frames.
+    repeat : tuple of int
+        How often an epoch sees the frames of each file of `train`, so that a small hard set is not
+        drowned by a large easy one; once each if empty.
+    keys : dict
+        Label to key, where the usual names do not serve.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    validation_frames: int = 10
+    repeat: tuple[int, ...] = ()
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.repeat and (len(self.repeat) != len(self.train) or min(self.repeat) < 1):
+            raise ValueError(
+                f"`data.repeat` must give a number of at least 1 for each of the "
+                f"{len(self.train)} training files, got {list(self.repeat)}"
+            )
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """Start from the weights of another potential instead of random ones.
+
+    Attributes
+    ----------
+    source : str
+        Name or folder of that potential; ``from`` in the file.
+    method : {"full", "heads", "lora"}
+        Train all weights; or only the last layers that read energies (and direct forces and
+        stress) off the features, which cannot forget much; or an update of low rank of every
+        linear layer (`pet_calc.training.lora`).
+    rank : int
+        Of the update, with "lora".
+    alpha : float
+        The update is multiplied by alpha / rank, with "lora".
+    replay : tuple of str
+        Files of data that the potential was trained on. Frames of them are mixed with the new
+        ones, so that less is forgotten.
+    replay_fraction : float
+        Share of such frames in an epoch, of which each draws others until all have been seen.
+    replay_test : tuple of str
+        Files of the old kind, to measure on them what is forgotten.
+    """
+
+    source: str
+    method: Method = "full"
+    rank: int = 8
+    alpha: float = 16.0
+    replay: tuple[str, ...] = ()
+    replay_fraction: float = 0.3
+    replay_test: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ValueError(
+                f"`fine_tune.method` must be 'full', 'heads' or 'lora', got {self.method!r}"
+            )
+        if self.rank < 1 or not self.alpha > 0:
+            raise ValueError(
+                f"`fine_tune.rank` must be at least 1 and `fine_tune.alpha` positive, got "
+                f"{self.rank} and {self.alpha}"
+            )
+        if not 0 < self.replay_fraction < 1:
+            raise ValueError(
+                f"`fine_tune.replay_fraction` must lie between 0 and 1, got {self.replay_fraction}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the file; options without effect are left out."""
+        values = asdict(self)
+        if self.method != "lora":
+            del values["rank"], values["alpha"]
+        if not self.replay:
+            del values["replay_fraction"]
+        return {"from": values.pop("source"), **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FineTuneConfig:
+        """Config from the table of a file, where `source` is called ``from``."""
+        if "from" not in values:
+            raise ValueError("[fine_tune] needs `from`: the name or folder of a potential")
+        for names, needed, present in (
+            ({"rank", "alpha"}, 'method = "lora"', values.get("method") == "lora"),
+            ({"replay_fraction"}, "replay = [files]", bool(values.get("replay"))),
+        ):
+            idle = sorted(names & set(values))
+            if idle and not present:
+                raise ValueError(f"the option(s) {idle} in [fine_tune] need {needed}")
+        return build(
+            cls,
+            {"source" if k == "from" else k: v for k, v in values.items()},
+            "fine_tune",
+        )
