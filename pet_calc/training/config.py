@@ -41,7 +41,10 @@ class StageConfig:
     final_learning_rate : float
     warmup_steps : int
     batch_size : int
-        Frames in a step.
+        Frames that are computed at once.
+    accumulate : int
+        Such batches in a step. Their gradients add up to those of one large batch, at the memory
+        of a small one.
     loss : LossConfig
     frames : {"sampled", "all"}
         With ``model.ecse = "layerwise"``: one drawn frame for each atom, which costs no more than
@@ -53,15 +56,17 @@ class StageConfig:
     final_learning_rate: float = 0.0
     warmup_steps: int = 100
     batch_size: int = 1
+    accumulate: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
     frames: Literal["sampled", "all"] = "sampled"
 
     def __post_init__(self) -> None:
         if self.frames not in ("sampled", "all"):
             raise ValueError(f"`frames` must be 'sampled' or 'all', got {self.frames!r}")
-        if self.steps < 1 or self.batch_size < 1 or self.warmup_steps < 0:
+        if min(self.steps, self.batch_size, self.accumulate) < 1 or self.warmup_steps < 0:
             raise ValueError(
-                "`steps` and `batch_size` must be at least 1, `warmup_steps` at least 0"
+                "`steps`, `batch_size` and `accumulate` must be at least 1, `warmup_steps` at "
+                "least 0"
             )
 
 
@@ -148,6 +153,8 @@ class TrainConfig:
         Fit an uncertainty model at the end; it changes nothing else.
     fine_tune : FineTuneConfig, optional
         Start from another potential.
+    dtype : {"float32", "float64"}
+        Precision of the weights, in training and as saved.
     """
 
     name: str
@@ -160,8 +167,11 @@ class TrainConfig:
     validation_interval: int = 250
     uncertainty: UncertaintyConfig | None = None
     fine_tune: FineTuneConfig | None = None
+    dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"`dtype` must be 'float32' or 'float64', got {self.dtype!r}")
         if not self.stages:
             raise ValueError("a training run needs at least one [[stages]] section")
         if self.uncertainty is not None and not isinstance(self.model, PETConfig):

@@ -134,13 +134,10 @@ def random_orthogonal(generator: np.random.Generator) -> Tensor:
     return torch.from_numpy(q * np.sign(np.diag(r)))
 
 
-def training_batch(frames: Sequence[Batch], step: int, seed: int, *, augment: bool) -> Batch:
-    """The frames of a step as one batch, each under its own random element of O(3)."""
-    parts = list(frames)
-    if augment:
-        generator = np.random.default_rng((seed, 2, step))
-        parts = [p.transformed(random_orthogonal(generator)) for p in parts]
-    return Batch.concatenate(parts)
+def turned(frames: Sequence[Batch], step: int, seed: int) -> list[Batch]:
+    """The frames of a step, each under its own random element of O(3)."""
+    generator = np.random.default_rng((seed, 2, step))
+    return [f.transformed(random_orthogonal(generator)) for f in frames]
 
 
 def fit_reference_energies(frames: Sequence[LabelledFrame], elements: Sequence[int]) -> Tensor:

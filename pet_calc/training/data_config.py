@@ -26,6 +26,8 @@ class DataConfig:
     repeat : tuple of int
         How often an epoch sees the frames of each file of `train`, so that a small hard set is not
         drowned by a large easy one; once each if empty.
+    bucket : bool
+        Let the frames of a step be of similar size, so that time and memory of steps are even.
     keys : dict
         Label to key, where the usual names do not serve.
     """
@@ -35,6 +37,7 @@ class DataConfig:
     validation: tuple[str, ...] = ()
     validation_frames: int = 10
     repeat: tuple[int, ...] = ()
+    bucket: bool = False
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

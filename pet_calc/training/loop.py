@@ -15,7 +15,7 @@ from pet_calc.errors import DatasetError
 from pet_calc.io.domain import measure_domain
 from pet_calc.io.outputs import claim_folder
 from pet_calc.io.uncertainty import write_uncertainty
-from pet_calc.io.weights import save_model
+from pet_calc.io.weights import DTYPES, save_model
 from pet_calc.models.architectures import TrainableModel
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR
@@ -116,9 +116,8 @@ def train(
         )
     measured = {name: prepare_all(split, config) for name, split in data.measured.items()}
     if config.fine_tune is not None and data.order.replay:
-        measured["train"] = with_one_zero(
-            config.fine_tune, config.model, measured["train"], data.order
-        )
+        source = source_model(config.fine_tune.source, config.model, config.dtype)
+        measured["train"] = with_one_zero(source, measured["train"], data.order)
     frames, validation = measured["train"], measured["validation"]
     run = Run.start(config, data.train, frames)
     path = out / CHECKPOINT
@@ -168,6 +167,7 @@ def finish(
         model,
         training=details,
         domain=measure_domain((f.atoms for f in data.train), config.model.cutoff),
+        dtype=DTYPES[config.dtype],
     )
     if config.fine_tune is not None:
         write_tuning(config, out / COMPARISON, model, measured)
@@ -193,7 +193,7 @@ def write_tuning(
 ) -> None:
     """Compare a fine-tuned potential with what it started from, on new and on old data."""
     assert config.fine_tune is not None
-    before = source_model(config.fine_tune.source, config.model)
+    before = source_model(config.fine_tune.source, config.model, config.dtype)
     sets = {name: frames for name, frames in measured.items() if name.endswith("test")}
     write_comparison(
         path, before_and_after(before, model, sets or {"validation": measured["validation"]})

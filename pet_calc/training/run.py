@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from torch import Tensor, nn
 from pet_calc.errors import CheckpointError, SimulationError
 from pet_calc.io.datasets import LabelledFrame
 from pet_calc.io.weights import empty_model
-from pet_calc.models import EnergyModel, Results, evaluate
+from pet_calc.models import EnergyModel, evaluate
 from pet_calc.models.architectures import TrainableModel
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.training.config import StageConfig, TrainConfig
-from pet_calc.training.data import Batch, conditioned, energy_shift, training_batch
+from pet_calc.training.data import Batch, conditioned, energy_shift, turned
 from pet_calc.training.ema import start_average, update_average
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
 from pet_calc.training.lora import merged_state
-from pet_calc.training.losses import direct_loss
+from pet_calc.training.losses import LabelCounts, direct_loss, squares
 from pet_calc.training.losses import loss as loss_of
 from pet_calc.training.optimizers import make_optimizer
 from pet_calc.training.order import Order
@@ -86,45 +87,66 @@ class Run:
         rate = learning_rate(stage, k)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        indices = order.step(self.step, stage.batch_size, self.config.seed)
-        batch = training_batch(
-            [frames[k] for k in indices], self.step, self.config.seed, augment=self.config.augment
-        )
+        size = stage.batch_size * stage.accumulate
+        parts = [frames[k] for k in order.step(self.step, size, self.config.seed)]
+        if self.config.augment:
+            parts = turned(parts, self.step, self.config.seed)
+        counts = LabelCounts.of(parts)
         self.optimizer.zero_grad()
-        results = evaluate(
-            self.seen(stage, batch),
-            batch.system,
-            batch.edges,
-            stress=stage.loss.stress > 0,
-            create_graph=True,
-        )
-        value = loss_of(results, batch, stage.loss)
-        if isinstance(self.model, PET) and self.model.direct:
-            value = value + direct_loss(self.model, batch, stage.loss)
-        if not torch.isfinite(value):
+        sums = torch.zeros(2, dtype=torch.float64)  # loss, squares of force errors
+        for batch, draw in self.batches(stage, parts):
+            value, squared = self.backward(batch, draw, stage, counts)
+            sums += torch.stack([value, squared])
+        total, squared = sums.tolist()
+        if not math.isfinite(total):
             raise SimulationError(
-                f"the training loss is {value.item()} at step {self.step}; lower the learning rate "
+                f"the training loss is {total} at step {self.step}; lower the learning rate "
                 f"or check the labels (the last checkpoint is intact)"
             )
-        value.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.gradient_clip)
         self.optimizer.step()
         update_average(self.average, self.model, k, self.config.optimizer.ema_decay)
-        self.track(results, batch, k)
+        error = 1e3 * math.sqrt(squared / counts.forces)
+        self.forces_rmse = error if k == 0 else 0.98 * self.forces_rmse + 0.02 * error
         self.step += 1
-        return float(value.detach()), rate
+        return total, rate
 
-    def seen(self, stage: StageConfig, batch: Batch) -> EnergyModel:
-        """The model as a step sees it: with one frame per atom where the stage draws them."""
-        if (
-            not isinstance(self.model, PET)
-            or self.model.config.ecse == "none"
-            or stage.frames == "all"
-        ):
-            return conditioned(self.model, batch)
+    def batches(
+        self, stage: StageConfig, parts: Sequence[Batch]
+    ) -> Iterator[tuple[Batch, Tensor | None]]:
+        """The frames of a step in batches that are computed at once.
+
+        Where a stage draws one frame of each atom's ensemble, the random numbers (n_atoms,) that
+        choose come with them.
+        """
+        sampled = (
+            isinstance(self.model, PET)
+            and self.model.config.ecse != "none"
+            and stage.frames == "sampled"
+        )
         generator = np.random.default_rng((self.config.seed, 3, self.step))
-        draw = torch.from_numpy(generator.random(batch.system.n_atoms))
-        return SampledPET(self.model, draw, batch.conditions)
+        for begin in range(0, len(parts), stage.batch_size):
+            batch = Batch.concatenate(parts[begin : begin + stage.batch_size])
+            draw = torch.from_numpy(generator.random(batch.system.n_atoms)) if sampled else None
+            yield batch, draw
+
+    def backward(
+        self, batch: Batch, draw: Tensor | None, stage: StageConfig, counts: LabelCounts
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradient of a batch; its part of the loss and its sum of squared force errors."""
+        seen: EnergyModel = conditioned(self.model, batch)
+        if draw is not None:
+            assert isinstance(self.model, PET)
+            seen = SampledPET(self.model, draw, batch.conditions)
+        results = evaluate(
+            seen, batch.system, batch.edges, stress=stage.loss.stress > 0, create_graph=True
+        )
+        assert results.forces is not None
+        value = loss_of(results, batch, stage.loss, counts)
+        if isinstance(self.model, PET) and self.model.direct:
+            value = value + direct_loss(self.model, batch, stage.loss, counts)
+        value.backward()
+        return value.detach(), squares(results.forces.detach() - batch.forces, batch.forces)
 
     def align_energies(self, frames: Sequence[Batch]) -> None:
         """Shift the reference energies by the model's mean error, by least squares.
@@ -133,12 +155,6 @@ class Run:
         drowns the forces.
         """
         constants(self.model)[0].add_(energy_shift(self.model, frames))
-
-    def track(self, results: Results, batch: Batch, k: int) -> None:
-        """Update the running force error."""
-        assert results.forces is not None
-        error = (results.forces.detach() - batch.forces).square().nanmean().sqrt().item() * 1e3
-        self.forces_rmse = error if k == 0 else 0.98 * self.forces_rmse + 0.02 * error
 
     def validate(self, frames: Sequence[Batch]) -> Evaluation:
         """Errors of the averaged weights; keeps them if they are the best of the stage."""

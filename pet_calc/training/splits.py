@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,8 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
             [folder / p for p in tune.replay_test], data.keys
         )
     check_labels(census["train"], config.stages)
+    if data.bucket:
+        order = replace(order, sizes=tuple(len(f.atoms) for f in train))
     return TrainingData(train, validation, test, census, order, replay_test)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pet_calc.io.datasets import LabelledFrame
+from pet_calc.io.weights import DTYPES
 from pet_calc.models.architectures import TrainableConfig, TrainableModel, new_model
 from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PET
@@ -36,11 +37,11 @@ def starting_model(
     from the shortest distances.
     """
     if config.fine_tune is not None:
-        return tunable_model(config.fine_tune, config.model, config.seed)
+        return tunable_model(config.fine_tune, config.model, config.seed, config.dtype)
     # the forked generator leaves the caller's random state as it was
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = new_model(config.model, torch.float32)
+        model = new_model(config.model, DTYPES[config.dtype])
         with torch.no_grad():
             for last in model.last_layers:
                 last.weight.mul_(0.3)
@@ -60,7 +61,7 @@ def starting_model(
         return model
 
 
-def source_model(source: str, wanted: TrainableConfig) -> TrainableModel:
+def source_model(source: str, wanted: TrainableConfig, dtype: str) -> TrainableModel:
     """The potential that a fine-tuning starts from, frozen.
 
     Raises
@@ -68,7 +69,7 @@ def source_model(source: str, wanted: TrainableConfig) -> TrainableModel:
     ValueError
         If it is not of the architecture, elements and sizes that [model] asks for.
     """
-    potential = load(source)
+    potential = load(source, dtype)
     model = potential.model
     if not isinstance(model, PET | Crystalformer) or model.config != wanted:
         raise ValueError(
@@ -78,15 +79,20 @@ def source_model(source: str, wanted: TrainableConfig) -> TrainableModel:
     return model
 
 
-def with_one_zero(
-    config: FineTuneConfig, wanted: TrainableConfig, frames: Sequence[Batch], order: Order
-) -> list[Batch]:
+def with_one_zero(model: TrainableModel, frames: Sequence[Batch], order: Order) -> list[Batch]:
     """Frames with the zero of energy of the replayed ones moved onto that of the new ones.
 
     Old and new data may come from different codes or pseudopotentials. What each of them has
-    beyond the starting potential is fitted on composition; the difference of the fits goes.
+    beyond the starting potential is fitted on composition, and the difference of the fits goes.
+
+    Parameters
+    ----------
+    model : PET or Crystalformer
+        The starting potential.
+    frames : sequence of Batch
+    order : Order
+        Which of them are replayed.
     """
-    model = source_model(config.source, wanted)
     old = set(order.replay)
     new = [f for k, f in enumerate(frames) if k not in old]
     replayed = [frames[k] for k in order.replay]
@@ -96,13 +102,15 @@ def with_one_zero(
     return [found.get(k, f) for k, f in enumerate(frames)]
 
 
-def tunable_model(config: FineTuneConfig, wanted: TrainableConfig, seed: int) -> TrainableModel:
+def tunable_model(
+    config: FineTuneConfig, wanted: TrainableConfig, seed: int, dtype: str
+) -> TrainableModel:
     """The potential that a fine-tuning starts from, with the weights to be trained unfrozen.
 
     Its reference energies are aligned with the new data as the first stage begins; its energy
     scale and the onset of its repulsion stay.
     """
-    model = source_model(config.source, wanted)
+    model = source_model(config.source, wanted, dtype)
     if config.method == "lora":
         add_low_rank(model, config.rank, config.alpha, seed)
         return model.train()

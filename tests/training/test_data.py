@@ -19,7 +19,7 @@ from pet_calc.training.data import (
     fit_reference_energies,
     prepare,
     random_orthogonal,
-    training_batch,
+    turned,
 )
 from pet_calc.training.losses import loss
 from pet_calc.training.order import Order, replayed_frames
@@ -79,7 +79,7 @@ def test_every_epoch_uses_every_frame_once():
 
 def test_batch_of_frames_gives_the_labels_of_each(data_folder):
     _, prepared = batches(data_folder)
-    batch = training_batch(prepared[4:7], 0, 0, augment=False)
+    batch = Batch.concatenate(turned(prepared[4:7], 0, 0))
     results = evaluate(MODEL, batch.system, batch.edges)
     torch.testing.assert_close(results.forces, batch.forces, rtol=0, atol=1e-6)
     assert batch.n_atoms.tolist() == [len(p.forces) for p in prepared[4:7]]

@@ -151,7 +151,7 @@ def test_old_and_new_energies_get_one_zero(folder, config_table, parent):
     config = tuned(config_table, parent, replay=["old-train.extxyz"])
     data = load_data(config, folder)
     frames = prepare_all(data.train, config)
-    moved = with_one_zero(config.fine_tune, config.model, frames, data.order)
+    moved = with_one_zero(load_model(parent), frames, data.order)
     model = load_model(parent)
     new, old = data.order.frames, data.order.replay
     assert all(moved[k] is frames[k] for k in new)
