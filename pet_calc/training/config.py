@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,9 @@ class StageConfig:
         Such batches in a step. Their gradients add up to those of one large batch, at the memory
         of a small one.
     loss : LossConfig
+    final_loss : LossConfig, optional
+        If given, the weights go linearly from those of `loss` to these ones; a weight that is not
+        named in it stays.
     frames : {"sampled", "all"}
         With ``model.ecse = "layerwise"``: one drawn frame for each atom, which costs no more than
         a plain model, or all of them, as in every evaluation.
@@ -58,6 +61,7 @@ class StageConfig:
     batch_size: int = 1
     accumulate: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
+    final_loss: LossConfig | None = None
     frames: Literal["sampled", "all"] = "sampled"
 
     def __post_init__(self) -> None:
@@ -68,6 +72,19 @@ class StageConfig:
                 "`steps`, `batch_size` and `accumulate` must be at least 1, `warmup_steps` at "
                 "least 0"
             )
+
+    @property
+    def last_loss(self) -> LossConfig:
+        """The weights at the end, by which the best weights of the network are chosen."""
+        return self.final_loss or self.loss
+
+    def loss_at(self, step: int) -> LossConfig:
+        """The weights at a step of the stage, 0-based."""
+        if self.final_loss is None:
+            return self.loss
+        x = step / max(1, self.steps - 1)
+        pairs = zip(astuple(self.loss), astuple(self.final_loss), strict=True)
+        return LossConfig(*((1 - x) * a + x * b for a, b in pairs))
 
 
 @dataclass(frozen=True)
@@ -212,14 +229,7 @@ class TrainConfig:
         missing = sorted({"name", "model", "data", "stages"} - set(values))
         if missing:
             raise ValueError(f"the training configuration lacks the section(s) {missing}")
-        stages = tuple(
-            build(
-                StageConfig,
-                s | {"loss": build(LossConfig, s.get("loss", {}), "stages.loss")},
-                "stages",
-            )
-            for s in values.pop("stages")
-        )
+        stages = tuple(stage_from_dict(s) for s in values.pop("stages"))
         uncertainty = values.pop("uncertainty", None)
         if uncertainty is not None:
             uncertainty = build(UncertaintyConfig, uncertainty, "uncertainty")
@@ -233,7 +243,7 @@ class TrainConfig:
             values
             | {
                 "model": trainable_config(model.pop("architecture", "pet"), model),
-                "data": build(DataConfig, values.pop("data"), "data"),
+                "data": DataConfig.from_dict(values.pop("data")),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
                 "uncertainty": uncertainty,
@@ -250,3 +260,12 @@ class TrainConfig:
             raise ValueError(f"no training file at {path}; name an existing TOML file")
         with path.open("rb") as handle:
             return cls.from_dict(tomllib.load(handle))
+
+
+def stage_from_dict(values: dict[str, Any]) -> StageConfig:
+    """A stage from its table."""
+    losses = {"loss": build(LossConfig, values.get("loss", {}), "stages.loss")}
+    if values.get("final_loss") is not None:
+        final = values.get("loss", {}) | values["final_loss"]
+        losses["final_loss"] = build(LossConfig, final, "stages.final_loss")
+    return build(StageConfig, values | losses, "stages")

@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from pet_calc.training.tables import build
 
+Split = Literal["train", "validation", "test"]
+Stationary = Literal["no", "atoms", "cell"]
 Method = Literal["full", "heads", "lora"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One file, with what there is to say about it alone; a table ``[[data.sets]]``.
+
+    Attributes
+    ----------
+    file : str
+    split : {"train", "validation", "test"}
+    repeat : int
+        How often an epoch sees its frames.
+    stationary : {"no", "atoms", "cell"}
+        Its structures were relaxed, so that labels that it lacks are known: zero forces, and with
+        "cell" zero stress too. Labels that it has are kept. Atoms under a constraint of the file
+        get no label.
+    keys : dict
+        Label to key, beside and before those of [data].
+    """
+
+    file: str
+    split: Split = "train"
+    repeat: int = 1
+    stationary: Stationary = "no"
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("split", get_args(Split)), ("stationary", get_args(Stationary))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"`{name}` in [[data.sets]] must be one of {list(allowed)}, got "
+                    f"{getattr(self, name)!r}"
+                )
+        if self.repeat < 1:
+            raise ValueError(f"`repeat` in [[data.sets]] must be at least 1, got {self.repeat}")
 
 
 @dataclass(frozen=True)
@@ -30,15 +67,18 @@ class DataConfig:
         Let the frames of a step be of similar size, so that time and memory of steps are even.
     keys : dict
         Label to key, where the usual names do not serve.
+    sets : tuple of DataSet
+        Further files.
     """
 
-    train: tuple[str, ...]
+    train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     validation_frames: int = 10
     repeat: tuple[int, ...] = ()
     bucket: bool = False
     keys: dict[str, str] = field(default_factory=dict)
+    sets: tuple[DataSet, ...] = ()
 
     def __post_init__(self) -> None:
         if self.repeat and (len(self.repeat) != len(self.train) or min(self.repeat) < 1):
@@ -46,6 +86,20 @@ class DataConfig:
                 f"`data.repeat` must give a number of at least 1 for each of the "
                 f"{len(self.train)} training files, got {list(self.repeat)}"
             )
+
+    def of_split(self, split: Split) -> list[DataSet]:
+        """The files of a split, first those that are only named."""
+        names = {"train": self.train, "validation": self.validation, "test": self.test}[split]
+        repeats = self.repeat if split == "train" and self.repeat else (1,) * len(names)
+        named = [DataSet(f, split, r) for f, r in zip(names, repeats, strict=True)]
+        further = [s for s in self.sets if s.split == split]
+        return [replace(s, keys=self.keys | s.keys) for s in [*named, *further]]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataConfig:
+        """Config from the table of a file."""
+        sets = tuple(build(DataSet, dict(s), "data.sets") for s in values.get("sets", ()))
+        return build(cls, values | {"sets": sets}, "data")
 
 
 @dataclass(frozen=True)

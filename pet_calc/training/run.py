@@ -20,7 +20,7 @@ from pet_calc.models import EnergyModel, evaluate
 from pet_calc.models.architectures import TrainableModel
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.sampled import SampledPET
-from pet_calc.training.config import StageConfig, TrainConfig
+from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
 from pet_calc.training.data import Batch, conditioned, energy_shift, turned
 from pet_calc.training.ema import start_average, update_average
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
@@ -84,6 +84,7 @@ class Run:
         if k == 0:
             self.align_energies(frames)
         stage = self.config.stages[stage_index]
+        weights = stage.loss_at(k)
         rate = learning_rate(stage, k)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -95,7 +96,7 @@ class Run:
         self.optimizer.zero_grad()
         sums = torch.zeros(2, dtype=torch.float64)  # loss, squares of force errors
         for batch, draw in self.batches(stage, parts):
-            value, squared = self.backward(batch, draw, stage, counts)
+            value, squared = self.backward(batch, draw, weights, counts)
             sums += torch.stack([value, squared])
         total, squared = sums.tolist()
         if not math.isfinite(total):
@@ -131,7 +132,7 @@ class Run:
             yield batch, draw
 
     def backward(
-        self, batch: Batch, draw: Tensor | None, stage: StageConfig, counts: LabelCounts
+        self, batch: Batch, draw: Tensor | None, weights: LossConfig, counts: LabelCounts
     ) -> tuple[Tensor, Tensor]:
         """Add the gradient of a batch; its part of the loss and its sum of squared force errors."""
         seen: EnergyModel = conditioned(self.model, batch)
@@ -139,12 +140,12 @@ class Run:
             assert isinstance(self.model, PET)
             seen = SampledPET(self.model, draw, batch.conditions)
         results = evaluate(
-            seen, batch.system, batch.edges, stress=stage.loss.stress > 0, create_graph=True
+            seen, batch.system, batch.edges, stress=weights.stress > 0, create_graph=True
         )
         assert results.forces is not None
-        value = loss_of(results, batch, stage.loss, counts)
+        value = loss_of(results, batch, weights, counts)
         if isinstance(self.model, PET) and self.model.direct:
-            value = value + direct_loss(self.model, batch, stage.loss, counts)
+            value = value + direct_loss(self.model, batch, weights, counts)
         value.backward()
         return value.detach(), squares(results.forces.detach() - batch.forces, batch.forces)
 
@@ -158,9 +159,8 @@ class Run:
 
     def validate(self, frames: Sequence[Batch]) -> Evaluation:
         """Errors of the averaged weights; keeps them if they are the best of the stage."""
-        stage = self.config.stages[self.stage]
+        w = self.config.stages[self.stage].last_loss
         evaluation = evaluate_frames(self.averaged(self.average), frames)
-        w = stage.loss
         terms = (
             (w.energy, evaluation.energy),
             (w.forces, evaluation.forces),

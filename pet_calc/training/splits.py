@@ -13,6 +13,7 @@ from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
 from pet_calc.models.pet import PETConfig
 from pet_calc.training.config import StageConfig, TrainConfig
 from pet_calc.training.data import Batch, prepare
+from pet_calc.training.data_config import DataSet, Split
 from pet_calc.training.order import Order, replayed_frames
 
 
@@ -58,33 +59,34 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
     """
     data = config.data
     census: dict[str, LabelCensus] = {}
-    if not data.train:
-        raise DatasetError("there is nothing to train on: `data.train` names no file")
+    if not data.of_split("train"):
+        raise DatasetError(
+            "there is nothing to train on: neither `data.train` nor [[data.sets]] names a file"
+        )
     train: list[LabelledFrame] = []
     repeats: list[int] = []
-    for path, repeat in zip(data.train, data.repeat or (1,) * len(data.train), strict=True):
-        frames, found = read_frames([folder / path], data.keys)
+    for source in data.of_split("train"):
+        frames, found = read_set(source, folder)
         train += frames
-        repeats += [repeat] * len(frames)
+        repeats += [source.repeat] * len(frames)
         census["train"] = census["train"] + found if "train" in census else found
-    if data.validation:
-        validation, census["validation"] = read_frames(
-            [folder / p for p in data.validation], data.keys
-        )
-    else:
+    held: dict[Split, list[LabelledFrame]] = {"validation": [], "test": []}
+    for split, frames in held.items():
+        for source in data.of_split(split):
+            more, found = read_set(source, folder)
+            frames += more
+            census[split] = census[split] + found if split in census else found
+    if not held["validation"]:
         n = data.validation_frames
         if not 0 < n < len(train):
             raise DatasetError(
                 f"`data.validation_frames` must lie between 1 and the {len(train)} training "
                 f"frames minus one, got {n}"
             )
-        held = set(np.linspace(0, len(train) - 1, n).round().astype(int).tolist())
-        validation = [f for k, f in enumerate(train) if k in held]
-        kept = [k for k in range(len(train)) if k not in held]
+        chosen = set(np.linspace(0, len(train) - 1, n).round().astype(int).tolist())
+        held["validation"] = [f for k, f in enumerate(train) if k in chosen]
+        kept = [k for k in range(len(train)) if k not in chosen]
         train, repeats = [train[k] for k in kept], [repeats[k] for k in kept]
-    test: list[LabelledFrame] = []
-    if data.test:
-        test, census["test"] = read_frames([folder / p for p in data.test], data.keys)
     new = tuple(k for k, r in enumerate(repeats) for _ in range(r))
     order = Order(new)
     replay_test: list[LabelledFrame] = []
@@ -101,7 +103,51 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
     check_labels(census["train"], config.stages)
     if data.bucket:
         order = replace(order, sizes=tuple(len(f.atoms) for f in train))
-    return TrainingData(train, validation, test, census, order, replay_test)
+    return TrainingData(train, held["validation"], held["test"], census, order, replay_test)
+
+
+def read_set(source: DataSet, folder: Path) -> tuple[list[LabelledFrame], LabelCensus]:
+    """Frames of one file with the labels that are known beside those in it, and their census."""
+    frames, census = read_frames([folder / source.file], source.keys)
+    if source.stationary == "no":
+        return frames, census
+    relaxed = [at_rest(f, f"frame {k} of {source.file}", cell=source.stationary == "cell")
+               for k, f in enumerate(frames)]  # fmt: skip
+    found = {label: dict(keys) for label, keys in census.found.items()}
+    for label in ("forces", "stress"):
+        added = sum(
+            getattr(a, label) is None and getattr(b, label) is not None
+            for a, b in zip(frames, relaxed, strict=True)
+        )
+        if added:
+            found[label] = found.get(label, {}) | {"(stationary)": added}
+    return relaxed, replace(census, found=found)
+
+
+def at_rest(frame: LabelledFrame, where: str, *, cell: bool) -> LabelledFrame:
+    """A relaxed structure with zero forces, and zero stress if its cell was relaxed too.
+
+    Labels that it has are kept. Atoms under a constraint have no label (NaN), as it holds the force
+    on them.
+
+    Raises
+    ------
+    DatasetError
+        If the cell is said to be relaxed where there is none in three dimensions.
+    """
+    forces, stress = frame.forces, frame.stress
+    if forces is None:
+        forces = np.zeros((len(frame.atoms), 3))
+        if frame.constrained is not None:
+            forces[frame.constrained] = np.nan
+    if cell and stress is None:
+        if not frame.atoms.pbc.all():
+            raise DatasetError(
+                f'stationary = "cell" needs structures that are periodic in three dimensions, but '
+                f'{where} is not; say stationary = "atoms"'
+            )
+        stress = np.zeros(6)
+    return replace(frame, forces=forces, stress=stress)
 
 
 def check_labels(census: LabelCensus, stages: Sequence[StageConfig]) -> None:
@@ -112,7 +158,7 @@ def check_labels(census: LabelCensus, stages: Sequence[StageConfig]) -> None:
             "name the keys in [data.keys]"
         )
     for label in ("energy", "forces", "stress"):
-        wanted = any(getattr(s.loss, label) > 0 for s in stages)
+        wanted = any(getattr(w, label) > 0 for s in stages for w in (s.loss, s.last_loss))
         if wanted and census.count(label) == 0:
             raise DatasetError(
                 f"the loss asks for {label}, but no training frame carries it; name its key in "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pet_calc.io.datasets import LabelledFrame
@@ -48,9 +49,7 @@ def starting_model(
                 last.bias.zero_()
         references, scale = constants(model)
         references.copy_(fit_reference_energies(frames, config.model.elements))
-        forces = [f.forces.reshape(-1) for f in frames if f.forces is not None]
-        if forces:
-            scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
+        scale.fill_(magnitude([f.forces for f in frames]) or 1.0)
         if isinstance(model, PET):
             scale_direct_heads(model, frames)
         if model.repulsion is not None:
@@ -130,11 +129,20 @@ def constants(model: TrainableModel) -> tuple[Tensor, Tensor]:
 
 def scale_direct_heads(model: PET, frames: Sequence[LabelledFrame]) -> None:
     """Set the scales of direct forces and stress to the sizes of the labels."""
-    forces = [f.forces.reshape(-1) for f in frames if f.forces is not None]
+    forces = magnitude([f.forces for f in frames])
     if forces and model.config.direct_forces:
-        model.direct_force_scale.fill_(float(np.sqrt(np.square(np.concatenate(forces)).mean())))
-    virials = [
-        f.stress * f.atoms.cell.volume / len(f.atoms) for f in frames if f.stress is not None
-    ]
+        model.direct_force_scale.fill_(forces)
+    virials = magnitude(
+        [
+            None if f.stress is None else f.stress * f.atoms.cell.volume / len(f.atoms)
+            for f in frames
+        ]
+    )
     if virials and model.config.direct_stress:
-        model.direct_stress_scale.fill_(float(np.sqrt(np.square(virials).mean())))
+        model.direct_stress_scale.fill_(virials)
+
+
+def magnitude(labels: Sequence[NDArray[np.float64] | None]) -> float:
+    """Root mean square of the labels, without those of stationary points; 0 without any."""
+    given = [x[np.isfinite(x)] for x in labels if x is not None and np.nan_to_num(x).any()]
+    return float(np.sqrt(np.square(np.concatenate(given)).mean())) if given else 0.0
