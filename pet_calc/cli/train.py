@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,8 @@ def train(
     from pet_calc.training.property import is_property_config
     from pet_calc.training.uncertainty import CalibrationError
 
-    console = Console()
+    # of the processes that torchrun starts, one speaks
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     if is_property_config(config):
         train_property_model(
             config, out, data or config.parent, checkpoint_seconds, stop_after, console
@@ -85,6 +87,8 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
             stop_after=stop_after,
         )
+    if console.quiet:
+        return
     if table is None:
         console.print(f"stopped before the end; the same command goes on from {out}")
         return
@@ -185,14 +189,14 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> Table:
 
 
 def comparison_table(changes: list[Change]) -> Table:
-    """Errors before and after a fine-tuning."""
-    table = Table(title="errors before and after the fine-tuning", title_justify="left")
-    numbers = ("MAE before", "MAE after", "RMSE before", "RMSE after")
-    for name in ("split", "quantity", *numbers, "unit", "values"):
-        table.add_column(name, justify="right" if name in (*numbers, "values") else "left")
+    """Root mean square errors before and after a fine-tuning."""
+    title = "root mean square errors before and after the fine-tuning"
+    table = Table(title=title, title_justify="left")
+    for name in ("split", "quantity", "before", "after", "unit"):
+        numeric = name in ("before", "after")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for c in changes:
-        errors = (c.mae_before, c.mae_after, c.rmse_before, c.rmse_after)
-        table.add_row(c.split, c.quantity, *(f"{e:.3f}" for e in errors), c.unit, str(c.values))
+        table.add_row(c.split, c.quantity, f"{c.rmse_before:.3f}", f"{c.rmse_after:.3f}", c.unit)
     return table
 
 

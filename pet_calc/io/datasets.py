@@ -47,6 +47,8 @@ class LabelledFrame:
         In eV/Å³, Voigt order xx, yy, zz, yz, xz, xy, tension positive.
     constrained : array or None, shape (n_atoms,), bool
         Atoms that constraints in the file acted on; None if there were none.
+    level : str or None
+        Level of theory of the labels, where a training run has several.
     """
 
     atoms: Atoms
@@ -54,6 +56,7 @@ class LabelledFrame:
     forces: NDArray[np.float64] | None
     stress: NDArray[np.float64] | None
     constrained: NDArray[np.bool_] | None = None
+    level: str | None = None
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,10 @@ class StageConfig:
     final_learning_rate : float
     warmup_steps : int
     batch_size : int
-        Frames that are computed at once.
+        Frames that are computed at once, on each process.
     accumulate : int
-        Such batches in a step. Their gradients add up to those of one large batch, at the memory
-        of a small one.
+        Such batches in a step, on each process. Their gradients add up to those of one large batch,
+        at the memory of a small one.
     loss : LossConfig
     final_loss : LossConfig, optional
         If given, the weights go linearly from those of `loss` to these ones; a weight that is not
@@ -196,6 +196,39 @@ class TrainConfig:
                 "[uncertainty] is for models of the architecture 'pet'; train several models of "
                 "another one, whose spread is an uncertainty too"
             )
+
+        for level in {s.level for s in self.data.sets} - {None}:
+            known = self.model.energy_heads if isinstance(self.model, PETConfig) else ()
+            if level not in known:
+                raise ValueError(
+                    f"a `level` of [[data.sets]] must be one of the `energy_heads` of [model], "
+                    f"{list(known)}, got {level!r}"
+                )
+        direct = isinstance(self.model, PETConfig) and (
+            self.model.direct_forces or self.model.direct_stress
+        )
+        if self.levels and direct:
+            raise ValueError(
+                "direct forces and stress belong to one level of theory; leave out the direct "
+                "heads, or the `level` of [[data.sets]]"
+            )
+
+    @property
+    def main_level(self) -> str:
+        """The energy head of data that name no level."""
+        model = self.model
+        return (model.energy_head or model.energy_heads[0]) if isinstance(model, PETConfig) else ""
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Energy heads that the training data belong to; none where no file names a level."""
+        sets = self.data.of_split("train")
+        if not isinstance(self.model, PETConfig) or not any(s.level for s in self.data.sets):
+            return ()
+        used = {s.level or self.main_level for s in sets}
+        if self.fine_tune is not None and self.fine_tune.replay:
+            used.add(self.main_level)
+        return tuple(h for h in self.model.energy_heads if h in used)
 
     @property
     def total_steps(self) -> int:

@@ -26,6 +26,8 @@ class DataSet:
         Its structures were relaxed, so that labels that it lacks are known: zero forces, and with
         "cell" zero stress too. Labels that it has are kept. Atoms under a constraint of the file
         get no label.
+    level : str, optional
+        Level of theory of its labels: one of ``model.energy_heads``, by default the main one.
     keys : dict
         Label to key, beside and before those of [data].
     """
@@ -34,6 +36,7 @@ class DataSet:
     split: Split = "train"
     repeat: int = 1
     stationary: Stationary = "no"
+    level: str | None = None
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

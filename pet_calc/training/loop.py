@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,10 @@ from pet_calc.training.data import Batch
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
 from pet_calc.training.forgetting import before_and_after, write_comparison
 from pet_calc.training.log import append_log, truncate_log
+from pet_calc.training.order import Order
+from pet_calc.training.parallel import team_of_processes
 from pet_calc.training.run import Run
-from pet_calc.training.splits import TrainingData, load_data, prepare_all
+from pet_calc.training.splits import TrainingData, by_level, load_data, prepare_all, split_by_level
 from pet_calc.training.starting import source_model, with_one_zero
 from pet_calc.training.uncertainty import calibration_error, fit_uncertainty
 
@@ -73,7 +75,8 @@ def train(
     """Train a potential, or go on with a run that was interrupted.
 
     A run resumed from its checkpoint computes the same numbers as one that was not interrupted:
-    the order of the data and the augmentation are functions of the seed and the step.
+    the order of the data and the augmentation are functions of the seed and the step. Processes
+    that ``torchrun`` starts share each step (`pet_calc.training.parallel`).
 
     Parameters
     ----------
@@ -109,59 +112,95 @@ def train(
     """
     if not checkpoint_seconds >= 0:
         raise ValueError(f"`checkpoint_seconds` must not be negative, got {checkpoint_seconds}")
-    claim_folder(out, ())
     if config.uncertainty and all(f.energy is None for f in data.validation):
         raise DatasetError(
             "[uncertainty] needs energies of validation frames to set its scale, but none has one"
         )
+    with team_of_processes() as team:
+        if team.leads:
+            claim_folder(out, ())
+        team.wait()
+        measured = measured_frames(config, data)
+        run = Run.start(config, data.train, measured["train"], team)
+        path = out / CHECKPOINT
+        if path.exists():
+            run.restore(load_checkpoint(path), path)
+        team.wait()
+        if team.leads:
+            truncate_log(out / "log.csv", run.step)
+        end = config.total_steps if stop_after is None else min(stop_after, config.total_steps)
+        take_steps(run, measured, data.order, out, end, report, checkpoint_seconds)
+        table = None
+        if run.step == config.total_steps:
+            if team.leads:
+                save(config, out, data, measured, run)
+            table = measure(out, measured, run)
+        team.wait()
+        return table
+
+
+def measured_frames(config: TrainConfig, data: TrainingData) -> dict[str, list[Batch]]:
+    """The frames of each split, ready for the model; those trained on with one zero of energy."""
     measured = {name: prepare_all(split, config) for name, split in data.measured.items()}
     if config.fine_tune is not None and data.order.replay:
         source = source_model(config.fine_tune.source, config.model, config.dtype)
         measured["train"] = with_one_zero(source, measured["train"], data.order)
-    frames, validation = measured["train"], measured["validation"]
-    run = Run.start(config, data.train, frames)
-    path = out / CHECKPOINT
-    if path.exists():
-        run.restore(load_checkpoint(path), path)
-    truncate_log(out / "log.csv", run.step)
+    return measured
 
+
+def take_steps(
+    run: Run,
+    measured: Mapping[str, Sequence[Batch]],
+    order: Order,
+    out: Path,
+    end: int,
+    report: Callable[[Progress], None] | None,
+    checkpoint_seconds: float,
+) -> None:
+    """Steps up to `end`, with validations and checkpoints."""
+    config, leads = run.config, run.team.leads
     saved = time.monotonic()
-    end = config.total_steps if stop_after is None else min(stop_after, config.total_steps)
     while run.step < end:
-        value, rate = run.advance(frames, data.order)
+        value, rate = run.advance(measured["train"], order)
         done = run.step
         evaluation = None
         last_of_stage = done == config.total_steps or config.stage_at(done)[1] == 0
         if done % config.validation_interval == 0 or last_of_stage:
-            evaluation = run.validate(validation)
-            append_log(out / "log.csv", run.log_row(value, rate, evaluation))
+            evaluation = run.validate(measured["validation"])
+            if leads:
+                append_log(out / "log.csv", run.log_row(value, rate, evaluation))
         if report is not None:
             report(
                 Progress(
                     done, config.total_steps, run.stage, rate, value, run.forces_rmse, evaluation
                 )
             )
-        if time.monotonic() - saved > checkpoint_seconds:
-            save_checkpoint(path, run.state())
+        if leads and time.monotonic() - saved > checkpoint_seconds:
+            save_checkpoint(out / CHECKPOINT, run.state())
             saved = time.monotonic()
-    save_checkpoint(path, run.state())
-    if run.step < config.total_steps:
-        return None
-    return finish(config, out, data, measured, run)
+    if leads:
+        save_checkpoint(out / CHECKPOINT, run.state())
 
 
-def finish(
-    config: TrainConfig, out: Path, data: TrainingData, measured: dict[str, list[Batch]], run: Run
-) -> dict[str, Evaluation]:
-    """Save the best weights, and measure them on every split."""
+def save(
+    config: TrainConfig,
+    out: Path,
+    data: TrainingData,
+    measured: Mapping[str, Sequence[Batch]],
+    run: Run,
+) -> None:
+    """Write the potential with the best weights, and what belongs to it."""
     model = run.best_model()
     details: dict[str, Any] = {"config": config.to_dict(), "steps": run.step}
     if config.uncertainty is not None and isinstance(model, PET):
-        llpr = fit_uncertainty(
-            model, measured["train"], measured["validation"], config.uncertainty, config.seed
-        )
-        details |= write_uncertainty(out / "model", {model.energy_head: llpr})
-        write_calibration(out / "calibration.json", model, llpr, measured)
+        fitted = {}
+        for head, held_out in by_level(model, measured["validation"]):
+            assert isinstance(head, PET)
+            fitted[head.energy_head] = fit_uncertainty(
+                head, measured["train"], held_out, config.uncertainty, config.seed
+            )
+        details |= write_uncertainty(out / "model", fitted)
+        write_calibration(out / "calibration.json", model, fitted, measured)
     save_model(
         out / "model",
         model,
@@ -170,31 +209,47 @@ def finish(
         dtype=DTYPES[config.dtype],
     )
     if config.fine_tune is not None:
-        write_tuning(config, out / COMPARISON, model, measured)
-    table = {name: evaluate_frames(model, frames) for name, frames in measured.items()}
-    (out / "evaluation.json").write_text(
-        json.dumps({split: asdict(e) for split, e in table.items()}, indent=1) + "\n"
-    )
+        write_tuning(config, out / COMPARISON, model, split_by_level(model, measured))
+
+
+def measure(out: Path, measured: Mapping[str, Sequence[Batch]], run: Run) -> dict[str, Evaluation]:
+    """Errors of the best weights on every split."""
+    model = run.best_model()
+    table = {
+        name: evaluate_frames(model, frames, run.team)
+        for name, frames in split_by_level(model, measured).items()
+    }
+    if run.team.leads:
+        content = json.dumps({split: asdict(e) for split, e in table.items()}, indent=1) + "\n"
+        (out / "evaluation.json").write_text(content)
     return table
 
 
-def write_calibration(path: Path, model: PET, llpr: LLPR, measured: dict[str, list[Batch]]) -> None:
+def write_calibration(
+    path: Path, model: PET, fitted: Mapping[str, LLPR], measured: Mapping[str, Sequence[Batch]]
+) -> None:
     """Compare uncertainties and errors of energies on the frames that were not trained on."""
-    calibrations = {
-        split: asdict(calibration_error(model, llpr, frames))
-        for split, frames in measured.items()
-        if split != "train" and any(bool(torch.isfinite(f.energy).any()) for f in frames)
-    }
+    calibrations = {}
+    for split, frames in measured.items():
+        for head, part in by_level(model, frames):
+            assert isinstance(head, PET)
+            labelled = any(bool(torch.isfinite(f.energy).any()) for f in part)
+            if split == "train" or not labelled or head.energy_head not in fitted:
+                continue
+            (name,) = split_by_level(head, {split: part})
+            found = calibration_error(head, fitted[head.energy_head], part)
+            calibrations[name] = asdict(found)
     path.write_text(json.dumps(calibrations, indent=1) + "\n")
 
 
 def write_tuning(
-    config: TrainConfig, path: Path, model: TrainableModel, measured: dict[str, list[Batch]]
+    config: TrainConfig, path: Path, model: TrainableModel, sets: Mapping[str, Sequence[Batch]]
 ) -> None:
     """Compare a fine-tuned potential with what it started from, on new and on old data."""
     assert config.fine_tune is not None
     before = source_model(config.fine_tune.source, config.model, config.dtype)
-    sets = {name: frames for name, frames in measured.items() if name.endswith("test")}
-    write_comparison(
-        path, before_and_after(before, model, sets or {"validation": measured["validation"]})
-    )
+    for kind in ("test", "validation"):  # those held out, where there is no test
+        chosen = {k: f for k, f in sets.items() if k.split(",")[0].endswith(kind)}
+        if chosen:
+            break
+    write_comparison(path, before_and_after(before, model, chosen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from pet_calc.errors import CheckpointError, SimulationError
 from pet_calc.io.datasets import LabelledFrame
 from pet_calc.io.weights import empty_model
-from pet_calc.models import EnergyModel, evaluate
+from pet_calc.models import evaluate
 from pet_calc.models.architectures import TrainableModel
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
 from pet_calc.training.data import Batch, conditioned, energy_shift, turned
 from pet_calc.training.ema import start_average, update_average
@@ -29,7 +28,9 @@ from pet_calc.training.losses import LabelCounts, direct_loss, squares
 from pet_calc.training.losses import loss as loss_of
 from pet_calc.training.optimizers import make_optimizer
 from pet_calc.training.order import Order
+from pet_calc.training.parallel import ALONE, Team
 from pet_calc.training.schedule import learning_rate
+from pet_calc.training.splits import by_level
 from pet_calc.training.starting import constants, starting_model
 
 
@@ -41,10 +42,12 @@ class Run:
     config : TrainConfig
     model : PET or Crystalformer
         With reference energies and energy scale set.
+    team : Team
+        Processes that share the work.
     """
 
-    def __init__(self, config: TrainConfig, model: TrainableModel) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, model: TrainableModel, team: Team = ALONE) -> None:
+        self.config, self.team = config, team
         self.step = 0
         self.forces_rmse = float("nan")
         self.best_loss = float("inf")
@@ -54,10 +57,14 @@ class Run:
 
     @classmethod
     def start(
-        cls, config: TrainConfig, frames: Sequence[LabelledFrame], prepared: Sequence[Batch]
+        cls,
+        config: TrainConfig,
+        frames: Sequence[LabelledFrame],
+        prepared: Sequence[Batch],
+        team: Team = ALONE,
     ) -> Run:
         """A fresh run from `starting_model`."""
-        return cls(config, starting_model(config, frames, prepared))
+        return cls(config, starting_model(config, frames, prepared), team)
 
     def begin_stage(self, stage: int) -> None:
         """Set up optimizer and average of a stage."""
@@ -88,22 +95,23 @@ class Run:
         rate = learning_rate(stage, k)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        size = stage.batch_size * stage.accumulate
+        size = stage.batch_size * stage.accumulate * self.team.size
         parts = [frames[k] for k in order.step(self.step, size, self.config.seed)]
         if self.config.augment:
             parts = turned(parts, self.step, self.config.seed)
         counts = LabelCounts.of(parts)
         self.optimizer.zero_grad()
         sums = torch.zeros(2, dtype=torch.float64)  # loss, squares of force errors
-        for batch, draw in self.batches(stage, parts):
-            value, squared = self.backward(batch, draw, weights, counts)
+        for part, draw in self.team.share(self.batches(stage, parts)):
+            value, squared = self.backward(part, draw, weights, counts)
             sums += torch.stack([value, squared])
-        total, squared = sums.tolist()
+        total, squared = self.team.total(sums).tolist()
         if not math.isfinite(total):
             raise SimulationError(
                 f"the training loss is {total} at step {self.step}; lower the learning rate "
                 f"or check the labels (the last checkpoint is intact)"
             )
+        self.team.add_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.gradient_clip)
         self.optimizer.step()
         update_average(self.average, self.model, k, self.config.optimizer.ema_decay)
@@ -114,8 +122,8 @@ class Run:
 
     def batches(
         self, stage: StageConfig, parts: Sequence[Batch]
-    ) -> Iterator[tuple[Batch, Tensor | None]]:
-        """The frames of a step in batches that are computed at once.
+    ) -> list[tuple[list[Batch], Tensor | None]]:
+        """The frames of a step in batches that are computed at once, not joined yet.
 
         Where a stage draws one frame of each atom's ensemble, the random numbers (n_atoms,) that
         choose come with them.
@@ -126,21 +134,25 @@ class Run:
             and stage.frames == "sampled"
         )
         generator = np.random.default_rng((self.config.seed, 3, self.step))
+        found = []
         for begin in range(0, len(parts), stage.batch_size):
-            batch = Batch.concatenate(parts[begin : begin + stage.batch_size])
-            draw = torch.from_numpy(generator.random(batch.system.n_atoms)) if sampled else None
-            yield batch, draw
+            frames = list(parts[begin : begin + stage.batch_size])
+            n_atoms = sum(f.system.n_atoms for f in frames)
+            draw = torch.from_numpy(generator.random(n_atoms)) if sampled else None
+            found.append((frames, draw))
+        return found
 
     def backward(
-        self, batch: Batch, draw: Tensor | None, weights: LossConfig, counts: LabelCounts
+        self, frames: list[Batch], draw: Tensor | None, weights: LossConfig, counts: LabelCounts
     ) -> tuple[Tensor, Tensor]:
         """Add the gradient of a batch; its part of the loss and its sum of squared force errors."""
-        seen: EnergyModel = conditioned(self.model, batch)
-        if draw is not None:
-            assert isinstance(self.model, PET)
-            seen = SampledPET(self.model, draw, batch.conditions)
+        batch = Batch.concatenate(frames)
         results = evaluate(
-            seen, batch.system, batch.edges, stress=weights.stress > 0, create_graph=True
+            conditioned(self.model, batch, draw),
+            batch.system,
+            batch.edges,
+            stress=weights.stress > 0,
+            create_graph=True,
         )
         assert results.forces is not None
         value = loss_of(results, batch, weights, counts)
@@ -155,12 +167,13 @@ class Run:
         Done as a stage begins: an offset left to the optimizer costs it thousands of steps, or
         drowns the forces.
         """
-        constants(self.model)[0].add_(energy_shift(self.model, frames))
+        for head, part in by_level(self.model, frames):
+            constants(head)[0].add_(energy_shift(self.model, part, self.team))
 
     def validate(self, frames: Sequence[Batch]) -> Evaluation:
         """Errors of the averaged weights; keeps them if they are the best of the stage."""
         w = self.config.stages[self.stage].last_loss
-        evaluation = evaluate_frames(self.averaged(self.average), frames)
+        evaluation = evaluate_frames(self.averaged(self.average), frames, self.team)
         terms = (
             (w.energy, evaluation.energy),
             (w.forces, evaluation.forces),
@@ -188,6 +201,7 @@ class Run:
         """Everything that a resumed run needs."""
         return {
             "config": self.config.to_dict(),
+            "processes": self.team.size,
             "step": self.step,
             "stage": self.stage,
             "forces_rmse": self.forces_rmse,
@@ -212,6 +226,12 @@ class Run:
             raise CheckpointError(
                 f"{path} belongs to another configuration (different: {changed}); choose another "
                 f"output folder, or delete it to start anew"
+            )
+        processes = state.get("processes", 1)
+        if processes != self.team.size:
+            raise CheckpointError(
+                f"a run goes on with as many processes as it began with, as they share the frames "
+                f"of a step: {path} belongs to {processes}, but there are {self.team.size}"
             )
         self.begin_stage(state["stage"])
         self.model.load_state_dict(state["model"])

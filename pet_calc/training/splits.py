@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pet_calc.errors import DatasetError
 from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
-from pet_calc.models.pet import PETConfig
+from pet_calc.models.architectures import TrainableModel
+from pet_calc.models.pet import PET, PETConfig
 from pet_calc.training.config import StageConfig, TrainConfig
 from pet_calc.training.data import Batch, prepare
 from pet_calc.training.data_config import DataSet, Split
@@ -109,6 +111,7 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
 def read_set(source: DataSet, folder: Path) -> tuple[list[LabelledFrame], LabelCensus]:
     """Frames of one file with the labels that are known beside those in it, and their census."""
     frames, census = read_frames([folder / source.file], source.keys)
+    frames = [replace(f, level=source.level) for f in frames]
     if source.stationary == "no":
         return frames, census
     relaxed = [at_rest(f, f"frame {k} of {source.file}", cell=source.stationary == "cell")
@@ -170,4 +173,34 @@ def prepare_all(frames: Sequence[LabelledFrame], config: TrainConfig) -> list[Ba
     """Frames as the model of a configuration needs them."""
     model = config.model
     conditions = isinstance(model, PETConfig) and model.system_conditioning
-    return [prepare(f, model.cutoff, conditions=conditions) for f in frames]
+    prepared = [prepare(f, model.cutoff, conditions=conditions) for f in frames]
+    if not config.levels or not isinstance(model, PETConfig):
+        return prepared
+    places = [model.energy_heads.index(f.level or config.main_level) for f in frames]
+    return [replace(b, level=torch.tensor([k])) for b, k in zip(prepared, places, strict=True)]
+
+
+def by_level(
+    model: TrainableModel, frames: Sequence[Batch]
+) -> list[tuple[TrainableModel, list[Batch]]]:
+    """Single frames by their level of theory, each with the model read through its head."""
+    levels = {int(f.level) for f in frames if f.level is not None}
+    if not levels or not isinstance(model, PET):
+        return [(model, list(frames))]
+    heads = model.config.energy_heads
+    return [
+        (model.with_energy_head(heads[k]), [f for f in frames if f.level == k])
+        for k in sorted(levels)
+    ]
+
+
+def split_by_level(
+    model: TrainableModel, measured: Mapping[str, Sequence[Batch]]
+) -> dict[str, list[Batch]]:
+    """Splits by name; where there are several levels, as "test, <level>"."""
+    found = {}
+    for name, frames in measured.items():
+        for head, part in by_level(model, frames):
+            levelled = isinstance(head, PET) and part[0].level is not None
+            found[f"{name}, {head.energy_head}" if levelled else name] = part
+    return found

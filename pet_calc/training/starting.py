@@ -38,18 +38,19 @@ def starting_model(
     from the shortest distances.
     """
     if config.fine_tune is not None:
-        return tunable_model(config.fine_tune, config.model, config.seed, config.dtype)
+        return tunable_model(config, config.fine_tune)
     # the forked generator leaves the caller's random state as it was
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = new_model(config.model, DTYPES[config.dtype])
-        with torch.no_grad():
-            for last in model.last_layers:
-                last.weight.mul_(0.3)
-                last.bias.zero_()
-        references, scale = constants(model)
-        references.copy_(fit_reference_energies(frames, config.model.elements))
-        scale.fill_(magnitude([f.forces for f in frames]) or 1.0)
+        for head, part in zip(heads_of(model, config), frames_of(frames, config), strict=True):
+            with torch.no_grad():
+                for last in head.last_layers:
+                    last.weight.mul_(0.3)
+                    last.bias.zero_()
+            references, scale = constants(head)
+            references.copy_(fit_reference_energies(part, config.model.elements))
+            scale.fill_(magnitude([f.forces for f in part]) or 1.0)
         if isinstance(model, PET):
             scale_direct_heads(model, frames)
         if model.repulsion is not None:
@@ -93,30 +94,47 @@ def with_one_zero(model: TrainableModel, frames: Sequence[Batch], order: Order) 
         Which of them are replayed.
     """
     old = set(order.replay)
-    new = [f for k, f in enumerate(frames) if k not in old]
     replayed = [frames[k] for k in order.replay]
+    new = [f for k, f in enumerate(frames) if k not in old and f.level == replayed[0].level]
     shift = energy_shift(model, new) - energy_shift(model, replayed)
     shifted = with_energies_shifted(replayed, model.atomic_numbers, shift)
     found = dict(zip(order.replay, shifted, strict=True))
     return [found.get(k, f) for k, f in enumerate(frames)]
 
 
-def tunable_model(
-    config: FineTuneConfig, wanted: TrainableConfig, seed: int, dtype: str
-) -> TrainableModel:
+def heads_of(model: TrainableModel, config: TrainConfig) -> list[TrainableModel]:
+    """The model read through each of the energy heads that are trained."""
+    if not config.levels or not isinstance(model, PET):
+        return [model]
+    return [model.with_energy_head(level) for level in config.levels]
+
+
+def frames_of(
+    frames: Sequence[LabelledFrame], config: TrainConfig
+) -> list[Sequence[LabelledFrame]]:
+    """The frames of each of these heads."""
+    if not config.levels:
+        return [frames]
+    return [
+        [f for f in frames if (f.level or config.main_level) == level] for level in config.levels
+    ]
+
+
+def tunable_model(config: TrainConfig, tune: FineTuneConfig) -> TrainableModel:
     """The potential that a fine-tuning starts from, with the weights to be trained unfrozen.
 
     Its reference energies are aligned with the new data as the first stage begins; its energy
     scale and the onset of its repulsion stay.
     """
-    model = source_model(config.source, wanted, dtype)
-    if config.method == "lora":
-        add_low_rank(model, config.rank, config.alpha, seed)
+    model = source_model(tune.source, config.model, config.dtype)
+    if tune.method == "lora":
+        add_low_rank(model, tune.rank, tune.alpha, config.seed)
         return model.train()
-    model.requires_grad_(config.method == "full")
-    if config.method == "heads":
-        for last in model.last_layers:
-            last.requires_grad_(True)
+    model.requires_grad_(tune.method == "full")
+    if tune.method == "heads":
+        for head in heads_of(model, config):
+            for last in head.last_layers:
+                last.requires_grad_(True)
     return model.train()
 
 
