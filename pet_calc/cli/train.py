@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pet_calc.io.datasets import LabelCensus
     from pet_calc.training.evaluate import Evaluation
+    from pet_calc.training.forgetting import Change
     from pet_calc.training.loop import Progress as TrainingProgress
     from pet_calc.training.uncertainty import CalibrationError
 
@@ -35,13 +37,15 @@ def train(
     """
     # torch is loaded only when a training is really asked for
     from pet_calc.training.config import TrainConfig
-    from pet_calc.training.loop import load_data
+    from pet_calc.training.forgetting import read_comparison
+    from pet_calc.training.loop import COMPARISON, load_data
     from pet_calc.training.loop import train as run_training
     from pet_calc.training.property import is_property_config
     from pet_calc.training.uncertainty import CalibrationError
     from pet_calc.workflows.progress import pulsing
 
-    console = Console()
+    # of the processes that torchrun starts, one speaks
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     if is_property_config(config):
         train_property_model(
             config, out, data or config.parent, checkpoint_seconds, stop_after, console
@@ -51,8 +55,11 @@ def train(
     with pulsing("reading"):
         splits = load_data(settings, data or config.parent)
     console.print(census_table(splits.census))
+    old = len(splits.order.replay)
+    mixed = f" and {old} old ones, {splits.order.replayed} of them in an epoch" if old else ""
     console.print(
-        f"{len(splits.train)} frames to train on, {len(splits.validation)} held out for validation"
+        f"{len(splits.train) - old} frames to train on{mixed}, {len(splits.validation)} held out "
+        f"for validation"
     )
     with training_bar() as bar:
         task = bar.add_task(settings.name, total=settings.total_steps, status="")
@@ -80,10 +87,14 @@ def train(
             checkpoint_seconds=checkpoint_seconds,
             stop_after=stop_after,
         )
+    if console.quiet:
+        return
     if table is None:
         console.print(f"stopped before the end; the same command goes on from {out}")
         return
     console.print(evaluation_table(table))
+    if settings.fine_tune is not None:
+        console.print(comparison_table(read_comparison(out / COMPARISON)))
     if settings.uncertainty is not None:
         stored = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
         console.print(
@@ -182,6 +193,18 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> Table:
                 table.add_row(
                     split, name, f"{error.mae:.3f}", f"{error.rmse:.3f}", unit, str(error.count)
                 )
+    return table
+
+
+def comparison_table(changes: list[Change]) -> Table:
+    """Root mean square errors before and after a fine-tuning."""
+    title = "root mean square errors before and after the fine-tuning"
+    table = Table(title=title, title_justify="left")
+    for name in ("split", "quantity", "before", "after", "unit"):
+        numeric = name in ("before", "after")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for c in changes:
+        table.add_row(c.split, c.quantity, f"{c.rmse_before:.3f}", f"{c.rmse_after:.3f}", c.unit)
     return table
 
 

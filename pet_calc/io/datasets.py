@@ -45,12 +45,18 @@ class LabelledFrame:
         In eV/Å, as computed: constraints in the file do not zero them.
     stress : array or None, shape (6,)
         In eV/Å³, Voigt order xx, yy, zz, yz, xz, xy, tension positive.
+    constrained : array or None, shape (n_atoms,), bool
+        Atoms that constraints in the file acted on; None if there were none.
+    level : str or None
+        Level of theory of the labels, where a training run has several.
     """
 
     atoms: Atoms
     energy: float | None
     forces: NDArray[np.float64] | None
     stress: NDArray[np.float64] | None
+    constrained: NDArray[np.bool_] | None = None
+    level: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,11 @@ def read_frames(
             )  # fmt: skip
             frames.append(
                 LabelledFrame(
-                    bare, labels.get("energy"), labels.get("forces"), labels.get("stress")
+                    bare,
+                    labels.get("energy"),
+                    labels.get("forces"),
+                    labels.get("stress"),
+                    constrained_atoms(atoms),
                 )
             )
     census = LabelCensus(
@@ -157,6 +167,17 @@ def read_frames(
         elements=dict(sorted(elements.items())),
     )
     return frames, census
+
+
+def constrained_atoms(atoms: Atoms) -> NDArray[np.bool_] | None:
+    """Atoms that constraints act on; all of them for a constraint that does not say which."""
+    if not atoms.constraints:
+        return None
+    found = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        indices = getattr(constraint, "get_indices", None)
+        found[slice(None) if indices is None else np.asarray(indices(), dtype=int)] = True
+    return found
 
 
 def read_file(path: Path) -> list[Atoms]:

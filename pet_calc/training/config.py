@@ -3,82 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pet_calc.models.architectures import TrainableConfig, architecture_of, trainable_config
 from pet_calc.models.pet import PETConfig
 from pet_calc.models.pet.uncertainty import CALIBRATIONS, Calibration
+from pet_calc.training.data_config import DataConfig, FineTuneConfig
+from pet_calc.training.tables import build
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Files and labels.
-
-    Attributes
-    ----------
-    train, test : tuple of str
-        Structure files; relative paths start at the data folder of the run.
-    validation : tuple of str
-        Files to validate on; if empty, `validation_frames` frames spread evenly over the
-        training files are held out.
-    validation_frames : int
-        Number of held-out frames.
-    repeat : tuple of int
-        How often an epoch sees the frames of each file of `train`, so that a small hard set is not
-        drowned by a large easy one; once each if empty.
-    keys : dict
-        Label to key, where the usual names do not serve.
-    """
-
-    train: tuple[str, ...]
-    test: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    validation_frames: int = 10
-    repeat: tuple[int, ...] = ()
-    keys: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.repeat and (len(self.repeat) != len(self.train) or min(self.repeat) < 1):
-            raise ValueError(
-                f"`data.repeat` must give a number of at least 1 for each of the "
-                f"{len(self.train)} training files, got {list(self.repeat)}"
-            )
-
-
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """Start from the weights of another potential instead of random ones.
-
-    Attributes
-    ----------
-    source : str
-        Name or folder of that potential; ``from`` in the file.
-    method : {"full", "heads"}
-        Train all weights, or only the last layers that read energies (and direct forces and
-        stress) off the features, which cannot forget much.
-    """
-
-    source: str
-    method: Literal["full", "heads"] = "full"
-
-    def __post_init__(self) -> None:
-        if self.method not in ("full", "heads"):
-            raise ValueError(f"`fine_tune.method` must be 'full' or 'heads', got {self.method!r}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FineTuneConfig:
-        """Config from the table of a file, where `source` is called ``from``."""
-        if "from" not in values:
-            raise ValueError("[fine_tune] needs `from`: the name or folder of a potential")
-        return build(
-            cls,
-            {"source" if k == "from" else k: v for k, v in values.items()},
-            "fine_tune",
-        )
+__all__ = [
+    "DataConfig", "FineTuneConfig", "LossConfig", "OptimizerConfig", "StageConfig", "TrainConfig",
+    "UncertaintyConfig",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,8 +41,14 @@ class StageConfig:
     final_learning_rate : float
     warmup_steps : int
     batch_size : int
-        Frames in a step.
+        Frames that are computed at once, on each process.
+    accumulate : int
+        Such batches in a step, on each process. Their gradients add up to those of one large batch,
+        at the memory of a small one.
     loss : LossConfig
+    final_loss : LossConfig, optional
+        If given, the weights go linearly from those of `loss` to these ones; a weight that is not
+        named in it stays.
     frames : {"sampled", "all"}
         With ``model.ecse = "layerwise"``: one drawn frame for each atom, which costs no more than
         a plain model, or all of them, as in every evaluation.
@@ -115,16 +59,32 @@ class StageConfig:
     final_learning_rate: float = 0.0
     warmup_steps: int = 100
     batch_size: int = 1
+    accumulate: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
+    final_loss: LossConfig | None = None
     frames: Literal["sampled", "all"] = "sampled"
 
     def __post_init__(self) -> None:
         if self.frames not in ("sampled", "all"):
             raise ValueError(f"`frames` must be 'sampled' or 'all', got {self.frames!r}")
-        if self.steps < 1 or self.batch_size < 1 or self.warmup_steps < 0:
+        if min(self.steps, self.batch_size, self.accumulate) < 1 or self.warmup_steps < 0:
             raise ValueError(
-                "`steps` and `batch_size` must be at least 1, `warmup_steps` at least 0"
+                "`steps`, `batch_size` and `accumulate` must be at least 1, `warmup_steps` at "
+                "least 0"
             )
+
+    @property
+    def last_loss(self) -> LossConfig:
+        """The weights at the end, by which the best weights of the network are chosen."""
+        return self.final_loss or self.loss
+
+    def loss_at(self, step: int) -> LossConfig:
+        """The weights at a step of the stage, 0-based."""
+        if self.final_loss is None:
+            return self.loss
+        x = step / max(1, self.steps - 1)
+        pairs = zip(astuple(self.loss), astuple(self.final_loss), strict=True)
+        return LossConfig(*((1 - x) * a + x * b for a, b in pairs))
 
 
 @dataclass(frozen=True)
@@ -210,6 +170,8 @@ class TrainConfig:
         Fit an uncertainty model at the end; it changes nothing else.
     fine_tune : FineTuneConfig, optional
         Start from another potential.
+    dtype : {"float32", "float64"}
+        Precision of the weights, in training and as saved.
     """
 
     name: str
@@ -222,8 +184,11 @@ class TrainConfig:
     validation_interval: int = 250
     uncertainty: UncertaintyConfig | None = None
     fine_tune: FineTuneConfig | None = None
+    dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"`dtype` must be 'float32' or 'float64', got {self.dtype!r}")
         if not self.stages:
             raise ValueError("a training run needs at least one [[stages]] section")
         if self.uncertainty is not None and not isinstance(self.model, PETConfig):
@@ -231,6 +196,39 @@ class TrainConfig:
                 "[uncertainty] is for models of the architecture 'pet'; train several models of "
                 "another one, whose spread is an uncertainty too"
             )
+
+        for level in {s.level for s in self.data.sets} - {None}:
+            known = self.model.energy_heads if isinstance(self.model, PETConfig) else ()
+            if level not in known:
+                raise ValueError(
+                    f"a `level` of [[data.sets]] must be one of the `energy_heads` of [model], "
+                    f"{list(known)}, got {level!r}"
+                )
+        direct = isinstance(self.model, PETConfig) and (
+            self.model.direct_forces or self.model.direct_stress
+        )
+        if self.levels and direct:
+            raise ValueError(
+                "direct forces and stress belong to one level of theory; leave out the direct "
+                "heads, or the `level` of [[data.sets]]"
+            )
+
+    @property
+    def main_level(self) -> str:
+        """The energy head of data that name no level."""
+        model = self.model
+        return (model.energy_head or model.energy_heads[0]) if isinstance(model, PETConfig) else ""
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Energy heads that the training data belong to; none where no file names a level."""
+        sets = self.data.of_split("train")
+        if not isinstance(self.model, PETConfig) or not any(s.level for s in self.data.sets):
+            return ()
+        used = {s.level or self.main_level for s in sets}
+        if self.fine_tune is not None and self.fine_tune.replay:
+            used.add(self.main_level)
+        return tuple(h for h in self.model.energy_heads if h in used)
 
     @property
     def total_steps(self) -> int:
@@ -254,7 +252,7 @@ class TrainConfig:
         if self.fine_tune is None:  # not in files that were written before there was a choice
             del values["fine_tune"]
         else:
-            values["fine_tune"] = {"from": self.fine_tune.source, "method": self.fine_tune.method}
+            values["fine_tune"] = self.fine_tune.to_dict()
         return values
 
     @classmethod
@@ -264,31 +262,21 @@ class TrainConfig:
         missing = sorted({"name", "model", "data", "stages"} - set(values))
         if missing:
             raise ValueError(f"the training configuration lacks the section(s) {missing}")
-        data = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("data").items()}
-        stages = tuple(
-            build(
-                StageConfig,
-                s | {"loss": build(LossConfig, s.get("loss", {}), "stages.loss")},
-                "stages",
-            )
-            for s in values.pop("stages")
-        )
+        stages = tuple(stage_from_dict(s) for s in values.pop("stages"))
         uncertainty = values.pop("uncertainty", None)
         if uncertainty is not None:
             uncertainty = build(UncertaintyConfig, uncertainty, "uncertainty")
         fine_tune = values.pop("fine_tune", None)
         if fine_tune is not None:
             fine_tune = FineTuneConfig.from_dict(fine_tune)
-        optimizer = dict(values.pop("optimizer", {}))
+        optimizer = values.pop("optimizer", {})
         model = dict(values.pop("model"))
-        if "betas" in optimizer:
-            optimizer["betas"] = tuple(optimizer["betas"])
         return build(
             cls,
             values
             | {
                 "model": trainable_config(model.pop("architecture", "pet"), model),
-                "data": build(DataConfig, data, "data"),
+                "data": DataConfig.from_dict(values.pop("data")),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
                 "uncertainty": uncertainty,
@@ -307,18 +295,10 @@ class TrainConfig:
             return cls.from_dict(tomllib.load(handle))
 
 
-def build(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """Dataclass from plain values, refusing unknown names with the list of known ones."""
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"unknown option(s) {unknown} in {where}; known are {sorted(known)}")
-    required = {
-        f.name
-        for f in fields(cls)  # type: ignore[arg-type]
-        if f.default is MISSING and f.default_factory is MISSING
-    }
-    missing = sorted(required - set(values))
-    if missing:
-        raise ValueError(f"option(s) {missing} are missing in {where}")
-    return cls(**values)
+def stage_from_dict(values: dict[str, Any]) -> StageConfig:
+    """A stage from its table."""
+    losses = {"loss": build(LossConfig, values.get("loss", {}), "stages.loss")}
+    if values.get("final_loss") is not None:
+        final = values.get("loss", {}) | values["final_loss"]
+        losses["final_loss"] = build(LossConfig, final, "stages.final_loss")
+    return build(StageConfig, values | losses, "stages")

@@ -18,10 +18,13 @@ from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.datasets import LabelledFrame
-from pet_calc.models import EnergyModel
+from pet_calc.models import EnergyModel, evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
+from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.neighbors import neighbor_list
+from pet_calc.training.levels import LevelledPET
+from pet_calc.training.parallel import ALONE, Team
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,9 @@ class Batch:
         Atoms in each system.
     conditions : Conditions or None
         Charge and spin of each atom's system, for models that are conditioned on them.
+    level : Tensor or None, shape (n_systems,), int64
+        Level of theory of each system, as index into the energy heads of the model; None where
+        all are read from the head in use.
     """
 
     system: System
@@ -49,6 +55,7 @@ class Batch:
     stress: Tensor
     n_atoms: Tensor
     conditions: Conditions | None = None
+    level: Tensor | None = None
 
     @classmethod
     def concatenate(cls, parts: Sequence[Batch]) -> Batch:
@@ -61,6 +68,9 @@ class Batch:
             stress=torch.cat([p.stress for p in parts]),
             n_atoms=torch.cat([p.n_atoms for p in parts]),
             conditions=Conditions.concatenate([p.conditions for p in parts]),
+            level=None
+            if parts[0].level is None
+            else torch.cat([p.level for p in parts if p.level is not None]),
         )
 
     def transformed(self, matrix: Tensor) -> Batch:
@@ -115,8 +125,21 @@ def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) ->
     )
 
 
-def conditioned(model: EnergyModel, batch: Batch) -> EnergyModel:
-    """The model as the systems of a batch see it: at their charge and spin, if it knows them."""
+def conditioned(model: EnergyModel, batch: Batch, draw: Tensor | None = None) -> EnergyModel:
+    """The model as the systems of a batch see it: at their charge, spin and level of theory.
+
+    Parameters
+    ----------
+    model : EnergyModel
+    batch : Batch
+    draw : Tensor, optional, shape (n_atoms,)
+        See `pet_calc.models.pet.sampled.SampledPET`.
+    """
+    if batch.level is not None and isinstance(model, PET):
+        level = batch.level[batch.system.system_index]
+        return LevelledPET(model, level, batch.conditions, draw)
+    if draw is not None and isinstance(model, PET):
+        return SampledPET(model, draw, batch.conditions)
     if batch.conditions is None:
         return model
     if isinstance(model, PET) and model.config.system_conditioning:
@@ -134,28 +157,10 @@ def random_orthogonal(generator: np.random.Generator) -> Tensor:
     return torch.from_numpy(q * np.sign(np.diag(r)))
 
 
-def batch_indices(step: int, batch_size: int, n_frames: int, seed: int) -> list[int]:
-    """Frames of a step: every epoch is a fresh permutation.
-
-    A function of its arguments alone, so that a resumed run sees the same data.
-    """
-    begin, end = step * batch_size, (step + 1) * batch_size
-    first = begin // n_frames
-    epochs = range(first, (end - 1) // n_frames + 1)
-    orders = [np.random.default_rng((seed, 1, e)).permutation(n_frames) for e in epochs]
-    offset = first * n_frames
-    return [int(k) for k in np.concatenate(orders)[begin - offset : end - offset]]
-
-
-def training_batch(
-    frames: Sequence[Batch], step: int, batch_size: int, seed: int, *, augment: bool
-) -> Batch:
-    """The batch of a step, each frame under its own random element of O(3)."""
-    parts = [frames[k] for k in batch_indices(step, batch_size, len(frames), seed)]
-    if augment:
-        generator = np.random.default_rng((seed, 2, step))
-        parts = [p.transformed(random_orthogonal(generator)) for p in parts]
-    return Batch.concatenate(parts)
+def turned(frames: Sequence[Batch], step: int, seed: int) -> list[Batch]:
+    """The frames of a step, each under its own random element of O(3)."""
+    generator = np.random.default_rng((seed, 2, step))
+    return [f.transformed(random_orthogonal(generator)) for f in frames]
 
 
 def fit_reference_energies(frames: Sequence[LabelledFrame], elements: Sequence[int]) -> Tensor:
@@ -181,6 +186,44 @@ def fit_reference_energies(frames: Sequence[LabelledFrame], elements: Sequence[i
             raise DatasetError(f"the model covers {list(elements)}, but the data hold {outside}")
     energies = np.array([f.energy for f in labelled], float)
     return fit_composition([f.atoms.numbers for f in labelled], energies, elements)
+
+
+def energy_shift(model: EnergyModel, frames: Sequence[Batch], team: Team = ALONE) -> Tensor:
+    """Energy per atom of each element (n_elements,) in eV that labels have beyond the model.
+
+    By least squares over the frames with an energy; zero if there are none.
+
+    Parameters
+    ----------
+    model : EnergyModel
+    frames : sequence of Batch
+        Of one system each.
+    team : Team
+        Processes that share the work.
+    """
+    labelled = [f for f in frames if bool(torch.isfinite(f.energy).all())]
+    if not labelled:
+        return torch.zeros(len(model.atomic_numbers), dtype=torch.float64)
+    errors = torch.zeros(len(labelled), dtype=torch.float64)
+    for k in team.share(range(len(labelled))):
+        f = labelled[k]
+        seen = conditioned(model, f)
+        found = evaluate(seen, f.system, f.edges, forces=False, stress=False)
+        errors[k] = (f.energy - found.energy).squeeze()
+    return fit_composition(
+        [f.system.numbers.numpy() for f in labelled],
+        team.total(errors).numpy(),
+        model.atomic_numbers,
+    )
+
+
+def with_energies_shifted(
+    frames: Sequence[Batch], elements: Sequence[int], shift: Tensor
+) -> list[Batch]:
+    """Frames of one system each, with an energy per atom of each element added to their labels."""
+    counts = torch.tensor([[int((f.system.numbers == z).sum()) for z in elements] for f in frames])
+    added = counts.double() @ shift
+    return [replace(f, energy=f.energy + a) for f, a in zip(frames, added, strict=True)]
 
 
 def shortest_distances(

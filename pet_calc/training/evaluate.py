@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
+from torch import Tensor
 
 from pet_calc.models import EnergyModel, evaluate
 from pet_calc.training.data import Batch, conditioned, random_orthogonal
+from pet_calc.training.parallel import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,14 @@ class Error:
         if len(e) == 0:
             return cls(float("nan"), float("nan"), 0)
         return cls(float(np.abs(e).mean()), float(np.sqrt((e**2).mean())), len(e))
+
+    @classmethod
+    def of_sums(cls, sums: Tensor) -> Error:
+        """Errors from what `error_sums` gives, added up."""
+        total, squared, count = sums.tolist()
+        if not count:
+            return cls(float("nan"), float("nan"), 0)
+        return cls(total / count, math.sqrt(squared / count), int(count))
 
 
 @dataclass(frozen=True)
@@ -51,26 +63,44 @@ class Evaluation:
     forces_by_element: dict[str, Error]
 
 
-def evaluate_frames(model: EnergyModel, frames: Iterable[Batch]) -> Evaluation:
-    """Errors of `model` on prepared frames (`prepare` at the model's cutoff)."""
-    energy, forces, stress, numbers = [], [], [], []
-    for frame in frames:
+def evaluate_frames(model: EnergyModel, frames: Iterable[Batch], team: Team = ALONE) -> Evaluation:
+    """Errors of `model` on prepared frames (`prepare` at the model's cutoff).
+
+    Parameters
+    ----------
+    model : EnergyModel
+    frames : iterable of Batch
+    team : Team
+        Processes that share the work; each returns all errors.
+    """
+    elements = model.atomic_numbers
+    # sums of |e| and e², and the number of labels: energy, forces, stress, forces by element
+    sums = torch.zeros(3 + len(elements), 3, dtype=torch.float64)
+    for frame in team.share(list(frames)) if team.size > 1 else frames:
         results = evaluate(conditioned(model, frame), frame.system, frame.edges)
         assert results.forces is not None
         assert results.stress is not None
-        energy.append(((results.energy - frame.energy) / frame.n_atoms).numpy())
-        forces.append((results.forces - frame.forces).numpy())
-        stress.append((results.stress - frame.stress).numpy())
-        numbers.append(frame.system.numbers.numpy())
-    f, z = np.concatenate(forces), np.concatenate(numbers)
+        forces = results.forces - frame.forces
+        sums[0] += error_sums((results.energy - frame.energy) / frame.n_atoms)
+        sums[1] += error_sums(forces)
+        sums[2] += error_sums(results.stress - frame.stress)
+        for k, z in enumerate(elements):
+            sums[3 + k] += error_sums(forces[frame.system.numbers == z])
+    energy, force, stress, *by_element = (Error.of_sums(s) for s in team.total(sums))
     return Evaluation(
-        energy=Error.of(1e3 * np.concatenate(energy)),
-        forces=Error.of(1e3 * f.reshape(-1)),
-        stress=Error.of(1e3 * np.concatenate(stress).reshape(-1)),
+        energy=energy,
+        forces=force,
+        stress=stress,
         forces_by_element={
-            chemical_symbols[n]: Error.of(1e3 * f[z == n].reshape(-1)) for n in np.unique(z)
+            chemical_symbols[z]: e for z, e in zip(elements, by_element, strict=True) if e.count
         },
     )
+
+
+def error_sums(errors: Tensor) -> Tensor:
+    """Sum of |e|, sum of e² and number of the errors that are finite, (3,), in thousandths."""
+    e = 1e3 * errors[torch.isfinite(errors)].double()
+    return torch.stack([e.abs().sum(), e.square().sum(), torch.tensor(float(len(e))).double()])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,7 +16,35 @@ from pet_calc.training.config import LossConfig
 from pet_calc.training.data import Batch
 
 
-def loss(results: Results, batch: Batch, weights: LossConfig) -> Tensor:
+@dataclass(frozen=True)
+class LabelCounts:
+    """How many labels the averages of a loss run over.
+
+    They are those of a whole step. A step whose frames come in several batches, one after the
+    other or on several processes, then has the sum of the losses of its batches.
+
+    Attributes
+    ----------
+    energy, forces, stress : int
+        Energies, force components and stress components; at least 1.
+    """
+
+    energy: int
+    forces: int
+    stress: int
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch]) -> LabelCounts:
+        """Of the labels that are present in some batches."""
+        found = [
+            [int(torch.isfinite(x).sum()) for x in (b.energy, b.forces, b.stress)] for b in batches
+        ]
+        return cls(*(max(1, sum(column)) for column in zip(*found, strict=True)))
+
+
+def loss(
+    results: Results, batch: Batch, weights: LossConfig, counts: LabelCounts | None = None
+) -> Tensor:
     r"""Weighted loss of a batch.
 
     .. math:: L = w_E \langle (\Delta E / N)^2 \rangle + w_F \langle \Delta F^2 \rangle
@@ -21,23 +52,30 @@ def loss(results: Results, batch: Batch, weights: LossConfig) -> Tensor:
 
     with averages over the frames, force components and stress components that have labels;
     eV, Å units. Labels that are absent (NaN in the batch) do not contribute.
+
+    Parameters
+    ----------
+    results : Results
+    batch : Batch
+    weights : LossConfig
+    counts : LabelCounts, optional
+        What the averages are over; by default the labels of the batch.
     """
+    n = counts or LabelCounts.of([batch])
     total = results.energy.new_zeros(())
     if weights.energy > 0:
         error = (results.energy - batch.energy) / batch.n_atoms
-        total = total + weights.energy * mean_square(error, torch.isfinite(batch.energy))
+        total = total + weights.energy * squares(error, batch.energy) / n.energy
     if weights.forces > 0 and results.forces is not None:
-        total = total + weights.forces * mean_square(
-            results.forces - batch.forces, torch.isfinite(batch.forces)
-        )
+        error = results.forces - batch.forces
+        total = total + weights.forces * squares(error, batch.forces) / n.forces
     if weights.stress > 0 and results.stress is not None:
-        total = total + weights.stress * mean_square(
-            results.stress - batch.stress, torch.isfinite(batch.stress)
-        )
+        error = results.stress - batch.stress
+        total = total + weights.stress * squares(error, batch.stress) / n.stress
     return total
 
 
-def direct_loss(model: PET, batch: Batch, weights: LossConfig) -> Tensor:
+def direct_loss(model: PET, batch: Batch, weights: LossConfig, counts: LabelCounts) -> Tensor:
     """Loss of the heads that predict forces and stress directly, with the same weights.
 
     They share the network with the energy, but not the derivatives: a second forward pass.
@@ -49,15 +87,14 @@ def direct_loss(model: PET, batch: Batch, weights: LossConfig) -> Tensor:
     total = batch.energy.new_zeros(())
     if model.config.direct_forces and weights.forces > 0:
         error = direct_forces(model, features, species, system) - batch.forces
-        total = total + weights.forces * mean_square(error, torch.isfinite(batch.forces))
+        total = total + weights.forces * squares(error, batch.forces) / counts.forces
     if model.config.direct_stress and weights.stress > 0:
         error = direct_stress(model, features, system) - batch.stress
-        total = total + weights.stress * mean_square(error, torch.isfinite(batch.stress))
+        total = total + weights.stress * squares(error, batch.stress) / counts.stress
     return total
 
 
-def mean_square(error: Tensor, present: Tensor) -> Tensor:
-    """Mean of the squares where `present`; 0 if nothing is."""
+def squares(error: Tensor, label: Tensor) -> Tensor:
+    """Sum of the squares where the label is not NaN."""
     # the double where keeps NaN labels out of the gradient
-    safe = torch.where(present, error, torch.zeros_like(error))
-    return safe.square().sum() / present.sum().clamp_min(1)
+    return torch.where(torch.isfinite(label), error, torch.zeros_like(error)).square().sum()

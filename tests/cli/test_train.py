@@ -80,6 +80,23 @@ def test_fits_uncertainties_and_prints_their_calibration(folder):
     assert config["training"]["config"]["uncertainty"]["members"] == 4
 
 
+def test_fine_tunes_and_prints_what_changed(folder):
+    assert run(folder).exit_code == 0
+    (folder / "tune.toml").write_text(
+        CONFIG
+        + f'[fine_tune]\nfrom = "{folder / "run" / "model"}"\nmethod = "lora"\nrank = 2\n'
+        + 'replay = ["train.extxyz"]\nreplay_fraction = 0.5\nreplay_test = ["train.extxyz"]\n'
+    )
+    result = CliRunner().invoke(
+        app, ["train", str(folder / "tune.toml"), "--out", str(folder / "tuned")]
+    )
+    assert result.exit_code == 0, result.output
+    assert "4 frames to train on and 6 old ones, 4 of them in an epoch" in result.output
+    assert "before and after the fine-tuning" in result.output
+    assert "energy, zero fitted" in result.output
+    assert (folder / "tuned" / "fine_tuning.csv").is_file()
+
+
 def test_stopped_run_goes_on(folder):
     assert "goes on from" in run(folder, "--stop-after", "3").output
     assert not (folder / "run" / "model").exists()

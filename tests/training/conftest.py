@@ -12,15 +12,17 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from pet_calc.geometry import System
 from pet_calc.models import LennardJones, evaluate
 from pet_calc.neighbors import neighbor_list
+from pet_calc.training.config import TrainConfig
+from pet_calc.training.loop import load_data, train
 
 
-def labelled_crystals(n_frames, seed=0):
+def labelled_crystals(n_frames, seed=0, a=5.4):
     """Rattled, strained 8-atom NaCl-type cells with Lennard-Jones labels and species energies."""
     generator = np.random.default_rng(seed)
     model = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=2.0)
     frames = []
     for k in range(n_frames):
-        atoms = ase.build.bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+        atoms = ase.build.bulk("NaCl", "rocksalt", a=a, cubic=True)
         if k % 3 == 0:
             del atoms[0]  # a second composition, so that the reference energies are determined
         strain = 0.03 * generator.standard_normal((3, 3))
@@ -61,6 +63,19 @@ def data_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def config_table():
     """Plain values of a training configuration that runs in seconds."""
+    return configuration()
+
+
+@pytest.fixture(scope="session")
+def parent(tmp_path_factory, data_folder) -> Path:
+    """Folder of a potential to fine-tune, of the architecture of `configuration`."""
+    folder = tmp_path_factory.mktemp("parent")
+    config = TrainConfig.from_dict(configuration())
+    train(config, folder, load_data(config, data_folder))
+    return folder / "model"
+
+
+def configuration():
     return {
         "name": "toy",
         "seed": 3,

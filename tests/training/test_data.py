@@ -16,13 +16,13 @@ from pet_calc.models import LennardJones, Results, evaluate
 from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
 from pet_calc.training.data import (
     Batch,
-    batch_indices,
     fit_reference_energies,
     prepare,
     random_orthogonal,
-    training_batch,
+    turned,
 )
 from pet_calc.training.losses import loss
+from pet_calc.training.order import Order, replayed_frames
 from pet_calc.training.schedule import learning_rate
 
 MODEL = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=2.0)
@@ -70,7 +70,8 @@ def test_augmentation_draws_proper_and_improper_rotations():
 
 
 def test_every_epoch_uses_every_frame_once():
-    seen = [k for step in range(7) for k in batch_indices(step, 3, 7, seed=5)]
+    order = Order(tuple(range(7)))
+    seen = [k for step in range(7) for k in order.step(step, 3, seed=5)]
     for epoch in range(3):
         assert sorted(seen[7 * epoch : 7 * epoch + 7]) == list(range(7))
     assert seen[:7] != seen[7:14]
@@ -78,10 +79,24 @@ def test_every_epoch_uses_every_frame_once():
 
 def test_batch_of_frames_gives_the_labels_of_each(data_folder):
     _, prepared = batches(data_folder)
-    batch = training_batch(prepared, 0, 3, 0, augment=False)
+    batch = Batch.concatenate(turned(prepared[4:7], 0, 0))
     results = evaluate(MODEL, batch.system, batch.edges)
     torch.testing.assert_close(results.forces, batch.forces, rtol=0, atol=1e-6)
-    assert batch.n_atoms.tolist() == [len(prepared[k].forces) for k in batch_indices(0, 3, 20, 0)]
+    assert batch.n_atoms.tolist() == [len(p.forces) for p in prepared[4:7]]
+
+
+def test_old_frames_are_a_fraction_of_every_epoch_until_all_are_seen():
+    new, old = (0, 1, 2, 2), tuple(range(10, 18))
+    order = Order(new, old, replayed_frames(len(new), 0.4))
+    assert order.length == 7  # three of seven are old: 0.43, the nearest to 0.4
+    epochs = [order.epoch(k, seed=1) for k in range(8)]
+    for epoch in epochs:
+        assert sorted(k for k in epoch if k < 10) == [0, 1, 2, 2]
+    replayed = [k for epoch in epochs for k in epoch if k >= 10]
+    counts = [replayed.count(k) for k in old]
+    assert counts == [3] * 8  # 24 draws of 8 frames, each cycle seeing all of them
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == order.epoch(0, seed=1) != order.epoch(0, seed=2)
 
 
 def test_reference_energies_of_known_composition():

@@ -10,13 +10,6 @@ from pet_calc.training.data import prepare
 from pet_calc.training.loop import load_data, train
 
 
-@pytest.fixture
-def parent(tmp_path, data_folder, config_table):
-    config = TrainConfig.from_dict(config_table)
-    train(config, tmp_path / "parent", load_data(config, data_folder))
-    return tmp_path / "parent" / "model"
-
-
 def tuned(config_table, parent, method="full", rate=1e-12):
     stage = {"steps": 4, "learning_rate": rate, "warmup_steps": 0,
              "loss": {"energy": 1.0, "forces": 1.0}}  # fmt: skip
@@ -81,7 +74,11 @@ def test_another_network_is_refused(tmp_path, data_folder, config_table, parent)
     ("table", "message"),
     [
         ({"fine_tune": {}}, "needs `from`"),
-        ({"fine_tune": {"from": "x", "method": "all"}}, "'full' or 'heads'"),
+        ({"fine_tune": {"from": "x", "rank": 4}}, r"\['rank'\] in \[fine_tune\] need method"),
+        ({"fine_tune": {"from": "x", "method": "lora", "rank": 0}}, "rank` must be at least 1"),
+        ({"fine_tune": {"from": "x", "replay_fraction": 0.5}}, "need replay"),
+        ({"fine_tune": {"from": "x", "replay": ["a"], "replay_fraction": 1.0}}, "between 0 and 1"),
+        ({"fine_tune": {"from": "x", "method": "all"}}, "'full', 'heads' or 'lora'"),
         ({"data": {"train": ["a", "b"], "repeat": [2]}}, "for each of the 2 training files"),
         ({"data": {"train": ["a"], "repeat": [0]}}, "at least 1"),
     ],
@@ -95,8 +92,9 @@ def test_repeated_files_are_seen_more_often_and_never_in_validation(data_folder,
     data = {"train": ["train.extxyz", "test.extxyz"], "repeat": [1, 3], "validation_frames": 4}
     found = load_data(TrainConfig.from_dict(config_table | {"data": data}), data_folder)
     assert len(found.train) == 22
-    small = [k for k in range(22) if found.epoch.count(k) == 3]
-    assert len(found.epoch) == 22 + 2 * len(small)
+    epoch = found.order.frames
+    small = [k for k in range(22) if epoch.count(k) == 3]
+    assert len(epoch) == 22 + 2 * len(small)
     assert found.census["train"].n_frames == 26
     held = [prepare(f, 4.0).energy for f in found.validation]
     kept = [prepare(found.train[k], 4.0).energy for k in small]

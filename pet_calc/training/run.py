@@ -1,0 +1,249 @@
+"""The mutable state of a training run, and what one step does to it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pet_calc.errors import CheckpointError, SimulationError
+from pet_calc.io.datasets import LabelledFrame
+from pet_calc.io.weights import empty_model
+from pet_calc.models import evaluate
+from pet_calc.models.architectures import TrainableModel
+from pet_calc.models.pet import PET
+from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
+from pet_calc.training.data import Batch, conditioned, energy_shift, turned
+from pet_calc.training.ema import start_average, update_average
+from pet_calc.training.evaluate import Evaluation, evaluate_frames
+from pet_calc.training.lora import merged_state
+from pet_calc.training.losses import LabelCounts, direct_loss, squares
+from pet_calc.training.losses import loss as loss_of
+from pet_calc.training.optimizers import make_optimizer
+from pet_calc.training.order import Order
+from pet_calc.training.parallel import ALONE, Team
+from pet_calc.training.schedule import learning_rate
+from pet_calc.training.splits import by_level
+from pet_calc.training.starting import constants, starting_model
+
+
+class Run:
+    """The mutable state of a training run: weights, optimizer, average, best weights, step.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    model : PET or Crystalformer
+        With reference energies and energy scale set.
+    team : Team
+        Processes that share the work.
+    """
+
+    def __init__(self, config: TrainConfig, model: TrainableModel, team: Team = ALONE) -> None:
+        self.config, self.team = config, team
+        self.step = 0
+        self.forces_rmse = float("nan")
+        self.best_loss = float("inf")
+        self.best: dict[str, Tensor] | None = None
+        self.model = model
+        self.begin_stage(0)
+
+    @classmethod
+    def start(
+        cls,
+        config: TrainConfig,
+        frames: Sequence[LabelledFrame],
+        prepared: Sequence[Batch],
+        team: Team = ALONE,
+    ) -> Run:
+        """A fresh run from `starting_model`."""
+        return cls(config, starting_model(config, frames, prepared), team)
+
+    def begin_stage(self, stage: int) -> None:
+        """Set up optimizer and average of a stage."""
+        self.stage = stage
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(trained, self.config.optimizer)
+        self.average = start_average(self.model)
+        self.best_loss, self.best = float("inf"), None
+
+    def advance(self, frames: Sequence[Batch], order: Order | None = None) -> tuple[float, float]:
+        """One optimizer step; returns the loss and the learning rate.
+
+        Parameters
+        ----------
+        frames : sequence of Batch
+        order : Order, optional
+            Which of them an epoch sees; by default each once.
+        """
+        order = order or Order(tuple(range(len(frames))))
+        stage_index, k = self.config.stage_at(self.step)
+        if stage_index != self.stage:
+            self.model.load_state_dict(self.best or self.average, strict=False)
+            self.begin_stage(stage_index)
+        if k == 0:
+            self.align_energies(frames)
+        stage = self.config.stages[stage_index]
+        weights = stage.loss_at(k)
+        rate = learning_rate(stage, k)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        size = stage.batch_size * stage.accumulate * self.team.size
+        parts = [frames[k] for k in order.step(self.step, size, self.config.seed)]
+        if self.config.augment:
+            parts = turned(parts, self.step, self.config.seed)
+        counts = LabelCounts.of(parts)
+        self.optimizer.zero_grad()
+        sums = torch.zeros(2, dtype=torch.float64)  # loss, squares of force errors
+        for part, draw in self.team.share(self.batches(stage, parts)):
+            value, squared = self.backward(part, draw, weights, counts)
+            sums += torch.stack([value, squared])
+        total, squared = self.team.total(sums).tolist()
+        if not math.isfinite(total):
+            raise SimulationError(
+                f"the training loss is {total} at step {self.step}; lower the learning rate "
+                f"or check the labels (the last checkpoint is intact)"
+            )
+        self.team.add_gradients(self.model.parameters())
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.gradient_clip)
+        self.optimizer.step()
+        update_average(self.average, self.model, k, self.config.optimizer.ema_decay)
+        error = 1e3 * math.sqrt(squared / counts.forces)
+        self.forces_rmse = error if k == 0 else 0.98 * self.forces_rmse + 0.02 * error
+        self.step += 1
+        return total, rate
+
+    def batches(
+        self, stage: StageConfig, parts: Sequence[Batch]
+    ) -> list[tuple[list[Batch], Tensor | None]]:
+        """The frames of a step in batches that are computed at once, not joined yet.
+
+        Where a stage draws one frame of each atom's ensemble, the random numbers (n_atoms,) that
+        choose come with them.
+        """
+        sampled = (
+            isinstance(self.model, PET)
+            and self.model.config.ecse != "none"
+            and stage.frames == "sampled"
+        )
+        generator = np.random.default_rng((self.config.seed, 3, self.step))
+        found = []
+        for begin in range(0, len(parts), stage.batch_size):
+            frames = list(parts[begin : begin + stage.batch_size])
+            n_atoms = sum(f.system.n_atoms for f in frames)
+            draw = torch.from_numpy(generator.random(n_atoms)) if sampled else None
+            found.append((frames, draw))
+        return found
+
+    def backward(
+        self, frames: list[Batch], draw: Tensor | None, weights: LossConfig, counts: LabelCounts
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradient of a batch; its part of the loss and its sum of squared force errors."""
+        batch = Batch.concatenate(frames)
+        results = evaluate(
+            conditioned(self.model, batch, draw),
+            batch.system,
+            batch.edges,
+            stress=weights.stress > 0,
+            create_graph=True,
+        )
+        assert results.forces is not None
+        value = loss_of(results, batch, weights, counts)
+        if isinstance(self.model, PET) and self.model.direct:
+            value = value + direct_loss(self.model, batch, weights, counts)
+        value.backward()
+        return value.detach(), squares(results.forces.detach() - batch.forces, batch.forces)
+
+    def align_energies(self, frames: Sequence[Batch]) -> None:
+        """Shift the reference energies by the model's mean error, by least squares.
+
+        Done as a stage begins: an offset left to the optimizer costs it thousands of steps, or
+        drowns the forces.
+        """
+        for head, part in by_level(self.model, frames):
+            constants(head)[0].add_(energy_shift(self.model, part, self.team))
+
+    def validate(self, frames: Sequence[Batch]) -> Evaluation:
+        """Errors of the averaged weights; keeps them if they are the best of the stage."""
+        w = self.config.stages[self.stage].last_loss
+        evaluation = evaluate_frames(self.averaged(self.average), frames, self.team)
+        terms = (
+            (w.energy, evaluation.energy),
+            (w.forces, evaluation.forces),
+            (w.stress, evaluation.stress),
+        )
+        total = sum(weight * e.rmse**2 for weight, e in terms if weight > 0 and e.count)
+        if total < self.best_loss:
+            self.best_loss = total
+            self.best = {name: t.clone() for name, t in self.average.items()}
+        return evaluation
+
+    def averaged(self, weights: dict[str, Tensor]) -> TrainableModel:
+        """A frozen copy of the potential with other weights, updates of low rank merged."""
+        tuned = copy.deepcopy(self.model)
+        tuned.load_state_dict(weights, strict=False)
+        model = empty_model(self.config.model, self.model.dtype)
+        model.load_state_dict(merged_state(tuned))
+        return model.requires_grad_(False)
+
+    def best_model(self) -> TrainableModel:
+        """A frozen copy of the potential with the best averaged weights."""
+        return self.averaged(self.best or self.average)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {
+            "config": self.config.to_dict(),
+            "processes": self.team.size,
+            "step": self.step,
+            "stage": self.stage,
+            "forces_rmse": self.forces_rmse,
+            "best_loss": self.best_loss,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any], path: Path) -> None:
+        """Go on from a checkpoint of the same configuration."""
+        # through the config class, which fills in options that are younger than the checkpoint
+        saved, wanted = (
+            TrainConfig.from_dict(json.loads(json.dumps(c))).to_dict()
+            for c in (state["config"], self.config.to_dict())
+        )
+        for found in (saved, wanted):  # what is fitted at the end may change until then
+            found.pop("uncertainty", None)
+        if saved != wanted:
+            changed = sorted(k for k in wanted if saved.get(k) != wanted[k])
+            raise CheckpointError(
+                f"{path} belongs to another configuration (different: {changed}); choose another "
+                f"output folder, or delete it to start anew"
+            )
+        processes = state.get("processes", 1)
+        if processes != self.team.size:
+            raise CheckpointError(
+                f"a run goes on with as many processes as it began with, as they share the frames "
+                f"of a step: {path} belongs to {processes}, but there are {self.team.size}"
+            )
+        self.begin_stage(state["stage"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.step = state["step"]
+        self.forces_rmse = state["forces_rmse"]
+        self.best_loss, self.best = state["best_loss"], state["best"]
+
+    def log_row(self, value: float, rate: float, evaluation: Evaluation) -> list[Any]:
+        """Values of `LOG_COLUMNS`; errors in meV, Å."""
+        return [
+            self.step, self.stage, rate, value, self.forces_rmse,
+            evaluation.energy.mae, evaluation.forces.rmse, evaluation.stress.rmse,
+        ]  # fmt: skip

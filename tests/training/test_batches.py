@@ -1,0 +1,121 @@
+"""Batches of similar size, and gradients that add up over several batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from pet_calc.training.config import TrainConfig
+from pet_calc.training.loop import load_data, train
+from pet_calc.training.losses import LabelCounts
+from pet_calc.training.order import Order
+from pet_calc.training.run import Run
+from pet_calc.training.splits import prepare_all
+
+SIZES = tuple(int(n) for n in np.random.default_rng(0).integers(4, 200, size=50))
+
+
+def spread(groups):
+    return np.mean([max(SIZES[k] for k in g) / min(SIZES[k] for k in g) for g in groups])
+
+
+def test_frames_of_a_step_are_of_similar_size():
+    order, plain = Order(tuple(range(50)), sizes=SIZES), Order(tuple(range(50)))
+    steps = [order.step(k, 4, seed=3) for k in range(26)]  # two epochs of 13 steps
+    assert spread(steps) < 1.5
+    assert spread([plain.step(k, 4, seed=3) for k in range(12)]) > 3  # control
+    for epoch in (steps[:13], steps[13:]):
+        assert sorted(k for group in epoch for k in group) == list(range(50))
+        assert sorted(map(len, epoch)) == [2, *[4] * 12]
+    assert {frozenset(g) for g in steps[:13]} != {frozenset(g) for g in steps[13:]}
+    means = [np.mean([SIZES[k] for k in g]) for g in steps[:13]]
+    assert means != sorted(means)  # small and large steps alternate at random
+    assert steps == [order.step(k, 4, seed=3) for k in range(26)]
+    assert steps != [order.step(k, 4, seed=4) for k in range(26)]
+
+
+def test_bucketed_run_resumes_bit_for_bit(tmp_path, data_folder, config_table):
+    config_table["data"]["bucket"] = True
+    config_table["optimizer"]["name"] = "adam"
+    config_table["stages"] = [{"steps": 6, "warmup_steps": 1, "batch_size": 2, "accumulate": 2}]
+    config = TrainConfig.from_dict(config_table)
+    data = load_data(config, data_folder)
+    assert set(data.order.sizes) == {7, 8}
+    kinds = [{len(data.train[k].atoms) for k in data.order.step(s, 4, 3)} for s in range(4)]
+    assert sum(map(len, kinds)) <= 5  # at most one step holds both sizes
+    whole = train(config, tmp_path / "whole", data)
+    assert train(config, tmp_path / "split", data, stop_after=3) is None
+    assert train(config, tmp_path / "split", data) == whole
+
+
+def steps(config_table, data_folder, *, batch_size, accumulate, seed=3):
+    loss = {"energy": 1.0, "forces": 1.0, "stress": 10.0}
+    stage = {"steps": 4, "learning_rate": 1e-2, "warmup_steps": 0, "loss": loss}
+    config = TrainConfig.from_dict(
+        config_table
+        | {
+            "dtype": "float64",
+            "seed": seed,
+            "optimizer": {"name": "adam", "gradient_clip": 0.1},
+            "stages": [stage | {"batch_size": batch_size, "accumulate": accumulate}],
+        }
+    )
+    data = load_data(config, data_folder)
+    frames = prepare_all(data.train, config)
+    run = Run.start(config, data.train, frames)
+    losses = [run.advance(frames)[0] for _ in range(3)]
+    weights = torch.cat([p.detach().reshape(-1) for p in run.model.parameters()])
+    return losses, weights, frames, run.forces_rmse
+
+
+@pytest.mark.parametrize("options", [{}, {"direct_forces": True, "direct_stress": True}])
+def test_accumulated_gradients_are_those_of_one_batch(config_table, data_folder, options):
+    config_table["model"] |= options
+    whole = steps(config_table, data_folder, batch_size=4, accumulate=1)
+    parts = steps(config_table, data_folder, batch_size=1, accumulate=4)
+    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-10)
+    torch.testing.assert_close(parts[1], whole[1], rtol=0, atol=1e-10)
+    assert parts[3] == pytest.approx(whole[3], rel=1e-10)
+    # controls: other data move the weights elsewhere, as do averages over each batch alone
+    other = steps(config_table, data_folder, batch_size=4, accumulate=1, seed=4)
+    assert (other[1] - whole[1]).abs().max() > 1e-3
+
+
+def test_averages_over_each_batch_alone_would_be_others(config_table, data_folder, monkeypatch):
+    whole = steps(config_table, data_folder, batch_size=4, accumulate=1)
+    single = LabelCounts.of
+
+    def naive(batches):
+        found = single(batches)
+        return LabelCounts(4, 4 * 8 * 3, found.stress)  # as if all frames had eight atoms
+
+    monkeypatch.setattr(LabelCounts, "of", naive)
+    parts = steps(config_table, data_folder, batch_size=1, accumulate=4)
+    assert abs(parts[0][0] / whole[0][0] - 1) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [({"accumulate": 0}, "at least 1"), ({"batch_size": 0}, "at least 1")],
+)
+def test_empty_steps_are_refused(config_table, table, message):
+    config_table["stages"][0] |= table
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.from_dict(config_table)
+
+
+def test_unknown_precision_is_refused(config_table):
+    with pytest.raises(ValueError, match="`dtype` must be"):
+        TrainConfig.from_dict(config_table | {"dtype": "float16"})
+
+
+def test_weights_trained_in_double_precision_are_stored_so(tmp_path, data_folder, config_table):
+    from safetensors.torch import load_file
+
+    config_table |= {"dtype": "float64", "optimizer": {"name": "adam"}}
+    config_table["stages"] = [{"steps": 2, "warmup_steps": 0}]
+    config = TrainConfig.from_dict(config_table)
+    train(config, tmp_path, load_data(config, data_folder))
+    stored = load_file(tmp_path / "model" / "weights.safetensors")
+    weight = stored["node_head.0.weight"]
+    assert weight.dtype == torch.float64
+    assert not torch.equal(weight.float().double(), weight)
