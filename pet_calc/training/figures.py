@@ -10,11 +10,19 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.special import erf
+
+from pet_calc.io.provenance import image_metadata, provenance
 
 Array = NDArray[np.float64]
 
 # Okabe and Ito's palette: distinct also for colour-blind readers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG with its provenance."""
+    figure.savefig(path, metadata=image_metadata(provenance(), path.suffix))
 
 
 def learning_figure(log: Path, *, title: str = "") -> Figure:
@@ -44,7 +52,9 @@ def learning_figure(log: Path, *, title: str = "") -> Figure:
     energy.set_xlabel("step")
     begins = step[1:][np.diff(values["stage"]) > 0]
     for axes in (forces, energy):
-        axes.set_yscale("log")
+        shown = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+        if (shown > 0).any():  # else there are no labels, or the model is exact
+            axes.set_yscale("log")
         axes.grid(visible=True, which="both", color="#DDDDDD", linewidth=0.5)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -79,8 +89,6 @@ def reliability_figure(
         scatter.plot(ends, k * ends, color="#777777", linewidth=1.0, linestyle=("-", "--")[k - 1])
         scatter.annotate(f"|e| = {name}", (ends[1], k * ends[1]), fontsize=8, ha="right")
     z = np.linspace(0.0, 3.0, 121)
-    from scipy.special import erf
-
     share.plot(z, erf(z / 2**0.5), color="#777777", label="normal distribution")
     for (split, (e, s)), colour in zip(errors.items(), COLOURS, strict=False):
         scatter.plot(s, np.abs(e), ".", color=colour, label=f"{split} ({len(e)})")

@@ -23,6 +23,7 @@ from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.config import TrainConfig
 from pet_calc.training.data import Batch
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
+from pet_calc.training.figures import learning_figure, reliability_figure, write_figure
 from pet_calc.training.forgetting import before_and_after, write_comparison
 from pet_calc.training.log import append_log, truncate_log
 from pet_calc.training.order import Order
@@ -30,7 +31,7 @@ from pet_calc.training.parallel import team_of_processes
 from pet_calc.training.run import Run
 from pet_calc.training.splits import TrainingData, by_level, load_data, prepare_all, split_by_level
 from pet_calc.training.starting import source_model, with_one_zero
-from pet_calc.training.uncertainty import calibration_error, fit_uncertainty
+from pet_calc.training.uncertainty import compare, errors_and_sigmas, fit_uncertainty
 
 __all__ = ["CHECKPOINT", "Progress", "Run", "TrainingData", "load_data", "prepare_all", "train"]
 
@@ -180,6 +181,9 @@ def take_steps(
             saved = time.monotonic()
     if leads:
         save_checkpoint(out / CHECKPOINT, run.state())
+        if run.step == config.total_steps:
+            figure = learning_figure(out / "log.csv", title=config.name)
+            write_figure(figure, out / "learning.png")
 
 
 def save(
@@ -200,7 +204,7 @@ def save(
                 head, measured["train"], held_out, config.uncertainty, config.seed
             )
         details |= write_uncertainty(out / "model", fitted)
-        write_calibration(out / "calibration.json", model, fitted, measured)
+        write_calibration(out, config.name, model, fitted, measured)
     save_model(
         out / "model",
         model,
@@ -226,10 +230,11 @@ def measure(out: Path, measured: Mapping[str, Sequence[Batch]], run: Run) -> dic
 
 
 def write_calibration(
-    path: Path, model: PET, fitted: Mapping[str, LLPR], measured: Mapping[str, Sequence[Batch]]
-) -> None:
+    out: Path, title: str, model: PET, fitted: Mapping[str, LLPR],
+    measured: Mapping[str, Sequence[Batch]],
+) -> None:  # fmt: skip
     """Compare uncertainties and errors of energies on the frames that were not trained on."""
-    calibrations = {}
+    calibrations, drawn = {}, {}
     for split, frames in measured.items():
         for head, part in by_level(model, frames):
             assert isinstance(head, PET)
@@ -237,9 +242,12 @@ def write_calibration(
             if split == "train" or not labelled or head.energy_head not in fitted:
                 continue
             (name,) = split_by_level(head, {split: part})
-            found = calibration_error(head, fitted[head.energy_head], part)
-            calibrations[name] = asdict(found)
-    path.write_text(json.dumps(calibrations, indent=1) + "\n")
+            errors, sigmas, counts = errors_and_sigmas(head, fitted[head.energy_head], part)
+            calibrations[name] = asdict(compare(errors, sigmas, counts))
+            drawn[name] = (1e3 * errors / counts).numpy(), (1e3 * sigmas / counts).numpy()
+    (out / "calibration.json").write_text(json.dumps(calibrations, indent=1) + "\n")
+    if drawn:
+        write_figure(reliability_figure(drawn, title=title), out / "reliability.png")
 
 
 def write_tuning(

@@ -112,7 +112,14 @@ class Run:
                 f"or check the labels (the last checkpoint is intact)"
             )
         self.team.add_gradients(self.model.parameters())
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.config.optimizer.gradient_clip
+        )
+        if not torch.isfinite(norm):  # clipping would make every weight NaN
+            raise SimulationError(
+                f"the gradient of the loss is {norm.item()} at step {self.step}, where the loss is "
+                f"{total:.4g}; lower the learning rate (the last checkpoint is intact)"
+            )
         self.optimizer.step()
         update_average(self.average, self.model, k, self.config.optimizer.ema_decay)
         error = 1e3 * math.sqrt(squared / counts.forces)

@@ -102,10 +102,23 @@ def calibration_error(model: PET, llpr: LLPR, frames: Iterable[Batch]) -> Calibr
     DatasetError
         If no frame has an energy.
     """
+    return compare(*errors_and_sigmas(model, llpr, frames))
+
+
+def errors_and_sigmas(
+    model: PET, llpr: LLPR, frames: Iterable[Batch]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Errors and uncertainties of energies (n,) in eV and numbers of atoms, of labelled frames.
+
+    Raises
+    ------
+    DatasetError
+        If no frame has an energy.
+    """
     errors, features, counts = energy_errors(model, frames)
     if len(errors) == 0:
         raise DatasetError("the calibration of uncertainties needs frames with energies")
-    return compare(errors, llpr.sigma(features), counts)
+    return errors, llpr.sigma(features), counts
 
 
 def compare(errors: Tensor, sigmas: Tensor, counts: Tensor) -> CalibrationError:

@@ -1,7 +1,6 @@
 """ASE's own tests of what moves atoms, with a calculator of pet_calc in the place of EMT."""
 
 import pytest
-
 from ase_suite.runner import FAST, LONG, SLOW, run_modules
 
 pytest.importorskip("ase.test.conftest", reason="ASE is installed without its tests")
@@ -23,7 +22,7 @@ def test_fast_modules_pass(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", (*SLOW, *LONG))
+@pytest.mark.parametrize("module", [*SLOW, *LONG])
 def test_slow_module_passes(module, tmp_path):
     require_pass([module], tmp_path)
 

@@ -68,6 +68,7 @@ def test_trains_and_prints_census_and_errors(folder):
     assert config["training"]["steps"] == 8
     rows = (folder / "run" / "log.csv").read_text().splitlines()
     assert [r.split(",")[0] for r in rows] == ["step", "4", "8"]
+    assert (folder / "run" / "learning.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_fits_uncertainties_and_prints_their_calibration(folder):

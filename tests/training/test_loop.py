@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pet_calc.errors import CheckpointError, DatasetError, OutputError
+from pet_calc.errors import CheckpointError, DatasetError, OutputError, SimulationError
 from pet_calc.io.weights import load_model
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.config import TrainConfig
 from pet_calc.training.data import prepare
 from pet_calc.training.evaluate import evaluate_frames
 from pet_calc.training.loop import CHECKPOINT, load_data, train
+from pet_calc.training.run import Run
 
 
 def read_log(folder):
@@ -187,3 +188,25 @@ def test_checkpoint_round_trip_keeps_types(tmp_path):
     assert back["b"][1:] == [[], None]
     assert back["c"] == {0: {"x": (1, 2.5)}, "s": "text", "t": True}
     assert back["inf"] == float("inf")
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(
+    tmp_path, data_folder, config_table, monkeypatch
+):
+    backward = Run.backward
+
+    def spoilt(self, *arguments):
+        found = backward(self, *arguments)
+        if self.step == 7:
+            next(p for p in self.model.parameters() if p.grad is not None).grad[0] = torch.inf
+        return found
+
+    monkeypatch.setattr(Run, "backward", spoilt)
+    config = TrainConfig.from_dict(config_table)
+    data = load_data(config, data_folder)
+    with pytest.raises(SimulationError, match="gradient of the loss is .* at step 7"):
+        train(config, tmp_path / "run", data, checkpoint_seconds=0.0)
+    tensors = checkpoint_tensors(tmp_path / "run")
+    weights = [t for t in tensors.values() if t.is_floating_point() and t.numel() > 1]
+    assert weights
+    assert all(bool(torch.isfinite(t).all()) for t in weights)

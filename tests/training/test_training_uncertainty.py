@@ -41,6 +41,7 @@ def test_fitted_uncertainties_are_calibrated_and_used(run):
     assert set(stored) == {"validation", "test"}
     assert stored["validation"]["z_rms"] == pytest.approx(1.0, rel=1e-6)
     assert stored["test"]["count"] == len(data.test)
+    assert (folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
     calculator = PETCalculator(folder / "model")
     atoms = labelled_crystals(1)[0]
     sigma = calculator.get_property("energy_uncertainty", atoms)

@@ -39,7 +39,7 @@ KEPT: Final = 2**25
 KEPT_OF_VIEWS: Final = 2**21
 #: Elements of such a tensor in one part, beyond which a longer one is not faster.
 PART: Final = 2**21
-#: Elements of such a tensor with the views of a part of the atoms, beyond which it leaves the cache.
+#: Elements of such a tensor with the views of some atoms, beyond which it leaves the cache.
 PART_OF_VIEWS: Final = 2**19
 
 # keeps the gradient of |r| defined; of no effect within 1e-15
