@@ -28,10 +28,10 @@ import ase.calculators.lj
 import ase.calculators.morse
 import pytest
 import torch
-
-import pet_calc.errors
 from ase_suite.effective_medium import EffectiveMediumCalculator
 from ase_suite.pairs import LennardJonesCalculator, MorseCalculator
+
+import pet_calc.errors
 
 EXCEPTIONS = tomllib.loads(
     (Path(__file__).parent / "does_not_apply.toml").read_text(encoding="utf-8")

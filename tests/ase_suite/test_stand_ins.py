@@ -7,7 +7,6 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
-
 from ase_suite.effective_medium import EffectiveMediumCalculator
 from ase_suite.pairs import LennardJonesCalculator, MorseCalculator
 
