@@ -12,7 +12,7 @@ def require_pass(modules, folder):
     for module in modules:
         found = counts[module]
         assert not found.get("failed"), output[-6000:]
-        assert found.get("passed"), f"{module}: {found}"
+        assert found.get("passed") or found.get("xfailed"), f"{module}: {found}"
         assert not found.get("skipped"), f"{module}: {found}"
         assert found["calculations"] > 0, f"{module} never asked a stand-in"
 
