@@ -1,7 +1,7 @@
 """Thermal expansion of copper in the quasi-harmonic approximation; prints it at 300 K.
 
-Experiment: the length grows by 16.7e-6 per K at 300 K [White and Collins, J. Low Temp. Phys. 7, 43
-(1972)].
+Experiment: the length grows by 16.7e-6 per K at 300 K [Kroeger and Swenson, J. Appl. Phys. 48, 853
+(1977)].
 
     python md_examples/11_thermal_expansion.py            # Cu, a shipped potential
     python md_examples/11_thermal_expansion.py --smoke    # Cu with EMT, small supercells
