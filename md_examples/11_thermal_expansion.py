@@ -1,10 +1,12 @@
 """Thermal expansion of copper in the quasi-harmonic approximation; prints it at 300 K.
 
-Experiment: the length grows by 16.7e-6 per K at 300 K [White and Collins, J. Low Temp. Phys. 7, 43
-(1972)].
+Experiment: the length grows by 16.7e-6 per K at 300 K [Kroeger and Swenson, J. Appl. Phys. 48, 853
+(1977)]. The potential here is ASE's EMT. Expansion comes from third derivatives, and is a hard test
+of a potential: look at the whole curve in qha.png, not at one temperature.
 
-    python md_examples/11_thermal_expansion.py            # Cu, a shipped potential
-    python md_examples/11_thermal_expansion.py --smoke    # Cu with EMT, small supercells
+    python md_examples/11_thermal_expansion.py                 # EMT
+    python md_examples/11_thermal_expansion.py --model NAME    # a PET that covers Cu
+    python md_examples/11_thermal_expansion.py --smoke         # EMT, small supercells
 """
 
 import argparse
@@ -16,16 +18,16 @@ from pet_calc import PETCalculator
 from pet_calc.workflows.phonons import PhononConfig, QHAConfig, compute_qha, write_qha
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--model", default="auto", help="name or path of a potential that covers Cu")
-parser.add_argument("--smoke", action="store_true", help="EMT, small supercells, five volumes")
+parser.add_argument("--model", help="name or path of a PET that covers Cu, instead of EMT")
+parser.add_argument("--smoke", action="store_true", help="small supercells, five volumes")
 parser.add_argument("--out", default="thermal_expansion", help="output folder")
 options = parser.parse_args()
 
 atoms = bulk("Cu", a=3.62)
-atoms.calc = EMT() if options.smoke else PETCalculator(options.model, dtype="float64")
+atoms.calc = EMT() if options.model is None else PETCalculator(options.model, dtype="float64")
 phonons = PhononConfig(
     min_length=7.0 if options.smoke else 10.0,  # Å
-    displacements="reduced" if options.smoke else "full",  # PET has the symmetry approximately
+    displacements="reduced" if options.model is None else "full",  # PET may be asymmetric
     mesh=20.0 if options.smoke else 60.0,  # Å
     t_max=400.0,  # K
 )
