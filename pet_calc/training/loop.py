@@ -117,27 +117,27 @@ def train(
         raise DatasetError(
             "[uncertainty] needs energies of validation frames to set its scale, but none has one"
         )
-    with team_of_processes() as team:
+    team = team_of_processes()
+    if team.leads:
+        claim_folder(out, ())
+    team.wait()
+    measured = measured_frames(config, data)
+    run = Run.start(config, data.train, measured["train"], team)
+    path = out / CHECKPOINT
+    if path.exists():
+        run.restore(load_checkpoint(path), path)
+    team.wait()
+    if team.leads:
+        truncate_log(out / "log.csv", run.step)
+    end = config.total_steps if stop_after is None else min(stop_after, config.total_steps)
+    take_steps(run, measured, data.order, out, end, report, checkpoint_seconds)
+    table = None
+    if run.step == config.total_steps:
         if team.leads:
-            claim_folder(out, ())
-        team.wait()
-        measured = measured_frames(config, data)
-        run = Run.start(config, data.train, measured["train"], team)
-        path = out / CHECKPOINT
-        if path.exists():
-            run.restore(load_checkpoint(path), path)
-        team.wait()
-        if team.leads:
-            truncate_log(out / "log.csv", run.step)
-        end = config.total_steps if stop_after is None else min(stop_after, config.total_steps)
-        take_steps(run, measured, data.order, out, end, report, checkpoint_seconds)
-        table = None
-        if run.step == config.total_steps:
-            if team.leads:
-                save(config, out, data, measured, run)
-            table = measure(out, measured, run)
-        team.wait()
-        return table
+            save(config, out, data, measured, run)
+        table = measure(out, measured, run)
+    team.wait()
+    return table
 
 
 def measured_frames(config: TrainConfig, data: TrainingData) -> dict[str, list[Batch]]:

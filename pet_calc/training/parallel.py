@@ -6,8 +6,8 @@ first one alone writes files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import atexit
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -75,20 +75,17 @@ class Team:
 ALONE: Final = Team()
 
 
-@contextmanager
-def team_of_processes() -> Iterator[Team]:
+def team_of_processes() -> Team:
     """The processes that ``torchrun`` started this one with, or this one alone.
 
-    They talk through gloo. A process group of the caller's is used as it is.
+    They talk through gloo, in one process group until the process ends: a second one would have
+    to be agreed on while the first one is being left. A group of the caller's is used as it is.
     """
-    if distributed.is_available() and distributed.is_initialized():
-        yield Team(distributed.get_rank(), distributed.get_world_size())
-        return
-    if not (distributed.is_available() and distributed.is_torchelastic_launched()):
-        yield ALONE
-        return
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
-    try:
-        yield Team(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+    if not distributed.is_available():
+        return ALONE
+    if not distributed.is_initialized():
+        if not distributed.is_torchelastic_launched():
+            return ALONE
+        distributed.init_process_group("gloo", timeout=_PATIENCE)
+        atexit.register(distributed.destroy_process_group)
+    return Team(distributed.get_rank(), distributed.get_world_size())
