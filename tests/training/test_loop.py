@@ -204,7 +204,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(
     monkeypatch.setattr(Run, "backward", spoilt)
     config = TrainConfig.from_dict(config_table)
     data = load_data(config, data_folder)
-    with pytest.raises(SimulationError, match="gradient of the loss is .* at step 7"):
+    with pytest.raises(SimulationError, match=r"gradient of the loss is .* at step 7"):
         train(config, tmp_path / "run", data, checkpoint_seconds=0.0)
     tensors = checkpoint_tensors(tmp_path / "run")
     weights = [t for t in tensors.values() if t.is_floating_point() and t.numel() > 1]
