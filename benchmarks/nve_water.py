@@ -86,18 +86,23 @@ def main() -> None:
     parser.add_argument("--short", type=float, default=0.5, help="ps for the halved step")
     parser.add_argument("--timestep", type=float, default=0.5, help="fs")
     parser.add_argument("--model", default="auto")
+    parser.add_argument("--warm-with", help="a faster potential for all but the last 150 fs")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         start = water_box(options.molecules, seed=1)
-        start.calc = PETCalculator(options.model, dtype="float32")
+        start.calc = PETCalculator(options.warm_with or options.model, dtype="float32")
         warm = run_md(
             start,
             MDConfig(steps=round(1000 * options.equilibrate / 0.5), seed=1, log_interval=50),
             folder / "equilibration",
         ).atoms
+        if options.warm_with:
+            warm.calc = PETCalculator(options.model, dtype="float32")
+            config = MDConfig(steps=300, seed=2, log_interval=50)
+            warm = run_md(warm, config, folder / "adaptation").atoms
         warm.calc = PETCalculator(options.model, dtype="float64")
     h, n = options.timestep, len(warm)
     long, shadow, temperature = nve(warm, h, options.long)
