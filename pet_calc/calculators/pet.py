@@ -48,6 +48,7 @@ from pet_calc.io.uncertainty import find_uncertainty
 from pet_calc.io.weights import DTYPES, copy_model
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.committee import Committee, evaluate_committee
+from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.models.pet.direct import evaluate_direct, require_head
@@ -391,7 +392,7 @@ class PETCalculator(ModelCalculator):
             loaded = LoadedPotential("pet", copy_model(source, DTYPES[self.dtype]), elements)
         else:
             loaded = pretrained.load(source, self.dtype)
-            if not isinstance(loaded.model, PET):
+            if isinstance(loaded.model, Crystalformer):
                 raise ValueError(
                     f"PETCalculator runs PET models, but {loaded.name} is a "
                     f"{type(loaded.model).__name__}; "

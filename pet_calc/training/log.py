@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any, Final
 
+from pet_calc.errors import OutputError
+
 LOG_COLUMNS: Final = (
     "step", "stage", "learning_rate", "loss", "train_forces_rmse",
     "validation_energy_mae", "validation_forces_rmse", "validation_stress_rmse",
@@ -23,10 +25,21 @@ def append_log(path: Path, row: list[Any]) -> None:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drop rows beyond `step`: they were written after the checkpoint that is resumed from."""
+    """Drop rows beyond `step`: they were written after the checkpoint that is resumed from.
+
+    Raises
+    ------
+    OutputError
+        If the file is not the log of a training.
+    """
     if not path.exists():
         return
     with path.open(newline="") as handle:
-        header, *rows = csv.reader(handle)
+        header, *rows = list(csv.reader(handle)) or [[]]
+    if tuple(header) != LOG_COLUMNS:
+        raise OutputError(
+            f"{path} must be the log of this training, but its columns are {header}; choose "
+            f"another folder for the run"
+        )
     with path.open("w", newline="") as handle:
         csv.writer(handle).writerows([header, *(r for r in rows if int(r[0]) <= step)])

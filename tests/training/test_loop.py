@@ -210,3 +210,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(
     weights = [t for t in tensors.values() if t.is_floating_point() and t.numel() > 1]
     assert weights
     assert all(bool(torch.isfinite(t).all()) for t in weights)
+
+
+def test_the_log_of_another_run_is_left_alone(tmp_path, data_folder, config_table):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.csv").write_text("time_fs,temperature_K\n0.5,300\n")
+    config = TrainConfig.from_dict(config_table)
+    with pytest.raises(OutputError, match="choose another folder"):
+        train(config, tmp_path / "run", load_data(config, data_folder))
+    assert (tmp_path / "run" / "log.csv").read_text() == "time_fs,temperature_K\n0.5,300\n"
