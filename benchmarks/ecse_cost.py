@@ -22,11 +22,9 @@ import argparse
 import csv
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,6 +34,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
+from pet_step import cpu_time, processor
 from rich.console import Console
 from rich.table import Table
 from scipy.spatial.transform import Rotation
@@ -53,16 +52,6 @@ from pet_calc.workflows.water_box import water_box
 
 ELEMENTS = (1, 8, 14, 17, 41, 42, 55, 73, 74)
 TURNS = 2
-
-
-def processor() -> str:
-    """Name of the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def alloy() -> Atoms:
@@ -130,13 +119,6 @@ def prepared(mode: str, system: System, dtype: torch.dtype) -> EnergyModel:
     if mode == "structure":
         return Ensemble(plain, system, "structure", operations=operations_of(system))
     return Ensemble(plain, system, "quadrature", order=int(mode.split()[1]))
-
-
-def cpu_time(function: Callable[[], object]) -> float:
-    """Seconds of processor time of one call."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def peak_mb() -> float:

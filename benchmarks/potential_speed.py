@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import platform
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
+from pet_step import cpu_time, processor
 from rich.console import Console
 from rich.table import Table
 
@@ -29,16 +28,6 @@ from pet_calc import __version__
 from pet_calc.calculators.choice import calculator_for
 from pet_calc.pretrained import PotentialEntry, list_potentials
 from pet_calc.workflows.water_box import water_box
-
-
-def processor() -> str:
-    """Name of the processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def structure(entry: PotentialEntry) -> tuple[str, Atoms]:
@@ -53,12 +42,7 @@ def structure(entry: PotentialEntry) -> tuple[str, Atoms]:
 
 def best_time(function: Callable[[], object], repeats: int) -> float:
     """Seconds of processor time of the fastest call."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return best
+    return min(cpu_time(function) for _ in range(repeats))
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 
 from pet_calc.diffusion.sparse import SparseConfig, UniMatSparse
-from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
-from pet_calc.io.weights import CONFIG, WEIGHTS, write_atomically
+from pet_calc.errors import CheckpointError, PotentialNotFoundError
+from pet_calc.io.weights import CONFIG, WEIGHTS, require_digest, write_atomically
 
 FORMAT: Final = "pet_calc-generator-1"
 ARCHITECTURE: Final = "unimat-sparse"
@@ -73,12 +73,7 @@ def load_generator(folder: Path) -> tuple[UniMatSparse, dict[str, Any]]:
             f"{folder / CONFIG} does not describe a generator: {error}"
         ) from error
     content = (folder / WEIGHTS).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != recorded:
-        raise IntegrityError(
-            f"{folder / WEIGHTS} has the SHA-256 {digest}, but {recorded} is recorded; "
-            "get the file again"
-        )
+    require_digest(folder / WEIGHTS, hashlib.sha256(content).hexdigest(), recorded)
     with torch.random.fork_rng(devices=[]):
         model = UniMatSparse(config)
     try:

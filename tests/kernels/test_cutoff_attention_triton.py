@@ -1,14 +1,11 @@
 """The Triton kernels of the cutoff attention against the reference; compiled ahead of time."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from kernels.processes import in_a_process, resources
 
 from pet_calc.kernels.cutoff_attention import dispatch, reference
 
@@ -20,6 +17,7 @@ CASES = {
     "beyond-a-tile": (1, 33, 1, 17),
     "no-atoms": (0, 4, 2, 8),
 }
+MODULE = "kernels.test_cutoff_attention_triton"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="the optional package triton is absent")
 
@@ -50,20 +48,9 @@ def largest(a, b):
     return max(float((x - y).abs().max()) if x.numel() else 0.0 for x, y in zip(a, b, strict=True))
 
 
-def in_a_process(function, **environment):
-    """Run a function of this module where Triton sees the environment from the start."""
-    tests = Path(__file__).parents[1]
-    code = f"from kernels.test_cutoff_attention_triton import {function}; {function}()"
-    environment |= {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 @needs_triton
 def test_kernels_are_the_reference():
-    in_a_process("compare_interpreted", TRITON_INTERPRET="1")
+    in_a_process(MODULE, "compare_interpreted", TRITON_INTERPRET="1")
 
 
 def compare_interpreted():
@@ -101,7 +88,7 @@ def compare_interpreted():
 @pytest.mark.parametrize("precision", ["highest", "high", "fast"])
 @needs_triton
 def test_kernels_compile_for_hopper(precision):
-    in_a_process(f"compile_for_hopper_{precision}", TRITON_INTERPRET="0")
+    in_a_process(MODULE, f"compile_for_hopper_{precision}", TRITON_INTERPRET="0")
 
 
 def compile_for_hopper_highest():
@@ -118,7 +105,6 @@ def compile_for_hopper_fast():
 
 def compile_for_hopper(precision):
     """Tensor cores are used, and registers counted, at d = 128 with 8 heads and 48 tokens."""
-    import tempfile
 
     import triton as compiler
     from triton.backends.compiler import GPUTarget
@@ -136,14 +122,7 @@ def compile_for_hopper(precision):
         compiled = compiler.compile(source, target=target, options=options)
         assert "sm_90" in compiled.asm["ptx"]
         assert re.search(r"\b(mma|wgmma)\b", compiled.asm["ptx"]), "no tensor cores"
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(compiled.asm["cubin"])
-            file.flush()
-            tool = Path(compiler.__file__).parent / "backends/nvidia/bin/cuobjdump"
-            usage = subprocess.run(
-                [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
-            ).stdout
-        stack, registers = (int(re.search(rf"{x}:(\d+)", usage)[1]) for x in ("STACK", "REG"))
+        registers, stack = resources(compiled)
         print(kernel.__name__, precision, "registers", registers, "stack", stack)
         # three products of halves take more than there is: a bound, so that it does not grow
         three = kernel is triton.backward_kernel and precision == "highest"

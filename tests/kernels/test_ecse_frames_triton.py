@@ -2,17 +2,14 @@
 
 import importlib.util
 import os
-import re
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 import torch
+from kernels.processes import in_a_process, resources
 
 from pet_calc.kernels.ecse_frames import FrameConfig, dispatch, reference
 
+MODULE = "kernels.test_ecse_frames_triton"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="the optional package triton is absent")
 
@@ -132,22 +129,10 @@ def deviation(found, expected):
     return worst
 
 
-def in_a_process(function, *arguments, **environment):
-    """Run a function of this module where Triton sees the environment from the start."""
-    tests = Path(__file__).parents[1]
-    module = "kernels.test_ecse_frames_triton"
-    code = f"from {module} import {function}; {function}{tuple(arguments)!r}"
-    environment |= {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 @needs_triton
 @pytest.mark.parametrize("operation", ["weights", "pruning", "embedding", "average"])
 def test_kernels_are_the_reference(operation):
-    in_a_process("compare", operation, TRITON_INTERPRET="1")
+    in_a_process(MODULE, "compare", operation, TRITON_INTERPRET="1")
 
 
 def compare(operation):
@@ -188,7 +173,7 @@ def compare(operation):
 
 @needs_triton
 def test_kernels_compile_for_hopper():
-    in_a_process("compile_for_hopper", TRITON_INTERPRET="0")
+    in_a_process(MODULE, "compile_for_hopper", TRITON_INTERPRET="0")
 
 
 #: Most registers a thread may need, and bytes of them that may be spilled.
@@ -242,14 +227,7 @@ def compile_for_hopper():
         assert "sm_90" in compiled.asm["ptx"]
         if not of_views:
             assert "f32" not in compiled.asm["ttir"], "a constant has lost half its digits"
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(compiled.asm["cubin"])
-            file.flush()
-            tool = Path(compiler.__file__).parent / "backends/nvidia/bin/cuobjdump"
-            usage = subprocess.run(
-                [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
-            ).stdout
-        stack, registers = (int(re.search(rf"{x}:(\d+)", usage)[1]) for x in ("STACK", "REG"))
+        registers, stack = resources(compiled)
         print(kernel.fn.__name__, "registers", registers, "stack", stack)
         assert stack <= SPILLED, f"{kernel.fn.__name__}: {stack} bytes of registers spilled"
         assert registers <= REGISTERS
@@ -257,7 +235,7 @@ def compile_for_hopper():
 
 @needs_triton
 def test_a_model_in_local_frames_runs_on_the_kernels():
-    in_a_process("compare_models", TRITON_INTERPRET="1")
+    in_a_process(MODULE, "compare_models", TRITON_INTERPRET="1")
 
 
 def compare_models():
@@ -277,7 +255,7 @@ def compare_models():
 
     def chosen(backend, device, refusal=None):
         calls.append(refusal)
-        return refusal is None
+        return refusal is None or refusal() is None
 
     dispatch.chosen = chosen
     try:
@@ -304,6 +282,11 @@ def test_refusals(monkeypatch):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         with pytest.raises(ValueError, match="at most 256 slots of an atom, not 300"):
             dispatch.fused_views(weight, 300, backend="triton")
+        with pytest.raises(ValueError, match="at most 2048 pairs in a group, not 3000"):
+            dispatch.pruned_weights(
+                torch.ones(3000), torch.zeros(3000, dtype=torch.int64), 1, PUBLISHED,
+                backend="triton",
+            )  # fmt: skip
 
 
 @pytest.mark.gpu

@@ -3,13 +3,10 @@
 import importlib.util
 import inspect
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from kernels.processes import in_a_process
 
 from pet_calc.kernels.lattice_attention import dispatch, image_layout, padded, reference
 
@@ -20,6 +17,7 @@ CASES = {
     "one-atom": (1, 1, 1, 1, [1]),
     "one-head-of-width-16": (4, 1, 16, 64, [33, 32, 31, 1]),
 }
+MODULE = "kernels.test_lattice_attention"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="the optional package triton is absent")
 
@@ -153,20 +151,9 @@ def test_signatures_agree():
     )
 
 
-def in_a_process(function, **environment):
-    """Run a function of this module where Triton sees the environment from the start."""
-    tests = Path(__file__).parents[1]
-    code = f"from kernels.test_lattice_attention import {function}; {function}()"
-    environment |= {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 @needs_triton
 def test_triton_kernels_are_the_reference():
-    in_a_process("compare_interpreted", TRITON_INTERPRET="1")
+    in_a_process(MODULE, "compare_interpreted", TRITON_INTERPRET="1")
 
 
 def compare_interpreted():
@@ -195,7 +182,7 @@ def compare_interpreted():
 
 @needs_triton
 def test_triton_kernels_compile_for_hopper():
-    in_a_process("compile_for_hopper", TRITON_INTERPRET="0")
+    in_a_process(MODULE, "compile_for_hopper", TRITON_INTERPRET="0")
 
 
 def compile_for_hopper():

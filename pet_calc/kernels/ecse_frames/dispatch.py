@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal
 
@@ -19,8 +20,6 @@ Backend = Literal["auto", "torch", "triton"]
 
 #: Slots of an atom up to which the fused kernels take it.
 MOST_SLOTS = 256
-#: Neighbours of an atom within the outer cutoff of frames.
-MOST_NEIGHBORS = 256
 #: Pairs with a weight in one group that is pruned in one program.
 MOST_PAIRS = 2048
 #: Width of the tokens.
@@ -36,8 +35,10 @@ def triton_refusal(device: torch.device) -> str | None:
     return None
 
 
-def chosen(backend: Backend, device: torch.device, refusal: str | None = None) -> bool:
-    """Whether the Triton kernels run.
+def chosen(
+    backend: Backend, device: torch.device, refusal: Callable[[], str | None] | None = None
+) -> bool:
+    """Whether the Triton kernels run; `refusal` is asked only where they would.
 
     "auto" is torch; with ``PET_CALC_TRITON=1`` in the environment it is the kernels on CUDA devices
     where they can run (the reason why not goes to the logger ``pet_calc``, level DEBUG): they have
@@ -49,13 +50,23 @@ def chosen(backend: Backend, device: torch.device, refusal: str | None = None) -
         return False
     if backend == "auto" and (device.type != "cuda" or os.environ.get("PET_CALC_TRITON") != "1"):
         return False
-    refusal = triton_refusal(device) or refusal
-    if refusal is None:
+    reason = triton_refusal(device) or (refusal() if refusal else None)
+    if reason is None:
         return True
     if backend == "triton":
-        raise ValueError(f"the Triton kernels cannot be used: {refusal}")
-    _log.debug("local frames without Triton kernels: %s", refusal)
+        raise ValueError(f"the Triton kernels cannot be used: {reason}")
+    _log.debug("local frames without Triton kernels: %s", reason)
     return False
+
+
+def beyond(limit: int, found: int, what: str) -> str | None:
+    """Why kernels that take `limit` of something do not take `found` of it; None if they do."""
+    return f"they take at most {limit} {what}, not {found}" if found > limit else None
+
+
+def most_of(group: Tensor) -> int:
+    """Size of the largest group, by the group of each member."""
+    return int(torch.bincount(group).max()) if len(group) else 0
 
 
 def pair_weights(
@@ -63,12 +74,7 @@ def pair_weights(
     *, backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Weights of pairs of neighbours and inner cutoffs; see the reference and `chosen`."""
-    refusal = None
-    if backend != "torch" and r.device.type == "cuda" and len(atom):
-        most = int(torch.bincount(atom).max())
-        if most > MOST_NEIGHBORS:
-            refusal = f"they take at most {MOST_NEIGHBORS} near neighbours of an atom, not {most}"
-    if chosen(backend, r.device, refusal):
+    if chosen(backend, r.device):
         from pet_calc.kernels.ecse_frames import triton_weights
 
         return triton_weights.pair_weights(r, unit, atom, n_atoms, outer_cutoff, config)
@@ -79,12 +85,9 @@ def pruned_weights(
     weight: Tensor, group: Tensor, n_groups: int, config: FrameConfig, *, backend: Backend = "auto"
 ) -> tuple[Tensor, Tensor]:
     """Weights without the small ones; see the reference and `chosen`."""
-    refusal = None
-    if backend != "torch" and weight.device.type == "cuda" and len(group):
-        most = int(torch.bincount(group).max())
-        if most > MOST_PAIRS:
-            refusal = f"they take at most {MOST_PAIRS} pairs in a group, not {most}"
-    if chosen(backend, weight.device, refusal):
+    if chosen(
+        backend, weight.device, lambda: beyond(MOST_PAIRS, most_of(group), "pairs in a group")
+    ):
         from pet_calc.kernels.ecse_frames import triton_weights
 
         return triton_weights.pruned_weights(weight, group, n_groups, config)
@@ -93,10 +96,7 @@ def pruned_weights(
 
 def fused_views(vectors: Tensor, width: int, *, backend: Backend = "auto") -> bool:
     """Whether `framed_embedding` runs as one kernel for atoms with at most `width` slots."""
-    refusal = None
-    if width > MOST_SLOTS:
-        refusal = f"they take at most {MOST_SLOTS} slots of an atom, not {width}"
-    return chosen(backend, vectors.device, refusal)
+    return chosen(backend, vectors.device, lambda: beyond(MOST_SLOTS, width, "slots of an atom"))
 
 
 def framed_embedding(
@@ -105,10 +105,10 @@ def framed_embedding(
 ) -> Tensor:  # fmt: skip
     """Rotation into the first linear map; see the reference and `chosen`."""
     arguments = (base, projection, vectors, slot_edge, row, matrix, sign, kind)
-    refusal = None
-    if base.shape[1] > WIDEST:
-        refusal = f"they take tokens of width {WIDEST} at most, not {base.shape[1]}"
-    if len(row) and chosen(backend, base.device, refusal):
+    width = base.shape[1]
+    if len(row) and chosen(
+        backend, base.device, lambda: beyond(WIDEST, width, "columns of a token")
+    ):
         from pet_calc.kernels.ecse_frames import triton_views
 
         return triton_views.framed_embedding(*arguments)
