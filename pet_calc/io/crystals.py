@@ -14,10 +14,10 @@ import lzma
 import math
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ase.io
 import numpy as np
@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import DatasetError, InvalidStructureError, MissingDependencyError
 from pet_calc.models.property import CrystalGraph, GraphConfig, crystal_graph
+
+#: Endings of tables of crystals.
+TABLES: Final = (".npz", ".npz.xz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ def read_crystals(paths: Sequence[Path], names: Iterable[str]) -> list[LabelledC
         if not path.is_file():
             raise DatasetError(f"there is no file of crystals {path}")
         try:
-            if path.name.endswith((".npz", ".npz.xz")):
+            if path.name.endswith(TABLES):
                 found = list(from_table(path, read))
             elif path.suffix == ".csv":
                 found = list(from_csv(path, read))
@@ -92,15 +95,23 @@ def known(values: Any, names: Iterable[str]) -> dict[str, float]:
 
 def from_table(path: Path, names: Iterable[str]) -> Iterable[LabelledCrystal]:
     """Crystals of an ``.npz`` table."""
+    names = tuple(names)
+    for atoms in structures_of_table(path):
+        yield LabelledCrystal(atoms, known(atoms.info, names))
+
+
+def structures_of_table(path: Path) -> Iterator[Atoms]:
+    """Structures of an ``.npz`` table; what it says of each of them is in ``info``."""
     table = read_table(path)
     ends = np.cumsum(table["n_atoms"].astype(np.int64))
-    columns = {n: table[n] for n in names if n in table}
+    described = {"n_atoms", "numbers", "frac", "cellpar"}
+    columns = {m: v for m, v in table.items() if m not in described and len(v) == len(ends)}
     for k, (end, n) in enumerate(zip(ends, table["n_atoms"], strict=True)):
         part = slice(int(end - n), int(end))
         cell = cellpar_to_cell(table["cellpar"][k].astype(float))
         positions = table["frac"][part].astype(float) @ cell
-        atoms = Atoms(table["numbers"][part].astype(int), positions, cell=cell, pbc=True)
-        yield LabelledCrystal(atoms, known({m: v[k] for m, v in columns.items()}, columns))
+        info = {m: v[k] for m, v in columns.items()}
+        yield Atoms(table["numbers"][part].astype(int), positions, cell=cell, pbc=True, info=info)
 
 
 def read_table(path: Path) -> dict[str, NDArray[Any]]:

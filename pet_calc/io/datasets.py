@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +21,19 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import DatasetError
 from pet_calc.io.conditions import INFO_KEYS
+from pet_calc.io.crystals import TABLES, structures_of_table
 
 #: Names under which each label is looked for, in this order.
 LABEL_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "energy": ("energy", "REF_energy", "dft_energy", "DFT_energy", "ref_energy"),
+    "energy_per_atom": (),  # only if named: what it counts from differs from table to table
     "forces": ("forces", "force", "REF_forces", "dft_forces", "DFT_forces", "ref_forces"),
     "stress": ("stress", "REF_stress", "dft_stress", "DFT_stress", "ref_stress"),
     "virial": ("virial", "virials", "REF_virial", "dft_virial", "DFT_virial"),
 }
+
+# labels that are other forms of one
+_FORM_OF: Final = {"virial": "stress", "energy_per_atom": "energy"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,10 @@ class LabelledFrame:
         Atoms that constraints in the file acted on; None if there were none.
     level : str or None
         Level of theory of the labels, where a training run has several.
+    zero : str or None
+        Name of the zero that the energy counts from, if it is not that of the training run.
+    hubbard : bool
+        The energy is one of PBE+U as `pet_calc.training.zeros` says.
     """
 
     atoms: Atoms
@@ -57,6 +66,8 @@ class LabelledFrame:
     stress: NDArray[np.float64] | None
     constrained: NDArray[np.bool_] | None = None
     level: str | None = None
+    zero: str | None = None
+    hubbard: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,17 +118,22 @@ class LabelCensus:
 
 
 def read_frames(
-    paths: Sequence[Path | str], keys: dict[str, str] | None = None
+    paths: Sequence[Path | str],
+    keys: dict[str, str] | None = None,
+    choose: Callable[[list[Atoms]], list[Atoms]] | None = None,
 ) -> tuple[list[LabelledFrame], LabelCensus]:
     """Read labelled frames of one or several files and count what they hold.
 
     Parameters
     ----------
     paths : sequence of path
-        Files that ``ase.io.read`` understands, extxyz first of all, also compressed (.xz, .gz).
+        Files that ``ase.io.read`` understands, extxyz first of all, also compressed (.xz, .gz);
+        and tables of crystals (.npz, .npz.xz; `pet_calc.io.crystals`).
     keys : dict, optional
-        Label ("energy", "forces", "stress", "virial") to the one key to use. A label that is
-        not named is looked for under the usual names (`LABEL_KEYS`).
+        Label ("energy", "energy_per_atom", "forces", "stress", "virial") to the one key to use. A
+        label that is not named is looked for under the usual names (`LABEL_KEYS`).
+    choose : callable, optional
+        The frames of a file that are wanted, of all in it.
 
     Raises
     ------
@@ -134,13 +150,14 @@ def read_frames(
     found: dict[str, Counter[str]] = {label: Counter() for label in ("energy", "forces", "stress")}
     elements: Counter[str] = Counter()
     for path in paths:
-        for k, atoms in enumerate(read_file(Path(path))):
+        in_file = read_file(Path(path))
+        for k, atoms in enumerate(choose(in_file) if choose else in_file):
             labels: dict[str, Any] = {}
             for label in LABEL_KEYS:
                 key, value = find_label(atoms, names[label])
                 if value is None:
                     continue
-                target = "stress" if label == "virial" else label
+                target = _FORM_OF.get(label, label)
                 if target in labels:
                     continue  # a stress beside a virial is the same label twice
                 where = f"frame {k} of {path}, key {key!r}"
@@ -185,13 +202,18 @@ def read_file(path: Path) -> list[Atoms]:
     if not path.is_file():
         raise DatasetError(f"no data file at {path}; check the path in the [data] section")
     root, compression = get_compression(str(path))
+    frames: Atoms | list[Atoms]
     try:
-        if compression and root.endswith(("xyz", ".XYZ")):
+        if path.name.endswith(TABLES):
+            frames = list(structures_of_table(path))
+        elif compression and root.endswith(("xyz", ".XYZ")):
             # in memory: ASE seeks every frame, which would decompress the file from its beginning
             with open_with_compression(str(path), "rt") as file:
                 frames = ase.io.read(io.StringIO(file.read()), ":", format="extxyz")
         else:
             frames = ase.io.read(path, ":")
+    except DatasetError:
+        raise
     except Exception as error:  # ASE's readers raise many types for a malformed file
         raise DatasetError(f"{path} could not be read as structures: {error!r}") from error
     if not frames:
@@ -219,10 +241,10 @@ def checked(label: str, value: Any, atoms: Atoms, where: str) -> float | NDArray
     array = np.asarray(value, dtype=np.float64)
     if not np.isfinite(array).all():
         raise DatasetError(f"{label} must be finite, but {where} holds NaN or infinity")
-    if label == "energy":
+    if label in ("energy", "energy_per_atom"):
         if array.size != 1:
-            raise DatasetError(f"energy must be one number, but {where} has shape {array.shape}")
-        return float(array.reshape(()))
+            raise DatasetError(f"{label} must be one number, but {where} has shape {array.shape}")
+        return float(array.reshape(())) * (1 if label == "energy" else len(atoms))
     if label == "forces":
         if array.shape != (len(atoms), 3):
             raise DatasetError(

@@ -5,11 +5,13 @@ they were measured on, relative to a data folder::
 
     metrics: {"relative_tolerance": 0.01,
               "test": {"files": ["water/test.extxyz.xz"], "energy_mae_meV_atom": 0.606, ...}}
+
+A file may be a table with the options of ``[[data.sets]]``, such as which of its frames are meant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +20,13 @@ from typing import Any, Final
 from ase.units import GPa
 
 from pet_calc.errors import CheckpointError
-from pet_calc.io.datasets import read_frames
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import LoadedPotential
 from pet_calc.training.data import Batch, prepare
+from pet_calc.training.data_config import DataSet
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
+from pet_calc.training.splits import read_set
+from pet_calc.training.tables import build
 
 #: Name in the card to the error in its unit.
 NUMBERS: Final[dict[str, Callable[[Evaluation], float]]] = {
@@ -63,14 +67,18 @@ class CardNumber:
 
 def measure(
     potential: LoadedPotential,
-    files: list[Path],
+    files: Sequence[str | dict[str, Any]],
+    data: Path,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Errors of a potential on the labelled frames of files.
+    """Errors of a potential on the labelled frames of files in the folder `data`.
 
     `on_frame` is told how many of how many frames are begun.
     """
-    frames, _ = read_frames(files)
+    frames = []
+    for file in files:
+        options = {"file": file} if isinstance(file, str) else dict(file)
+        frames += read_set(build(DataSet, options, "files"), data)[0]
     model = potential.model
     conditions = isinstance(model, PET) and model.config.system_conditioning
 
@@ -128,7 +136,7 @@ def measure_card(
                 f"{sorted(NUMBERS)}"
             )
         told = None if on_frame is None else partial(on_frame, split)
-        evaluation = measure(potential, [data / f for f in values["files"]], told)
+        evaluation = measure(potential, values["files"], data, told)
         numbers += [
             CardNumber(split, name, value, NUMBERS[name](evaluation), relative * abs(value))
             for name, value in stated.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pet_calc.calculators.batches import EDGES
 from pet_calc.calculators.checks import require_separation
 from pet_calc.errors import DatasetError
 from pet_calc.geometry import Edges, System, edge_vectors
@@ -25,6 +26,22 @@ from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.neighbors import neighbor_list
 from pet_calc.training.levels import LevelledPET
 from pet_calc.training.parallel import ALONE, Team
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroOfEnergy:
+    """What the energy of a frame counts from.
+
+    Attributes
+    ----------
+    name : str
+        Frames of one name have their zero in common.
+    hubbard : bool
+        With what +U adds (`pet_calc.training.zeros`).
+    """
+
+    name: str
+    hubbard: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +63,8 @@ class Batch:
     level : Tensor or None, shape (n_systems,), int64
         Level of theory of each system, as index into the energy heads of the model; None where
         all are read from the head in use.
+    zero : ZeroOfEnergy or None
+        Of a single frame whose energy counts from another zero than the model's.
     """
 
     system: System
@@ -56,10 +75,16 @@ class Batch:
     n_atoms: Tensor
     conditions: Conditions | None = None
     level: Tensor | None = None
+    zero: ZeroOfEnergy | None = None
+
+    @property
+    def has_derivatives(self) -> bool:
+        """Whether any force or stress is known."""
+        return any(bool(torch.isfinite(x).any()) for x in (self.forces, self.stress))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Batch]) -> Batch:
-        """One batch from several."""
+        """One batch from several, whose energies count from the model's zero."""
         return cls(
             system=System.concatenate([p.system for p in parts]),
             edges=Edges.concatenate([p.edges for p in parts], [p.system.n_atoms for p in parts]),
@@ -122,6 +147,7 @@ def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) ->
         else torch.from_numpy(frame.stress.copy())[None],
         n_atoms=torch.tensor([n]),
         conditions=Conditions.uniform(n, *charge_and_spin(frame.atoms)) if conditions else None,
+        zero=None if frame.zero is None else ZeroOfEnergy(frame.zero, frame.hubbard),
     )
 
 
@@ -204,17 +230,37 @@ def energy_shift(model: EnergyModel, frames: Sequence[Batch], team: Team = ALONE
     labelled = [f for f in frames if bool(torch.isfinite(f.energy).all())]
     if not labelled:
         return torch.zeros(len(model.atomic_numbers), dtype=torch.float64)
-    errors = torch.zeros(len(labelled), dtype=torch.float64)
-    for k in team.share(range(len(labelled))):
-        f = labelled[k]
-        seen = conditioned(model, f)
-        found = evaluate(seen, f.system, f.edges, forces=False, stress=False)
-        errors[k] = (f.energy - found.energy).squeeze()
     return fit_composition(
         [f.system.numbers.numpy() for f in labelled],
-        team.total(errors).numpy(),
+        energy_errors(model, labelled, team).numpy(),
         model.atomic_numbers,
     )
+
+
+def energy_errors(model: EnergyModel, frames: Sequence[Batch], team: Team = ALONE) -> Tensor:
+    """What the energy labels of frames (n_frames,) have beyond the model, in eV."""
+    errors = torch.zeros(len(frames), dtype=torch.float64)
+    mine = team.share(range(len(frames)))
+    done = 0
+    for group in in_batches(frames[k] for k in mine):
+        b = Batch.concatenate(group)
+        seen = conditioned(model, b)
+        found = evaluate(seen, b.system, b.edges, forces=False, stress=False)
+        errors[list(mine[done : done + len(group)])] = b.energy - found.energy
+        done += len(group)
+    return team.total(errors)
+
+
+def in_batches(frames: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Successive frames in groups of about `EDGES` edges, which are computed at once."""
+    group: list[Batch] = []
+    for f in frames:
+        if group and sum(g.edges.n_edges for g in group) + f.edges.n_edges > EDGES:
+            yield group
+            group = []
+        group.append(f)
+    if group:
+        yield group
 
 
 def with_energies_shifted(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
+
+from ase import Atoms
 
 from pet_calc.training.tables import build
 
@@ -30,6 +33,18 @@ class DataSet:
         Level of theory of its labels: one of ``model.energy_heads``, by default the main one.
     keys : dict
         Label to key, beside and before those of [data].
+    frames : str
+        Which of its frames, as a slice: ":900" are the first 900, "::10" every tenth.
+    max_atoms : int, optional
+        Leave out larger structures.
+    max_force : float, optional
+        Leave out structures where the force on an atom is larger, in eV/Å.
+    zero : str, optional
+        Name of the zero that its energies count from, where that is not the zero of the other
+        files; files of one name have one in common. It is found with the fit of the reference
+        energies, so that only energies relative to it are learnt (`pet_calc.training.zeros`).
+    hubbard : bool
+        Its energies mix PBE and PBE+U as the Materials Project does; with `zero`.
     """
 
     file: str
@@ -38,8 +53,27 @@ class DataSet:
     stationary: Stationary = "no"
     level: str | None = None
     keys: dict[str, str] = field(default_factory=dict)
+    frames: str = ":"
+    max_atoms: int | None = None
+    max_force: float | None = None
+    zero: str | None = None
+    hubbard: bool = False
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"-?\d*:-?\d*(:-?[1-9]\d*)?", self.frames):
+            raise ValueError(
+                f"`frames` in [[data.sets]] must be a slice such as ':900' or '::10', got "
+                f"{self.frames!r}"
+            )
+        if self.max_atoms is not None and self.max_atoms < 1:
+            raise ValueError(f"`max_atoms` must be at least 1, got {self.max_atoms}")
+        if self.max_force is not None and not self.max_force > 0:
+            raise ValueError(f"`max_force` must be a positive number of eV/Å, got {self.max_force}")
+        if self.hubbard and self.zero is None:
+            raise ValueError(
+                "`hubbard` in [[data.sets]] needs `zero`: what +U adds is fitted with the zero of "
+                "energy of the file"
+            )
         for name, allowed in (("split", get_args(Split)), ("stationary", get_args(Stationary))):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -48,6 +82,12 @@ class DataSet:
                 )
         if self.repeat < 1:
             raise ValueError(f"`repeat` in [[data.sets]] must be at least 1, got {self.repeat}")
+
+    def choose(self, frames: list[Atoms]) -> list[Atoms]:
+        """The frames that are wanted of those in the file."""
+        found = frames[slice(*(int(x) if x else None for x in self.frames.split(":")))]
+        limit = self.max_atoms
+        return found if limit is None else [a for a in found if len(a) <= limit]
 
 
 @dataclass(frozen=True)

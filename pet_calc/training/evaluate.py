@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from pet_calc.models import EnergyModel, evaluate
-from pet_calc.training.data import Batch, conditioned, random_orthogonal
+from pet_calc.training.data import Batch, conditioned, in_batches, random_orthogonal
 from pet_calc.training.parallel import ALONE, Team
 
 
@@ -76,7 +76,8 @@ def evaluate_frames(model: EnergyModel, frames: Iterable[Batch], team: Team = AL
     elements = model.atomic_numbers
     # sums of |e| and e², and the number of labels: energy, forces, stress, forces by element
     sums = torch.zeros(3 + len(elements), 3, dtype=torch.float64)
-    for frame in team.share(list(frames)) if team.size > 1 else frames:
+    for group in in_batches(team.share(list(frames)) if team.size > 1 else frames):
+        frame = Batch.concatenate(group)
         results = evaluate(conditioned(model, frame), frame.system, frame.edges)
         assert results.forces is not None
         assert results.stress is not None

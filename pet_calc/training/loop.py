@@ -32,6 +32,7 @@ from pet_calc.training.run import Run
 from pet_calc.training.splits import TrainingData, by_level, load_data, prepare_all, split_by_level
 from pet_calc.training.starting import source_model, with_one_zero
 from pet_calc.training.uncertainty import compare, errors_and_sigmas, fit_uncertainty
+from pet_calc.training.zeros import described
 
 __all__ = ["CHECKPOINT", "Progress", "Run", "TrainingData", "load_data", "prepare_all", "train"]
 
@@ -133,6 +134,7 @@ def train(
     take_steps(run, measured, data.order, out, end, report, checkpoint_seconds)
     table = None
     if run.step == config.total_steps:
+        measured = {split: run.on_zero(frames) for split, frames in measured.items()}
         if team.leads:
             save(config, out, data, measured, run)
         table = measure(out, measured, run)
@@ -196,6 +198,8 @@ def save(
     """Write the potential with the best weights, and what belongs to it."""
     model = run.best_model()
     details: dict[str, Any] = {"config": config.to_dict(), "steps": run.step}
+    if run.zeros:
+        details["zeros"] = described(run.zeros, model.atomic_numbers)
     if config.uncertainty is not None and isinstance(model, PET):
         fitted = {}
         for head, held_out in by_level(model, measured["validation"]):

@@ -32,6 +32,7 @@ from pet_calc.training.parallel import ALONE, Team
 from pet_calc.training.schedule import learning_rate
 from pet_calc.training.splits import by_level
 from pet_calc.training.starting import constants, starting_model
+from pet_calc.training.zeros import fit_zeros, on_zero_of_model
 
 
 class Run:
@@ -52,6 +53,7 @@ class Run:
         self.forces_rmse = float("nan")
         self.best_loss = float("inf")
         self.best: dict[str, Tensor] | None = None
+        self.zeros: dict[str, Tensor] = {}
         self.model = model
         self.begin_stage(0)
 
@@ -96,7 +98,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         size = stage.batch_size * stage.accumulate * self.team.size
-        parts = [frames[k] for k in order.step(self.step, size, self.config.seed)]
+        parts = self.on_zero([frames[k] for k in order.step(self.step, size, self.config.seed)])
         if self.config.augment:
             parts = turned(parts, self.step, self.config.seed)
         counts = LabelCounts.of(parts)
@@ -142,8 +144,13 @@ class Run:
         )
         generator = np.random.default_rng((self.config.seed, 3, self.step))
         found = []
-        for begin in range(0, len(parts), stage.batch_size):
-            frames = list(parts[begin : begin + stage.batch_size])
+        chunks = [
+            parts[begin : begin + stage.batch_size]
+            for begin in range(0, len(parts), stage.batch_size)
+        ]
+        # apart, as an energy alone costs a third of an energy with derivatives
+        groups = [[f for f in c if f.has_derivatives is d] for c in chunks for d in (True, False)]
+        for frames in filter(None, groups):
             n_atoms = sum(f.system.n_atoms for f in frames)
             draw = torch.from_numpy(generator.random(n_atoms)) if sampled else None
             found.append((frames, draw))
@@ -154,18 +161,21 @@ class Run:
     ) -> tuple[Tensor, Tensor]:
         """Add the gradient of a batch; its part of the loss and its sum of squared force errors."""
         batch = Batch.concatenate(frames)
+        derivatives = batch.has_derivatives
         results = evaluate(
             conditioned(self.model, batch, draw),
             batch.system,
             batch.edges,
-            stress=weights.stress > 0,
+            forces=derivatives,
+            stress=derivatives and weights.stress > 0,
             create_graph=True,
         )
-        assert results.forces is not None
         value = loss_of(results, batch, weights, counts)
         if isinstance(self.model, PET) and self.model.direct:
             value = value + direct_loss(self.model, batch, weights, counts)
         value.backward()
+        if results.forces is None:
+            return value.detach(), torch.zeros((), dtype=torch.float64)
         return value.detach(), squares(results.forces.detach() - batch.forces, batch.forces)
 
     def align_energies(self, frames: Sequence[Batch]) -> None:
@@ -175,11 +185,18 @@ class Run:
         drowns the forces.
         """
         for head, part in by_level(self.model, frames):
-            constants(head)[0].add_(energy_shift(self.model, part, self.team))
+            common = [f for f in part if f.zero is None]
+            constants(head)[0].add_(energy_shift(self.model, common, self.team))
+        self.zeros = fit_zeros(self.model, frames, self.team)
+
+    def on_zero(self, frames: Sequence[Batch]) -> list[Batch]:
+        """Frames with energies that count from the zero of the model."""
+        return on_zero_of_model(frames, self.zeros, self.model.atomic_numbers)
 
     def validate(self, frames: Sequence[Batch]) -> Evaluation:
         """Errors of the averaged weights; keeps them if they are the best of the stage."""
         w = self.config.stages[self.stage].last_loss
+        frames = self.on_zero(frames)
         evaluation = evaluate_frames(self.averaged(self.average), frames, self.team)
         terms = (
             (w.energy, evaluation.energy),
@@ -214,6 +231,7 @@ class Run:
             "forces_rmse": self.forces_rmse,
             "best_loss": self.best_loss,
             "best": self.best,
+            "zeros": self.zeros,
             "model": self.model.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -247,6 +265,7 @@ class Run:
         self.step = state["step"]
         self.forces_rmse = state["forces_rmse"]
         self.best_loss, self.best = state["best_loss"], state["best"]
+        self.zeros = state.get("zeros", {})
 
     def log_row(self, value: float, rate: float, evaluation: Evaluation) -> list[Any]:
         """Values of `LOG_COLUMNS`; errors in meV, Å."""

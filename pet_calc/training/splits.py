@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,8 +111,16 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
 
 def read_set(source: DataSet, folder: Path) -> tuple[list[LabelledFrame], LabelCensus]:
     """Frames of one file with the labels that are known beside those in it, and their census."""
-    frames, census = read_frames([folder / source.file], source.keys)
-    frames = [replace(f, level=source.level) for f in frames]
+    frames, census = read_frames([folder / source.file], source.keys, source.choose)
+    marks: dict[str, Any] = {
+        "level": source.level, "zero": source.zero, "hubbard": source.hubbard
+    }  # fmt: skip
+    limit = source.max_force
+    frames = [replace(f, **marks) for f in frames if limit is None or largest_force(f) <= limit]
+    if not frames:
+        raise DatasetError(
+            f"no frame of {source.file} is left by `frames`, `max_atoms` and `max_force`"
+        )
     if source.stationary == "no":
         return frames, census
     relaxed = [at_rest(f, f"frame {k} of {source.file}", cell=source.stationary == "cell")
@@ -125,6 +134,11 @@ def read_set(source: DataSet, folder: Path) -> tuple[list[LabelledFrame], LabelC
         if added:
             found[label] = found.get(label, {}) | {"(stationary)": added}
     return relaxed, replace(census, found=found)
+
+
+def largest_force(frame: LabelledFrame) -> float:
+    """Largest force on an atom in eV/Å; 0 without forces."""
+    return 0.0 if frame.forces is None else float(np.linalg.norm(frame.forces, axis=1).max())
 
 
 def at_rest(frame: LabelledFrame, where: str, *, cell: bool) -> LabelledFrame:

@@ -34,7 +34,7 @@ def with_card(run_folder, data_folder):
     """Write a card with the measured errors, one of them scaled."""
 
     def write(scale=1.0, **more):
-        evaluation = measure(load(run_folder), [data_folder / "test.extxyz"])
+        evaluation = measure(load(run_folder), ["test.extxyz"], data_folder)
         numbers = {k: float(f"{number(evaluation):.4g}") for k, number in NUMBERS.items()}
         numbers["force_mae_meV_A"] *= scale
         metrics = {"test": {"files": ["test.extxyz"]} | numbers | more}
