@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from ase import Atoms, units
 from ase.build import bulk
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import chemical_symbols
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from pet_calc import PETCalculator
+from pet_calc.models.dimers import dimers
 from pet_calc.pretrained import load
+from pet_calc.training.figures import dimer_figure, write_figure
 
 
 def random_alloy(lattice_constant: float, seed: int = 0) -> Atoms:
@@ -48,19 +49,6 @@ def lattice_constant(crystal, guess: float, calculator) -> float:
     fit = np.polynomial.Polynomial.fit(grid, energies, 4)
     fine = np.linspace(grid[0], grid[-1], 20001)
     return float(fine[np.argmin(fit(fine))])
-
-
-def dimer(a: str, b: str, calculator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances over the sum of covalent radii, energies in eV, forces along the bond in eV/Å."""
-    bond = covalent_radii[atomic_numbers[a]] + covalent_radii[atomic_numbers[b]]
-    shares = np.linspace(0.35, 1.6, 51)
-    energies, forces = [], []
-    for share in shares:
-        atoms = Atoms([a, b], positions=[[0, 0, 0], [0.6 * share * bond, 0.8 * share * bond, 0]])
-        atoms.calc = calculator
-        energies.append(atoms.get_potential_energy())
-        forces.append(atoms.get_forces()[1] @ [0.6, 0.8, 0.0])  # > 0 pushes apart
-    return shares, np.array(energies), np.array(forces)
 
 
 def dynamics(atoms: Atoms, temperature: float, ps: float) -> dict[str, float]:
@@ -105,26 +93,16 @@ def main() -> None:
     silicon = lattice_constant(lambda a: bulk("Si", "diamond", a=a), 5.47, calculator)
     row("Si, diamond", "lattice constant, Å", silicon)
 
-    elements = load(options.model).elements
-    figure, axes = plt.subplots(3, 3, figsize=(9, 8), sharex=True, constrained_layout=True)
-    panels = dict(zip(elements, axes.flat, strict=True))
+    found = list(dimers(load(options.model).model, torch.linspace(0.35, 1.6, 51)))
     attracting = []
-    for a, b in itertools.combinations_with_replacement(elements, 2):
-        shares, energies, forces = dimer(a, b, calculator)
-        pull = float(-forces[shares < 0.6].min())
-        row(f"{a}-{b}", "largest attraction below 60 % of the bond, eV/Å", pull)
+    for d in found:
+        pair = "-".join(chemical_symbols[z] for z in d.numbers)
+        pull = d.attraction()
+        row(pair, "largest attraction below 60 % of the bond, eV/Å", pull)
         if pull > 0:
-            attracting.append(f"{a}-{b}")
-        for one, other in {(a, b), (b, a)}:
-            panels[one].plot(shares, energies - energies[-1], label=other, lw=1)
-    for element, axis in panels.items():
-        axis.axvline(0.6, color="0.7", lw=0.8)
-        axis.set(title=f"{element}-X", ylim=(-10, 40))
-        axis.legend(fontsize=6, ncols=2)
-    figure.supxlabel("distance / sum of the covalent radii")
-    figure.supylabel("energy of the dimer, from that at 1.6, eV")
+            attracting.append(pair)
     if options.figure:
-        figure.savefig(options.figure, dpi=90)
+        write_figure(dimer_figure(found), options.figure)
     print("attracting below 60 %:", ", ".join(attracting) or "none")
 
     for temperature in (300, 2500) if options.ps > 0 else ():

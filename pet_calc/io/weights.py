@@ -35,6 +35,7 @@ from pet_calc.models.architectures import ARCHITECTURES, Model, ModelConfig, arc
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
+from pet_calc.models.pet.repulsion import with_strengths
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -270,7 +271,7 @@ def load_model(
             f"{folder / CONFIG} does not describe a model of its architecture: {error}"
         ) from error
     try:
-        tensors = safetensors.torch.load(contents[WEIGHTS])
+        tensors = with_strengths(safetensors.torch.load(contents[WEIGHTS]))
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is not a readable safetensors file: {error}") from error
     model = empty_model(config, torch_dtype)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from ase.data import chemical_symbols
 
 from pet_calc.errors import DatasetError
 from pet_calc.io.domain import measure_domain
@@ -17,17 +18,23 @@ from pet_calc.io.outputs import claim_folder
 from pet_calc.io.uncertainty import write_uncertainty
 from pet_calc.io.weights import DTYPES, save_model
 from pet_calc.models.architectures import TrainableModel
+from pet_calc.models.dimers import dimers, make_repulsive
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.config import TrainConfig
 from pet_calc.training.data import Batch
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
-from pet_calc.training.figures import learning_figure, reliability_figure, write_figure
+from pet_calc.training.figures import (
+    dimer_figure,
+    learning_figure,
+    reliability_figure,
+    write_figure,
+)
 from pet_calc.training.forgetting import before_and_after, write_comparison
 from pet_calc.training.log import append_log, truncate_log
 from pet_calc.training.order import Order
-from pet_calc.training.parallel import team_of_processes
+from pet_calc.training.parallel import Team, team_of_processes
 from pet_calc.training.run import Run
 from pet_calc.training.splits import TrainingData, by_level, load_data, prepare_all, split_by_level
 from pet_calc.training.starting import source_model, with_one_zero
@@ -135,9 +142,11 @@ def train(
     table = None
     if run.step == config.total_steps:
         measured = {split: run.on_zero(frames) for split, frames in measured.items()}
+        model = run.best_model()
+        attracting = floor(model)
         if team.leads:
-            save(config, out, data, measured, run)
-        table = measure(out, measured, run)
+            save(config, out, data, measured, run, model, attracting)
+        table = measure(out, measured, model, team)
     team.wait()
     return table
 
@@ -194,12 +203,17 @@ def save(
     data: TrainingData,
     measured: Mapping[str, Sequence[Batch]],
     run: Run,
+    model: TrainableModel,
+    attracting: Mapping[str, float],
 ) -> None:
     """Write the potential with the best weights, and what belongs to it."""
-    model = run.best_model()
     details: dict[str, Any] = {"config": config.to_dict(), "steps": run.step}
     if run.zeros:
         details["zeros"] = described(run.zeros, model.atomic_numbers)
+    if model.repulsion is not None:
+        details["attracting_pairs"] = dict(attracting)
+        pairs = list(dimers(model, torch.linspace(0.3, 1.6, 66)))
+        write_figure(dimer_figure(pairs, title=config.name), out / "dimers.png")
     if config.uncertainty is not None and isinstance(model, PET):
         fitted = {}
         for head, held_out in by_level(model, measured["validation"]):
@@ -220,14 +234,29 @@ def save(
         write_tuning(config, out / COMPARISON, model, split_by_level(model, measured))
 
 
-def measure(out: Path, measured: Mapping[str, Sequence[Batch]], run: Run) -> dict[str, Evaluation]:
-    """Errors of the best weights on every split."""
-    model = run.best_model()
+def floor(model: TrainableModel) -> dict[str, float]:
+    """Let no pair of atoms alone attract at short distance, where the model has a repulsion.
+
+    Returns
+    -------
+    dict
+        Pairs that attract still, such as "Si-Si", and how strongly in eV/Å.
+    """
+    if model.repulsion is None:
+        return {}
+    left = make_repulsive(model, model.repulsion)
+    return {"-".join(chemical_symbols[z] for z in d.numbers): d.attraction() for d in left}
+
+
+def measure(
+    out: Path, measured: Mapping[str, Sequence[Batch]], model: TrainableModel, team: Team
+) -> dict[str, Evaluation]:
+    """Errors of a model on every split."""
     table = {
-        name: evaluate_frames(model, frames, run.team)
+        name: evaluate_frames(model, frames, team)
         for name, frames in split_by_level(model, measured).items()
     }
-    if run.team.leads:
+    if team.leads:
         content = json.dumps({split: asdict(e) for split, e in table.items()}, indent=1) + "\n"
         (out / "evaluation.json").write_text(content)
     return table

@@ -72,7 +72,7 @@ def test_it_is_smooth_at_the_onset(model):
 def test_without_it_the_weights_are_those_of_the_plain_model(model):
     plain = small_pet()
     names = set(model.state_dict()) - set(plain.state_dict())
-    assert names == {"repulsion.onset"}
+    assert names == {"repulsion.onset", "repulsion.strength"}
 
 
 def test_forces_are_derivatives_where_the_switch_acts(model):

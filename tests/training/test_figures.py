@@ -1,9 +1,21 @@
 """Figures of a training show what they are given."""
 
+from itertools import combinations_with_replacement
+
 import numpy as np
 import pytest
+import torch
 
-from pet_calc.training.figures import learning_figure, reliability_figure
+from pet_calc.models.dimers import Dimer
+from pet_calc.models.pet.zbl import covalent_radius
+from pet_calc.training.figures import (
+    closest_approach,
+    dimer_figure,
+    learning_figure,
+    reliability_figure,
+)
+
+SHARES = torch.linspace(0.3, 1.6, 66).double()
 
 HEAD = (
     "step,stage,learning_rate,loss,train_forces_rmse,validation_energy_mae,"
@@ -41,3 +53,25 @@ def test_reliability_counts_errors_within_their_uncertainty(tmp_path):
     assert np.abs(normal - found).max() < 0.03
     tight = reliability_figure({"test": (2 * sigma * rng.normal(size=4000), sigma)})
     assert np.abs(np.asarray(tight.axes[1].lines[1].get_ydata()) - normal).max() > 0.1
+
+
+def test_pairs_of_atoms_are_drawn_as_curves_or_as_a_map(tmp_path):
+    """Few elements have a panel each; of many, the distance at 10 eV is shown."""
+    repulsive = [
+        Dimer((a, b), SHARES * bond(a, b), 4.0 / SHARES**4 - 4.0, 16.0 / SHARES**5)
+        for a, b in combinations_with_replacement(range(1, 19), 2)
+    ]
+    few = [d for d in repulsive if max(d.numbers) < 3]
+    panels = dimer_figure(few, title="two").axes
+    assert [p.get_title(loc="left") for p in panels[:2]] == ["H-X", "He-X"]
+    assert [len(p.lines) for p in panels[:2]] == [3, 3]  # two curves, and the floor
+    figure = dimer_figure(repulsive, title="many")
+    (image,) = figure.axes[0].images
+    # 4/s⁴ > 10 + 4/1.6⁴ at s < 0.779 of the bond
+    assert np.asarray(image.get_array()) == pytest.approx(0.78, abs=0.03)
+    figure.savefig(tmp_path / "dimers.png")
+    assert closest_approach(repulsive[0], 1e9) != closest_approach(repulsive[0], 1e9)
+
+
+def bond(a, b):
+    return covalent_radius(a) + covalent_radius(b)

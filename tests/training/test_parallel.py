@@ -110,6 +110,8 @@ def test_errors_of_shares_add_up(data_folder, config_table, monkeypatch):
     whole = evaluate_frames(model, frames)
     for k in range(2):
         evaluate_frames(model, frames, Team(k, 2))
-    torch.testing.assert_close(sums[1] + sums[2], sums[0], rtol=1e-6, atol=0)  # float32, other batches
+    torch.testing.assert_close(
+        sums[1] + sums[2], sums[0], rtol=1e-6, atol=0
+    )  # float32, other batches
     assert not torch.allclose(sums[1], sums[0])
     assert whole.forces.count == int(sums[0][1, 2])
