@@ -7,7 +7,9 @@ the answer v, the variance is that of the mixture,
 
 .. math:: \mathrm{std}^2 = p\,v^2 + (1 - p)\,[(g - v)^2 + \sigma^2]
 
-Logarithms become numbers again, std = ln(10) value σ.
+Logarithms become numbers again, std = ln(10) value σ. A crystal is in the domain if its features
+are as near to those of the training crystals as those of 99 % of held-out crystals, and its atoms
+take a volume like there.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pet_calc import pretrained
 from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
 from pet_calc.io.crystals import graph_of
 from pet_calc.io.property_weights import is_property_model, load_property_model
-from pet_calc.models.property import CrystalGraph, PropertyModel
+from pet_calc.models.property import CrystalGraph, PropertyEnsemble
 from pet_calc.models.property.backbone import Encoding
 
 #: Crystals of more atoms in all are evaluated in several batches.
@@ -88,7 +90,7 @@ class PropertyPredictor:
         UnsupportedElementError
             For an element that the model was not trained on.
         """
-        return self._predict([self.graph(atoms)])[0]
+        return self._predict([(self.graph(atoms), self.swelling(atoms))])[0]
 
     def many(self, crystals: Sequence[Atoms]) -> list[Prediction]:
         """The property of several; one without an answer is NaN, with the error as its reason."""
@@ -96,7 +98,7 @@ class PropertyPredictor:
 
     def iterate(self, crystals: Sequence[Atoms]) -> Iterator[Prediction]:
         """As `many`, one after the other."""
-        waiting: list[CrystalGraph | str] = []
+        waiting: list[tuple[CrystalGraph, float] | str] = []
         size = 0
         for atoms in crystals:
             try:
@@ -104,7 +106,7 @@ class PropertyPredictor:
             except (InvalidStructureError, UnsupportedElementError) as error:
                 waiting.append(str(error))
             else:
-                waiting.append(graph)
+                waiting.append((graph, self.swelling(atoms)))
                 size += len(graph.numbers)
             if size > _BATCH_ATOMS:
                 yield from self._answers(waiting)
@@ -120,13 +122,17 @@ class PropertyPredictor:
                 f"elements without {', '.join(chemical_symbols[z] for z in unknown)}; choose "
                 f"another model, or train one with `pet-calc train`"
             )
-        return graph_of(atoms, self.model.encoder.graph_config)
+        return graph_of(atoms, self.model.graph_config)
+
+    def swelling(self, atoms: Atoms) -> float:
+        """Ln of the volume over that of such atoms in the training crystals."""
+        return self.model.swelling(torch.from_numpy(atoms.numbers), float(atoms.cell.volume))
 
     def encode(self, atoms: Atoms) -> Encoding:
         """Features of the atoms and their mean, for models of one's own."""
         return self.model.encode(self.graph(atoms).to(torch.float64))
 
-    def _answers(self, waiting: Sequence[CrystalGraph | str]) -> Iterator[Prediction]:
+    def _answers(self, waiting: Sequence[tuple[CrystalGraph, float] | str]) -> Iterator[Prediction]:
         graphs = [g for g in waiting if not isinstance(g, str)]
         found = iter(self._predict(graphs) if graphs else [])
         for g in waiting:
@@ -135,27 +141,38 @@ class PropertyPredictor:
             else:
                 yield next(found)
 
-    def _predict(self, graphs: Sequence[CrystalGraph]) -> list[Prediction]:
+    def _predict(self, crystals: Sequence[tuple[CrystalGraph, float]]) -> list[Prediction]:
         model, k = self.model, self._column
         with torch.no_grad():
-            graph = CrystalGraph.concatenate(graphs).to(torch.float64)
-            features = model.last_features(graph)
-            values = model.read_out(features)
-            distances = model.distances(features)
-        limit, alpha = float(model.distance_limit), float(model.multiplier[k])
+            graph = CrystalGraph.concatenate([g for g, _ in crystals]).to(torch.float64)
+            answers = model(graph)
+            sigmas = model.deviations(answers)[:, k]
         found = []
-        for row, distance in zip(values.tolist(), distances.tolist(), strict=True):
-            inside = distance <= limit
-            reason = "" if inside else (
-                f"unlike the training crystals: distance {distance:.2f} of features, those of "
-                f"99 % of held-out crystals are below {limit:.2f}"
-            )  # fmt: skip
-            answer = self._answer(row[k], alpha * distance)
-            answer = replace(answer, in_domain=inside, reason=reason)
+        for row, distance, sigma, (_, swelling) in zip(
+            answers.values.tolist(), answers.distances.tolist(), sigmas.tolist(), crystals,
+            strict=True,
+        ):  # fmt: skip
+            reason = self._unlike(distance, swelling)
+            answer = replace(self._answer(row[k], sigma), in_domain=not reason, reason=reason)
             if self._metal is not None:
                 answer = gated(answer, sigmoid(row[self._metal]))
             found.append(answer)
         return found
+
+    def _unlike(self, distance: float, swelling: float) -> str:
+        """How a crystal is unlike those of the training; empty if it is not."""
+        limit = float(self.model.distance_limit)
+        low, high = self.model.volume_limits.tolist()
+        reasons = [
+            f"distance {distance:.2f} of features, those of 99 % of held-out crystals are below "
+            f"{limit:.2f}"
+        ] if distance > limit else []  # fmt: skip
+        if not low <= swelling <= high:
+            reasons.append(
+                f"its volume is {math.exp(swelling):.2f} times that of such atoms there, which "
+                f"lies between {math.exp(low):.2f} and {math.exp(high):.2f}"
+            )
+        return "unlike the training crystals: " + "; ".join(reasons) if reasons else ""
 
     def _answer(self, value: float, sigma: float) -> Prediction:
         unit, kind = self.target.unit, self.target.kind
@@ -183,7 +200,7 @@ def gated(gap: Prediction, p: float) -> Prediction:
     return replace(gap, value=value, std=std, reason=reason if p > 0.5 or gap.reason else "")
 
 
-def load_for(property: str, model: str | Path) -> tuple[str, PropertyModel]:
+def load_for(property: str, model: str | Path) -> tuple[str, PropertyEnsemble]:
     """Name and model, in float64, for a property.
 
     Raises

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 
 from pet_calc.errors import CheckpointError
 from pet_calc.io.weights import CONFIG, WEIGHTS, read_file, require_digest, write_atomically
-from pet_calc.models.property import PropertyConfig, PropertyModel
+from pet_calc.models.property import PropertyConfig, PropertyEnsemble
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save_property_model(folder: Path, model: PropertyModel, training: dict[str, Any]) -> str:
+def save_property_model(folder: Path, model: PropertyEnsemble, training: dict[str, Any]) -> str:
     """Write a property model into a folder; returns the SHA-256 of the weights."""
     tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
     weights = safetensors.torch.save(tensors)
@@ -32,6 +32,7 @@ def save_property_model(folder: Path, model: PropertyModel, training: dict[str, 
         "kind": "property",
         "architecture": model.config.backbone,
         "config": model.config.to_dict(),
+        "members": len(model.members),
         "weights_sha256": digest,
         "training": training,
     }
@@ -52,7 +53,7 @@ def is_property_model(folder: Path) -> bool:
 
 def load_property_model(
     folder: Path, expected_sha256: dict[str, str] | None = None
-) -> PropertyModel:
+) -> PropertyEnsemble:
     """The model that `save_property_model` wrote, frozen and in evaluation mode.
 
     Raises
@@ -74,14 +75,14 @@ def load_property_model(
         if values["kind"] != "property" or values["format"] != FORMAT:
             raise CheckpointError(f"{folder} holds no property model of format {FORMAT}")
         require_digest(folder / WEIGHTS, digests[WEIGHTS], values["weights_sha256"])
-        config = PropertyConfig.from_dict(values["config"])
+        config, members = PropertyConfig.from_dict(values["config"]), int(values["members"])
         tensors = safetensors.torch.load(contents[WEIGHTS])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} does not describe a property model ({error!r}); a newer pet_calc may read it"
         ) from error
     with torch.random.fork_rng(devices=[]):
-        model = PropertyModel(config)
+        model = PropertyEnsemble(config, members)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

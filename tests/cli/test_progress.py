@@ -21,6 +21,7 @@ import pet_calc
 from pet_calc.cli import app, main
 from pet_calc.io.expected import write_expected
 from pet_calc.io.property_weights import save_property_model
+from pet_calc.models.property import PropertyEnsemble
 from pet_calc.io.weights import load_model, save_model
 
 #: What rich writes as a live display begins.
@@ -102,7 +103,8 @@ def folder(tmp_path_factory):
     (folder / "train.toml").write_text(TRAINING)
     (folder / "water" / "README.md").write_text(CARD)
     write_expected(folder / "water", load_model(folder / "water"), {"one": liquid(1, length=5.0)})
-    save_property_model(folder / "crystals", small_model("cgcnn"), {})
+    ensemble = PropertyEnsemble.of([small_model("cgcnn")])
+    save_property_model(folder / "crystals", ensemble, {})
     words = f"eos {folder / 'Cu.traj'} {RUNS['eos'].partition(' ')[2]} --out {folder / 'eos'}"
     assert CliRunner().invoke(app, words.split()).exit_code == 0
     return folder

@@ -1,5 +1,6 @@
 """Properties of crystals: graph networks that read one number per crystal, never an energy."""
 
+from pet_calc.models.property.ensemble import PropertyEnsemble
 from pet_calc.models.property.graph import CrystalGraph, GraphConfig, crystal_graph
 from pet_calc.models.property.heads import PropertyConfig, PropertyModel, Target
 
@@ -7,6 +8,7 @@ __all__ = [
     "CrystalGraph",
     "GraphConfig",
     "PropertyConfig",
+    "PropertyEnsemble",
     "PropertyModel",
     "Target",
     "crystal_graph",

@@ -5,10 +5,12 @@ With p the mean of the features over the atoms of a crystal,
 .. math:: f = \varphi(W p + b), \qquad y_t = m_t + s_t (w_t \cdot f + b_t)
 
 with the activation φ of the backbone (CGCNN has φ(p) for p), for target t with mean m and scale s
-of the training set, in a logarithm if the target is one. The uncertainty is that of the last layer
-(LLPR), with C the covariance of f over the training set:
+of the training set, in a logarithm if the target is one. With C the covariance of f over the
+training set, the distance of a crystal from it is that of the last layer (LLPR):
 
-.. math:: \sigma_t = \alpha_t \sqrt{f^T (C + \varsigma I)^{-1} f}
+.. math:: d = \sqrt{f^T (C + \varsigma I)^{-1} f}
+
+Optionally the last layer has, for each target, the logarithm of the error's scale as well.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ from pet_calc.models.property.crystalformer import (
 )
 from pet_calc.models.property.graph import CrystalGraph
 from pet_calc.models.property.matformer import Matformer, MatformerConfig
+
+#: Bound of the logarithm of a standardised scale: an error is not learnt to be nothing.
+LARGEST_LOG: Final = 5.0
 
 #: Backbones by name.
 BACKBONES: Final[dict[str, tuple[type[Any], type[Any]]]] = {
@@ -82,6 +87,8 @@ class PropertyConfig:
         Of the backbone.
     hidden : int
         Features that the properties are read from.
+    scales : bool
+        Learn the size of the error of each crystal too.
     """
 
     elements: tuple[int, ...]
@@ -89,6 +96,7 @@ class PropertyConfig:
     backbone: str = "cgcnn"
     options: dict[str, Any] = field(default_factory=dict)
     hidden: int = 64
+    scales: bool = False
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -133,17 +141,11 @@ class PropertyModel(nn.Module):
     target_mean, target_scale : Tensor, shape (n_targets,), float64
     cholesky : Tensor, shape (hidden, hidden), float64
         Of C + ς I.
-    multiplier : Tensor, shape (n_targets,), float64
-        The calibration α; NaN until it is fitted.
-    distance_limit : Tensor, scalar, float64
-        Largest √(fᵀ(C + ςI)⁻¹f) of a crystal like those of the training.
     """
 
     target_mean: Tensor
     target_scale: Tensor
     cholesky: Tensor
-    multiplier: Tensor
-    distance_limit: Tensor
     species_of_number: Tensor
 
     def __init__(self, config: PropertyConfig) -> None:
@@ -153,12 +155,10 @@ class PropertyModel(nn.Module):
         self.backbone = network(options(**config.options), len(config.elements))
         self.trunk = nn.Linear(self.backbone.width, config.hidden)
         n = len(config.targets)
-        self.last = nn.Linear(config.hidden, n)
+        self.last = nn.Linear(config.hidden, 2 * n if config.scales else n)
         self.register_buffer("target_mean", torch.zeros(n, dtype=torch.float64))
         self.register_buffer("target_scale", torch.ones(n, dtype=torch.float64))
         self.register_buffer("cholesky", torch.eye(config.hidden, dtype=torch.float64))
-        self.register_buffer("multiplier", torch.full((n,), torch.nan, dtype=torch.float64))
-        self.register_buffer("distance_limit", torch.tensor(torch.inf, dtype=torch.float64))
         species = torch.full((119,), -1, dtype=torch.int64)
         species[list(config.elements)] = torch.arange(len(config.elements))
         self.register_buffer("species_of_number", species, persistent=False)
@@ -191,12 +191,24 @@ class PropertyModel(nn.Module):
         return phi(self.trunk(phi(pooled) if self.backbone.activates_pooled else pooled))
 
     def forward(self, graph: CrystalGraph) -> Tensor:
-        """Standardised properties (n_systems, n_targets), logits for classes."""
+        """Standardised properties (n_systems, n_targets), logits for classes.
+
+        With ``config.scales`` followed by the logarithms of the scales of their errors.
+        """
         return self.last(self.last_features(graph))
 
     def read_out(self, features: Tensor) -> Tensor:
         """Properties (n_systems, n_targets), float64: logarithms and logits where these are."""
-        return self.last(features).double() * self.target_scale + self.target_mean
+        found = self.last(features)[:, : len(self.config.targets)]
+        return found.double() * self.target_scale + self.target_mean
+
+    def scales(self, features: Tensor) -> Tensor:
+        """Sizes of the errors (n_systems, n_targets), float64, as learnt; those of `read_out`."""
+        n = len(self.config.targets)
+        if not self.config.scales:
+            return torch.ones(len(features), n, dtype=torch.float64)
+        logarithms = self.last(features)[:, n:].double().clamp(-LARGEST_LOG, LARGEST_LOG)
+        return logarithms.exp() * self.target_scale
 
     def distances(self, features: Tensor) -> Tensor:
         """√(fᵀ(C + ςI)⁻¹f), (n_systems,): how unlike the training set a crystal is."""

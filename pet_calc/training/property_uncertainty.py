@@ -1,0 +1,120 @@
+r"""Uncertainty and domain of a property model, fitted to crystals that were not trained on.
+
+Errors e have heavy tails: the exponents c of σ = exp(c · x) (`pet_calc.models.property.ensemble`)
+are those of the largest likelihood of a Laplace distribution of standard deviation σ,
+
+.. math:: \min_c \sum \sqrt2\, |e| \exp(-c \cdot x) + c \cdot x
+
+which is convex in c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from pet_calc.io.crystals import LabelledCrystal
+from pet_calc.models.property import PropertyEnsemble, PropertyModel
+from pet_calc.training.property_data import CrystalSet, batches, gather
+
+#: The farthest of a hundred held-out crystals counts as unlike.
+QUANTILE: Final = 0.99
+#: Crystals are swollen or shrunk by at most this much more than all of the training but one of a
+#: thousand at each end.
+_MARGIN: Final = 0.1
+_RIDGE: Final = 1e-3
+
+
+@torch.no_grad()
+def answers(model: PropertyEnsemble, data: CrystalSet, size: int = 256) -> tuple[Tensor, Tensor]:
+    """Values (n, n_targets) and what their errors depend on (n, n_targets, 4) of a set."""
+    model.eval()
+    found = [model(gather(data, rows)[0]) for rows in batches(data, size)]
+    return torch.cat([a.values for a in found]), torch.cat([a.factors for a in found])
+
+
+@torch.no_grad()
+def fit_distances(network: PropertyModel, data: CrystalSet) -> None:
+    """Set what distances of features are measured by: their covariance on the training set."""
+    network.eval()
+    parts = [network.last_features(gather(data, r)[0]).double() for r in batches(data, 256)]
+    features = torch.cat(parts)
+    covariance = features.T @ features / len(features)
+    ridge = 1e-6 * covariance.diagonal().mean()
+    network.cholesky.copy_(torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance))))
+
+
+def fit_uncertainty(model: PropertyEnsemble, validation: CrystalSet) -> None:
+    """Fit the exponents of the standard deviation, and the limit of the distance."""
+    values, factors = answers(model, validation)
+    distances = factors[:, 0, 1].exp()
+    model.distance_limit.fill_(float(torch.quantile(distances, QUANTILE)))
+    for k, t in enumerate(model.config.targets):
+        has = torch.isfinite(validation.targets[:, k])
+        if bool(has.any()) and t.kind != "class":
+            errors = (values[has, k] - validation.targets[has, k]).abs()
+            fitted = exponents(errors.numpy(), factors[has, k].numpy())
+            model.exponents[k] = torch.from_numpy(fitted)
+
+
+def exponents(errors: NDArray[np.float64], factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """C of the module's text; 0 for a factor that is the same for all.
+
+    Parameters
+    ----------
+    errors : array, shape (n,)
+        Not negative.
+    factors : array, shape (n, n_factors)
+        x, of which the first is 1.
+    """
+    varied = factors.std(0) > 1e-9
+    varied[0] = True
+    x = factors[:, varied]
+    shift, scale = x.mean(0), np.where(x.std(0) > 1e-9, x.std(0), 1.0)
+    shift[0], scale[0] = 0.0, 1.0
+    x = (x - shift) / scale
+    sizes = np.sqrt(2) * errors
+
+    def negative_likelihood(c: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        y = x @ c
+        weights = sizes * np.exp(-y)
+        # a ridge on the exponents keeps factors that say the same from cancelling each other
+        value = weights.mean() + y.mean() + _RIDGE * np.square(c[1:]).sum()
+        gradient = (x * (1 - weights)[:, None]).mean(0)
+        gradient[1:] += 2 * _RIDGE * c[1:]
+        return value, gradient
+
+    start = np.zeros(x.shape[1])
+    start[0] = np.log(max(sizes.mean(), 1e-300))
+    c = minimize(negative_likelihood, start, jac=True, method="L-BFGS-B").x
+    found = np.zeros(factors.shape[1])
+    found[varied] = c / scale
+    found[0] -= (c * shift / scale).sum()
+    return found
+
+
+def fit_volumes(model: PropertyEnsemble, crystals: Sequence[LabelledCrystal]) -> None:
+    """Fit the volume of an atom of each element, and how far crystals are from such a sum."""
+    elements = model.config.elements
+    counts = np.array([[np.sum(c.atoms.numbers == z) for z in elements] for c in crystals], float)
+    volumes = np.array([c.atoms.cell.volume for c in crystals])
+    n = counts.sum(1)
+    # relative to the number of atoms, so that large cells do not outweigh the others
+    known = counts.any(0)
+    shares = counts[:, known] / n[:, None]
+    mean = float((volumes / n).mean())
+    # rare elements are drawn to the mean, and stay positive
+    rows = np.vstack([shares, 0.1 * np.eye(shares.shape[1])])
+    wanted = np.concatenate([volumes / n, np.full(shares.shape[1], 0.1 * mean)])
+    fitted = np.full(len(elements), mean)
+    fitted[known] = np.linalg.lstsq(rows, wanted, rcond=None)[0].clip(0.2 * mean)
+    swelling = np.log(volumes / (counts @ fitted))
+    low, high = np.quantile(swelling, [0.001, 0.999])
+    model.volumes.copy_(torch.from_numpy(fitted))
+    model.volume_limits.copy_(torch.tensor([low - _MARGIN, high + _MARGIN]))
