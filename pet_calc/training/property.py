@@ -50,7 +50,9 @@ from pet_calc.training.property_uncertainty import (
 )
 
 T = TypeVar("T")
-LOSSES: Final = ("l1", "mse", "laplace")
+LOSSES: Final = ("l1", "mse")
+#: Weight of the loss of a learnt scale b beside that of its value.
+SCALE_WEIGHT: Final = 0.2
 STATE = "checkpoint.pt"
 
 
@@ -77,9 +79,8 @@ class PropertySchedule:
     schedule : {"onecycle", "inverse_sqrt"}
         Up over the first 30 % and down along half a cosine each [Smith, arXiv:1708.07120]; or
         lr √(T / (T + t)) with T = 4000 steps, as Crystalformer was trained.
-    loss : {"l1", "mse", "laplace"}
-        Of standardised targets; classes have the cross entropy. "laplace" is |e| / b + ln b with
-        the scale b that the model learns as well.
+    loss : {"l1", "mse"}
+        Of standardised targets; classes have the cross entropy.
     weight_decay : float
         Decoupled, of matrices only.
     average_epochs : int
@@ -95,7 +96,7 @@ class PropertySchedule:
     batch_size: int = 128
     learning_rate: float = 2e-3
     schedule: Literal["onecycle", "inverse_sqrt"] = "onecycle"
-    loss: Literal["l1", "mse", "laplace"] = "l1"
+    loss: Literal["l1", "mse"] = "l1"
     weight_decay: float = 1e-5
     average_epochs: int = 3
     gradient_clip: float = 5.0
@@ -139,8 +140,6 @@ class PropertyTraining:
     def __post_init__(self) -> None:
         if self.members < 1:
             raise ValueError(f"`members` must be at least 1, got {self.members}")
-        if self.schedule.loss == "laplace" and not self.property.get("scales", False):
-            raise ValueError('loss = "laplace" learns scales of errors: set `scales` in [property]')
 
     @cached_property
     def targets(self) -> tuple[Target, ...]:
@@ -184,7 +183,11 @@ def is_property_config(path: Path) -> bool:
 
 
 def loss_of(model: PropertyModel, graph: CrystalGraph, targets: Tensor, kind: str) -> Tensor:
-    """Weighted sum over targets of the mean loss of the crystals that have them."""
+    r"""Weighted sum over targets of the mean loss of the crystals that have them.
+
+    Where the model learns the scales b of its errors e, :math:`0.2 \langle |e| / b + \ln b\rangle`
+    is added, which does not change what the values learn but through the features.
+    """
     n = len(model.config.targets)
     out = model(graph)
     logarithms = out[:, n:].clamp(-LARGEST_LOG, LARGEST_LOG)
@@ -197,11 +200,13 @@ def loss_of(model: PropertyModel, graph: CrystalGraph, targets: Tensor, kind: st
         x, y = out[has, k], wanted[has, k]
         if t.kind == "class":
             part = functional.binary_cross_entropy_with_logits(x, y)
-        elif kind == "laplace":
-            scale = logarithms[has, k]
-            part = ((x - y).abs() * (-scale).exp() + scale).mean()
         else:
             part = (x - y).abs().mean() if kind == "l1" else (x - y).square().mean()
+            if model.config.scales:
+                # that of a Laplace distribution; the error is given, so that no crystal is given up
+                scale = logarithms[has, k]
+                size = (x - y).detach().abs()
+                part = part + SCALE_WEIGHT * (size * (-scale).exp() + scale).mean()
         total = total + t.weight * part
     return total
 

@@ -31,7 +31,6 @@ validation = ["held.xyz"]
 epochs = 30
 batch_size = 8
 learning_rate = 0.02
-loss = "laplace"
 """
 
 

@@ -21,8 +21,8 @@ import pet_calc
 from pet_calc.cli import app, main
 from pet_calc.io.expected import write_expected
 from pet_calc.io.property_weights import save_property_model
-from pet_calc.models.property import PropertyEnsemble
 from pet_calc.io.weights import load_model, save_model
+from pet_calc.models.property import PropertyEnsemble
 
 #: What rich writes as a live display begins.
 HIDE_CURSOR = "\x1b[?25l"
