@@ -199,8 +199,9 @@ def list_potentials(kind: str = "energy") -> list[PotentialEntry]:
                 table = tomllib.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise CheckpointError(f"{path} is not valid TOML: {error}") from error
-            entries = (entry_from_table(root, values) for values in table.get("potential", []))
-            return [e for e in entries if e.kind == kind]
+            # [[potential]] and [[property]], so that neither is ever taken for the other
+            values = table.get("potential" if kind == "energy" else kind, [])
+            return [entry_from_table(root, v | {"kind": kind}) for v in values]
     places = " nor ".join(str(root / INDEX) for root in ROOTS)
     raise PotentialNotFoundError(
         f"the list of shipped potentials is missing: there is neither {places}; install the "
@@ -270,6 +271,13 @@ def resolve(name_or_path: str | Path) -> PotentialEntry:
             entry = replace(entry_from_path(folder), name=published.name, method=published.method)
     _ = entry.size  # a missing weights file is an error here rather than at the first use
     return entry
+
+
+def find_property_model(name: str) -> PotentialEntry | None:
+    """The shipped property model of that name, the newest version if none is named."""
+    entries = list_potentials("property")
+    named = [e for e in entries if e.name == name] or [e for e in entries if e.family == name]
+    return max(named, key=lambda e: e.version) if named else None
 
 
 def find_shipped(name: str) -> PotentialEntry | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pet_calc.pretrained import PotentialEntry
+    from pet_calc.training.card import CardNumber
 
 models_app = typer.Typer(
     help="List, show, verify, download and import potentials.", no_args_is_help=True
@@ -47,6 +49,16 @@ def list_models() -> None:
         )
     console = Console()
     console.print(table if table.row_count else "no potential ships with this version")
+
+    properties = Table(title="models of properties (pet-calc predict)", title_justify="left")
+    for column in ("name", "properties", "elements", "size", "for"):
+        properties.add_column(column, overflow="fold")
+    for entry in list_potentials("property"):
+        size = f"{entry.size / 1e6:.2f} MB"
+        of = " ".join(entry.targets)
+        properties.add_row(entry.name, of, str(len(entry.elements)), size, entry.summary)
+    if properties.row_count:
+        console.print(properties)
 
     cache = cache_folder()
     published = Table(title="published, for download", title_justify="left")
@@ -108,9 +120,9 @@ def show(name: Name) -> None:
     """
     from rich.console import Console
 
-    from pet_calc.pretrained import CARD, resolve
+    from pet_calc.pretrained import CARD, find_property_model, resolve
 
-    entry = resolve(name)
+    entry = find_property_model(name) or resolve(name)
     card = entry.folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else f"{card.parent} has no card"
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
@@ -122,9 +134,9 @@ def path(name: Name) -> None:
 
     Example: pet-calc models path pet-water-v1
     """
-    from pet_calc.pretrained import resolve
+    from pet_calc.pretrained import find_property_model, resolve
 
-    typer.echo(resolve(name).folder)
+    typer.echo((find_property_model(name) or resolve(name)).folder)
 
 
 @models_app.command("verify")
@@ -142,10 +154,13 @@ def verify_model(
     from rich.console import Console
     from rich.table import Table
 
-    from pet_calc.pretrained import verify
+    from pet_calc.pretrained import find_property_model, verify
     from pet_calc.workflows.progress import pulsing
 
     console = Console()
+    if (entry := find_property_model(name)) is not None:
+        verify_property_model(entry, data, console)
+        return
     with pulsing("recorded results"):
         verification = verify(name)
     for file, (recorded, found) in verification.digests.items():
@@ -167,10 +182,42 @@ def verify_model(
     console.print(f"{name}: everything is as recorded")
 
 
-def verify_card(name: str, data: Path, console: Console) -> None:
-    """Print the errors that a card states beside measured ones; raise if one differs."""
+def print_numbers(numbers: Sequence[CardNumber], console: Console) -> None:
+    """Print the numbers of a card beside those found."""
     from rich.table import Table
 
+    table = Table(title="errors of the card, measured again", title_justify="left")
+    for column in ("set", "quantity", "stated", "found", ""):
+        table.add_column(column)
+    for n in numbers:
+        verdict = "ok" if n.within else "differs"
+        table.add_row(n.split, n.name, f"{n.stated:.4g}", f"{n.found:.4g}", verdict)
+    console.print(table)
+
+
+def verify_property_model(entry: PotentialEntry, data: Path | None, console: Console) -> None:
+    """Check digests and recorded predictions of a property model, and the errors of its card."""
+    from pet_calc.calculators.properties import compare_predictions
+    from pet_calc.errors import IntegrityError
+    from pet_calc.training.card import measure_property_card
+
+    compare_predictions(entry)
+    console.print(f"{entry.name}: SHA-256 and recorded predictions as recorded")
+    if data is not None:
+        numbers = measure_property_card(entry, data)
+        print_numbers(numbers, console)
+        wrong = [n for n in numbers if not n.within]
+        if wrong:
+            raise IntegrityError(
+                f"the card of {entry.name} states {len(wrong)} error(s) that its weights do not "
+                f"have, first {wrong[0].name} of {wrong[0].split}; correct the card, or name the "
+                f"data that it was measured on"
+            )
+    console.print(f"{entry.name}: everything is as recorded")
+
+
+def verify_card(name: str, data: Path, console: Console) -> None:
+    """Print the errors that a card states beside measured ones; raise if one differs."""
     from pet_calc.errors import IntegrityError
     from pet_calc.pretrained import load
     from pet_calc.training.card import measure_card
@@ -185,13 +232,7 @@ def verify_card(name: str, data: Path, console: Console) -> None:
                 task, description=split, completed=done, total=total
             ),
         )
-    table = Table(title="errors of the card, measured again", title_justify="left")
-    for column in ("set", "quantity", "stated", "found", ""):
-        table.add_column(column)
-    for n in numbers:
-        verdict = "ok" if n.within else "differs"
-        table.add_row(n.split, n.name, f"{n.stated:.4g}", f"{n.found:.4g}", verdict)
-    console.print(table)
+    print_numbers(numbers, console)
     wrong = [n for n in numbers if not n.within]
     if wrong:
         raise IntegrityError(
