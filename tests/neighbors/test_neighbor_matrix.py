@@ -266,6 +266,11 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             build(one_atom(), 3.0, **options)
+    with pytest.raises(ValueError, match="`cutoff` must be a positive number of Å, got nan"):
+        build(one_atom(), float("nan"))
+    flat = random_system(CELLS["dependent"], (True, True, False), 2, seed=0)
+    with pytest.raises(InvalidStructureError, match="must be finite and linearly independent"):
+        build(flat, 3.0)
 
 
 # --- fixed shapes -------------------------------------------------------------------------------
