@@ -324,7 +324,11 @@ def with_torch(monkeypatch, spoil=lambda found: found):
         asked.append(capacity)
         return spoil(neighbor_matrix(*arguments, capacity=capacity, images=images))
 
+    def refusal(positions, capacity):
+        return "too many slots" if capacity > 500 else None
+
     monkeypatch.setattr(device, "neighbor_matrix", build_with_torch)
+    monkeypatch.setattr(device, "triton_refusal", refusal)
     monkeypatch.setattr(device, "_checked", {})
     return asked
 
@@ -359,6 +363,20 @@ def test_first_use_is_checked_against_vesin(monkeypatch, caplog):
     assert len(asked) == 3
     assert calls == [3.0]
     assert not caplog.records
+
+
+def test_more_neighbors_than_the_kernels_take(monkeypatch, caplog):
+    asked = with_torch(monkeypatch)
+    structure = random_system(CELLS["triclinic"], (True,) * 3, 1, seed=1)
+    with caplog.at_level(logging.INFO, logger="pet_calc"):
+        assert device.checked_edges(structure, 20.0, vesin_list) is None
+        assert same_edges(
+            device.checked_edges(structure, 9.0, vesin_list), vesin_list(structure, 9.0)
+        )
+    assert max(asked) < 500
+    assert not caplog.records
+    with pytest.raises(ValueError, match="cannot be used: too many slots"):
+        neighbor_list(structure, 20.0, backend="triton")
 
 
 def drop_a_pair(found: NeighborMatrix) -> NeighborMatrix:
