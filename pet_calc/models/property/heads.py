@@ -31,6 +31,7 @@ from pet_calc.models.property.crystalformer import (
 )
 from pet_calc.models.property.graph import CrystalGraph
 from pet_calc.models.property.matformer import Matformer, MatformerConfig
+from pet_calc.models.property.pet import PETBackbone, PETBackboneConfig
 
 #: Bound of the logarithm of a standardised scale: an error is not learnt to be nothing.
 LARGEST_LOG: Final = 5.0
@@ -41,6 +42,7 @@ BACKBONES: Final[dict[str, tuple[type[Any], type[Any]]]] = {
     "crysformer": (Crysformer, CrysformerConfig),
     "crystalformer": (CrystalformerBackbone, CrystalformerBackboneConfig),
     "matformer": (Matformer, MatformerConfig),
+    "pet": (PETBackbone, PETBackboneConfig),
 }
 
 

@@ -16,6 +16,7 @@ from pet_calc.io.crystals import graph_of
 from pet_calc.models.property import CrystalGraph, GraphConfig, Target
 from pet_calc.models.property.backbone import WeightedBatchNorm
 from pet_calc.models.property.crysformer import line_graph
+from pet_calc.models.property.pet import reverse_edges
 
 BACKBONES = sorted(SMALL)
 
@@ -174,3 +175,23 @@ def test_neighbours_are_those_of_brute_force():
         d = np.linalg.norm(large.positions - large.positions[middle + i], axis=1)
         nearest = np.sort(d)[1:8]
         assert np.allclose(np.sort(g.distances[g.edge_index[0] == i].numpy()), nearest)
+
+
+def test_edges_of_pet_know_their_reverse():
+    graph = graph_of(STRUCTURES["TiO2"], small_model("pet").encoder.graph_config)
+    reverse = reverse_edges(graph.edge_index, graph.vectors)
+    assert torch.equal(graph.edge_index.flip(0)[:, reverse], graph.edge_index)
+    assert torch.equal(graph.vectors[reverse], -graph.vectors)
+    assert len(set(reverse.tolist())) == len(reverse)
+
+
+def test_without_local_frames_pet_sees_how_a_crystal_is_turned():
+    atoms = rutile()
+    turned = equivalents(atoms)["rotated"]
+    difference = {}
+    for ecse in ("none", "layerwise"):
+        model = small_model("pet", ecse=ecse)
+        a, b = (float(model(graph_of(x, model.encoder.graph_config))) for x in (atoms, turned))
+        difference[ecse] = abs(a - b) / abs(a)
+    assert difference["layerwise"] < 1e-9
+    assert difference["none"] > 1e-6
