@@ -64,11 +64,9 @@ class Tokens:
     @cached_property
     def log_weights(self) -> list[Tensor]:
         """Logarithmic weights (n_atoms, 1 + width) of the keys of each bucket, the node's first."""
-        log_weight = torch.where(
-            self.layout.slot_mask,
-            self.slot_weight.clamp_min(_TINY).log(),
-            self.slot_weight.new_tensor(_HIDDEN),
-        )
+        # filled, as a tensor of one number would have to be copied to a GPU
+        log_weight = self.slot_weight.clamp_min(_TINY).log()
+        log_weight = log_weight.masked_fill(~self.layout.slot_mask, _HIDDEN)
         return [
             functional.pad(log_weight[b.slots].view(b.n_atoms, b.width), (1, 0))
             for b in self.layout.buckets
