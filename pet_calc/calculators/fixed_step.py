@@ -1,0 +1,320 @@
+"""Steps of molecular dynamics in fixed shapes: on a GPU one CUDA graph, replayed at every step.
+
+Launching some hundred small kernels costs a GPU milliseconds, whatever the number of atoms; a
+graph that was captured once costs one launch. It repeats the same kernels on the same memory, so
+that shapes must not change: the neighbour list, with its skin, and the network have as many slots
+per atom as the structure needed when it was prepared, and some more.
+
+What may have gone wrong is read together with the results of a step, in the one copy to the host
+that it needs anyway: atoms that have moved by more than half of the skin, and atoms with more
+neighbours than slots. Such a step is made again, with a new list or more slots, before anything is
+returned. A list that will not last another step is renewed before that step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from pet_calc.calculators.checks import (
+    OVERLAP,
+    require_elements,
+    require_finite,
+    require_separation,
+)
+from pet_calc.errors import SimulationError
+from pet_calc.geometry import System
+from pet_calc.models import EnergyModel, Results
+from pet_calc.models.pet import PET
+from pet_calc.models.pet.conditioning import Conditions
+from pet_calc.models.pet.fixed_shape import (
+    SlotGraph,
+    evaluate_fixed,
+    require_fixed_shape,
+    slots_needed,
+)
+from pet_calc.neighbors import neighbor_list, neighbor_matrix
+from pet_calc.neighbors.rows import matrix_from_edges
+
+#: Slots beyond those that are needed at first.
+HEADROOM: Final = 1.1
+#: Atoms up to which all pairs are tested on a GPU without the kernels for neighbour lists.
+ALL_PAIRS: Final = 600
+#: A list is renewed if this many further displacements like the last would exhaust its skin.
+FORESIGHT: Final = 1.5
+# runs before a capture, in which libraries choose their algorithms and reserve memory
+_WARM_UP: Final = 3
+
+
+def with_room(n: int) -> int:
+    """Slots to reserve for `n`."""
+    return max(n + 2, math.ceil(HEADROOM * n))
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What the host reads after a step; all tensors are its own.
+
+    Attributes
+    ----------
+    results : Results
+    needed : int
+        Most slots of the network that an atom needs.
+    closest : float
+        Shortest distance in Å.
+    moved : float
+        Largest displacement in Å since the list was built.
+    """
+
+    results: Results
+    needed: int
+    closest: float
+    moved: float
+
+
+class PreparedStep:
+    """One structure's step with memory of its own: captured on a GPU, called on a CPU.
+
+    Parameters
+    ----------
+    model : PET
+    conditions : Conditions or None
+    system : System
+        On the host.
+    graph : SlotGraph
+        On the device; becomes the memory of all later lists.
+    width : int
+        Slots of an atom in the network.
+    """
+
+    def __init__(
+        self, model: PET, conditions: Conditions | None, system: System, graph: SlotGraph,
+        width: int,
+    ) -> None:  # fmt: skip
+        device = graph.occupied.device
+        self.model, self.conditions, self.width = model, conditions, width
+        self.host = system.detached_copy()
+        if device.type == "cuda":  # from where copies do not wait
+            self.host = replace(self.host, positions=self.host.positions.pin_memory())
+        self.system = self.host.to(device).detached_copy()
+        self.graph = graph
+        self.built_at = self.system.positions.clone()
+        self.species = model.species(self.system.numbers)
+        self.condition: Tensor | None = None
+        if model.conditioning is not None:
+            with torch.no_grad():
+                self.condition = model.conditioning(conditions, system.n_atoms)
+        self._captured: tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None = None
+        if device.type == "cuda":
+            self._captured = self._capture(device)
+
+    def fits(self, model: PET, conditions: Conditions | None, system: System) -> bool:
+        """Whether it computes this model and structure, at whatever positions and cell."""
+        mine, theirs = self.host, system
+        return (
+            self.model is model
+            and same_conditions(self.conditions, conditions)
+            and mine.n_atoms == theirs.n_atoms
+            and torch.equal(mine.numbers, theirs.numbers)
+            and torch.equal(mine.pbc, theirs.pbc)
+        )
+
+    def packed(self) -> Tensor:
+        """The step: everything that the host wants to know, in one tensor of float64."""
+        found = evaluate_fixed(
+            self.model, self.system, self.species, self.graph, self.condition, self.width
+        )
+        r = found.results
+        assert r.forces is not None
+        assert r.stress is not None
+        moved2 = (self.system.positions - self.built_at).square().sum(-1).amax()
+        numbers = torch.stack([found.needed.to(torch.float64), found.closest2, moved2])
+        return torch.cat([numbers, r.energy, r.stress[0], r.energies, r.forces.reshape(-1)])
+
+    def set_list(self, graph: SlotGraph) -> None:
+        """Use a list that was built for the positions and the cell of the system now."""
+        self.graph.copy_(graph)
+        self.built_at.copy_(self.system.positions)
+
+    def move(self, system: System) -> None:
+        """Write positions and cell of a structure on the host into the memory of the step."""
+        # the buffers are those of the host copy, pinned where there is a GPU
+        self.host.positions.copy_(system.positions)
+        self.system.positions.copy_(self.host.positions, non_blocking=True)
+        if not torch.equal(self.host.cell, system.cell):
+            self.host.cell.copy_(system.cell)
+            self.system.cell.copy_(self.host.cell)
+
+    def run(self) -> Findings:
+        """Make the step; the host waits for its results, and for nothing else."""
+        if self._captured is None:
+            values = self.packed()
+        else:
+            graph, output, values = self._captured
+            with torch.cuda.device(output.device):
+                graph.replay()
+                values.copy_(output, non_blocking=True)
+                torch.cuda.current_stream().synchronize()
+        n = self.host.n_atoms
+        numbers, energy, stress, energies, forces = values.clone().split([3, 1, 6, n, 3 * n])
+        needed, closest2, moved2 = numbers.tolist()
+        return Findings(
+            Results(energy, energies, forces.view(n, 3), stress[None]),
+            needed=int(needed),
+            closest=math.sqrt(closest2),
+            moved=math.sqrt(moved2),
+        )
+
+    def _capture(self, device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        """The graph, its output, and the memory of the host for it."""
+        try:
+            with torch.cuda.device(device):
+                side = torch.cuda.Stream()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    for _ in range(_WARM_UP):
+                        self.packed()
+                torch.cuda.current_stream().wait_stream(side)
+                torch.cuda.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    output = self.packed()
+                return graph, output, torch.empty_like(output, device="cpu", pin_memory=True)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise SimulationError(
+                f"a step must be capturable as a CUDA graph, but torch {torch.__version__} says: "
+                f"{str(error).splitlines()[0]}; leave out `cuda_graph`"
+            ) from error
+
+
+def same_conditions(a: Conditions | None, b: Conditions | None) -> bool:
+    """Whether charges and spins are the same."""
+    if a is None or b is None:
+        return a is b
+    return torch.equal(a.charge, b.charge) and torch.equal(a.spin_multiplicity, b.spin_multiplicity)
+
+
+class FixedStep:
+    """Energy, forces and stress of structures that follow each other, in fixed shapes.
+
+    Parameters
+    ----------
+    device : torch.device
+        A CUDA device, where steps are captured; or a CPU, where the same functions are called.
+    skin : float
+        Reach of the list beyond the cutoff in Å.
+
+    Attributes
+    ----------
+    n_prepared, n_lists, n_steps : int
+        How often memory was reserved (and captured), a list built, a step made.
+    """
+
+    def __init__(self, device: torch.device, skin: float) -> None:
+        self.device = device
+        self.skin = skin
+        self.n_prepared = self.n_lists = self.n_steps = 0
+        self._prepared: PreparedStep | None = None
+        self._moved = 0.0
+        self._due = False
+
+    def __call__(self, model: EnergyModel, system: System) -> Results:
+        """Results on the host for a structure on the host; checked as by `checked_evaluation`.
+
+        Raises
+        ------
+        ValueError
+            For a model that has no fixed shape, see `require_fixed_shape`.
+        UnsupportedElementError, InvalidStructureError, SimulationError
+            See `checked_evaluation`; the last also if the step cannot be captured.
+        """
+        plain, conditions = require_fixed_shape(model)
+        require_elements(system, plain.atomic_numbers)
+        step = self._prepared
+        if step is None or not step.fits(plain, conditions, system):
+            step = self._prepare(plain, conditions, system)
+        elif self._due or not torch.equal(step.host.cell, system.cell):
+            step.move(system)
+            step = self._renew(step)
+        else:
+            step.move(system)
+        while True:
+            found = step.run()
+            self.n_steps += 1
+            if found.moved > 0.5 * self.skin:
+                step = self._renew(step)
+            elif found.needed > step.width:
+                step = self._prepare(plain, conditions, step.host, found.needed)
+            else:
+                break
+        self._due = found.moved + FORESIGHT * max(0.0, found.moved - self._moved) > 0.5 * self.skin
+        self._moved = found.moved
+        if found.closest < OVERLAP:
+            require_separation(system, neighbor_list(system, plain.cutoff))
+        require_finite(found.results)
+        return found.results
+
+    def _prepare(
+        self, model: PET, conditions: Conditions | None, system: System, needed: int = 0
+    ) -> PreparedStep:
+        """Memory for a structure, with room for its neighbours and for `needed` of them."""
+        # what an earlier graph holds is free for the next one
+        self._prepared = None
+        there = system.to(self.device)
+        graph = self._list(model, system, there, capacity=None)
+        width = with_room(max(needed, slots_needed(model, there, graph)))
+        step = PreparedStep(model, conditions, system, graph, width)
+        self.n_prepared += 1
+        self._started(step)
+        return step
+
+    def _renew(self, step: PreparedStep) -> PreparedStep:
+        """The step with a list for where the atoms are now; with more slots if it needs them."""
+        capacity = step.graph.capacity
+        graph = self._list(step.model, step.host, step.system, capacity)
+        if graph.capacity > capacity:
+            return self._prepare(step.model, step.conditions, step.host)
+        step.set_list(graph)
+        self._started(step)
+        return step
+
+    def _started(self, step: PreparedStep) -> None:
+        self._prepared, self._moved, self._due = step, 0.0, False
+
+    def _list(self, model: PET, host: System, there: System, capacity: int | None) -> SlotGraph:
+        """A list with `capacity` slots, or with more if they do not suffice."""
+        self.n_lists += 1
+        reach = model.cutoff + self.skin
+        on_device = self.device.type == "cuda" and (
+            host.n_atoms <= ALL_PAIRS or os.environ.get("PET_CALC_TRITON") == "1"
+        )
+        if not on_device:
+            edges = neighbor_list(host, reach)
+            counts = torch.bincount(edges.edge_index[0], minlength=host.n_atoms)
+            most = int(counts.max())
+            slots = capacity if capacity is not None and most <= capacity else with_room(most)
+            matrix = matrix_from_edges(edges, host.n_atoms, slots)
+            return SlotGraph.of(matrix).to(self.device)
+        slots = 64 if capacity is None else capacity
+        while True:
+            matrix = neighbor_matrix(
+                there.positions, there.cell, there.pbc, there.system_index, reach, capacity=slots
+            )
+            most = int(matrix.count.max())
+            if most > slots or (capacity is None and slots != with_room(most)):
+                slots = with_room(most)
+                capacity = slots
+                continue
+            if bool(matrix.overflow):
+                raise SimulationError(
+                    "the neighbour list on the GPU must be complete, but it is not, and not for "
+                    "want of slots; leave out `cuda_graph`, and report the structure"
+                )
+            return SlotGraph.of(matrix)
