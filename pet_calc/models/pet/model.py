@@ -19,6 +19,12 @@ from torch import Tensor, nn
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
+from pet_calc.kernels.edge_embedding import (
+    Encoding,
+    edge_embedding,
+    edge_geometry,
+    fused_embedding,
+)
 from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import bump, cosine
@@ -144,7 +150,7 @@ class PET(nn.Module):
             nn.Embedding(n_species, config.d_node) for _ in range(config.num_readout_layers)
         )
         self.gnn_layers = nn.ModuleList(
-            MessageLayer(config, first=g == 0, geometry_width=geometry_width)
+            MessageLayer(config, index=g, geometry_width=geometry_width)
             for g in range(config.num_gnn_layers)
         )
         combinations = config.num_gnn_layers if config.featurizer_type == "feedforward" else 0
@@ -356,12 +362,18 @@ class PET(nn.Module):
 
     def geometry(self, vectors: Tensor, distances: Tensor) -> Tensor:
         """What the network sees of each edge: (n_edges, 4), or (n_edges, 7 + num_radial)."""
-        r = distances[:, None]
-        if self.config.input_encoding == "cartesian":
-            return torch.cat([vectors, r], dim=1)
-        spacing = self.config.cutoff / self.config.num_radial
-        gaussians = torch.exp(-0.5 * ((r - self.gaussian_centers) / spacing).square())
-        return torch.cat([vectors, r, vectors / r, gaussians], dim=1)
+        return edge_geometry(vectors, distances, self.gaussian_centers, self.encoding)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Constants of that geometry and of the cutoff weight."""
+        config = self.config
+        return Encoding(
+            radial=config.input_encoding == "radial",
+            spacing=config.cutoff / config.num_radial,
+            width=config.cutoff_width,
+            smooth=config.cutoff_function == "Bump",
+        )
 
     def environment(self, edges: Edges, vectors: Tensor, n_atoms: int) -> Environment:
         """The edges that the network sees, of a list that may reach further.
@@ -490,6 +502,11 @@ class PET(nn.Module):
     ) -> Tokens:  # fmt: skip
         """The tokens of a layout, with zeros in the columns of the geometry that are `hidden`."""
         config = self.config
+        where = (layout.slot_edge, layout.edge_slot)
+        neighbour = edges_to_slots(species[seen.edges.edge_index[1]], *where)
+        width = self.gnn_layers[0].edge_embedder.in_features
+        if rows is None and not hidden and fused_embedding(seen.vectors, width):
+            return self.embedded_tokens(seen, layout, neighbour)
         taper = bump if config.cutoff_function == "Bump" else cosine
         weights = taper(seen.distances, seen.cutoff, config.cutoff_width)
         geometry = by_rows(self.geometry, seen.vectors, seen.distances, rows=rows)
@@ -497,14 +514,32 @@ class PET(nn.Module):
             directional = torch.zeros(geometry.shape[1], dtype=torch.bool, device=geometry.device)
             directional[list(hidden)] = True
             geometry = geometry.masked_fill(directional, 0.0)
+        slots = edges_to_slots(geometry, *where)
+        return Tokens(layout, slots, neighbour, edges_to_slots(weights, *where), rows)
+
+    def embedded_tokens(
+        self, seen: Environment, layout: NodeEdgeLayout, neighbour: Tensor
+    ) -> Tokens:
+        """As `plain_tokens`, with the embeddings of all layers from one kernel each."""
         where = (layout.slot_edge, layout.edge_slot)
-        return Tokens(
-            layout,
-            edges_to_slots(geometry, *where),
-            edges_to_slots(species[seen.edges.edge_index[1]], *where),
-            edges_to_slots(weights, *where),
-            rows,
-        )
+        vectors = edges_to_slots(seen.vectors, *where)
+        if isinstance(seen.cutoff, Tensor):
+            cutoff = edges_to_slots(seen.cutoff, *where)
+        else:
+            cutoff = torch.full_like(vectors[:, 0], seen.cutoff)
+        embedded = []
+        for layer in self.gnn_layers:
+            assert isinstance(layer, MessageLayer)
+            table, matrix = layer.table(self.edge_embedder.weight), layer.geometry_matrix().T
+            embedded.append(
+                edge_embedding(
+                    vectors, layout.slot_mask, neighbour, cutoff, self.gaussian_centers, table,
+                    matrix, self.encoding,
+                )
+            )  # fmt: skip
+        weight = embedded[0][1]
+        hidden = tuple(h for h, _ in embedded)
+        return Tokens(layout, vectors[:, :0], neighbour, weight, embedded=hidden)
 
 
 def further_heads(config: PETConfig) -> dict[str, int]:
