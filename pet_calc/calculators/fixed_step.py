@@ -33,27 +33,22 @@ from pet_calc.models import EnergyModel, Results
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import Conditions
 from pet_calc.models.pet.fixed_shape import (
+    BucketPlan,
     SlotGraph,
     evaluate_fixed,
+    neighbor_counts,
     require_fixed_shape,
-    slots_needed,
+    with_room,
 )
 from pet_calc.neighbors import neighbor_list, neighbor_matrix
 from pet_calc.neighbors.rows import matrix_from_edges
 
-#: Slots beyond those that are needed at first.
-HEADROOM: Final = 1.1
 #: Atoms up to which all pairs are tested on a GPU without the kernels for neighbour lists.
 ALL_PAIRS: Final = 600
 #: A list is renewed if this many further displacements like the last would exhaust its skin.
 FORESIGHT: Final = 1.5
 # runs before a capture, in which libraries choose their algorithms and reserve memory
 _WARM_UP: Final = 3
-
-
-def with_room(n: int) -> int:
-    """Slots to reserve for `n`."""
-    return max(n + 2, math.ceil(HEADROOM * n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +58,8 @@ class Findings:
     Attributes
     ----------
     results : Results
-    needed : int
-        Most slots of the network that an atom needs.
+    lacking : int
+        Slots of the network that an atom needs beyond those it has.
     closest : float
         Shortest distance in Å.
     moved : float
@@ -72,7 +67,7 @@ class Findings:
     """
 
     results: Results
-    needed: int
+    lacking: int
     closest: float
     moved: float
 
@@ -88,16 +83,16 @@ class PreparedStep:
         On the host.
     graph : SlotGraph
         On the device; becomes the memory of all later lists.
-    width : int
-        Slots of an atom in the network.
+    plan : BucketPlan
+        Slots in the network.
     """
 
     def __init__(
         self, model: PET, conditions: Conditions | None, system: System, graph: SlotGraph,
-        width: int,
+        plan: BucketPlan,
     ) -> None:  # fmt: skip
         device = graph.occupied.device
-        self.model, self.conditions, self.width = model, conditions, width
+        self.model, self.conditions, self.plan = model, conditions, plan
         self.host = system.detached_copy()
         if device.type == "cuda":  # from where copies do not wait
             self.host = replace(self.host, positions=self.host.positions.pin_memory())
@@ -127,13 +122,13 @@ class PreparedStep:
     def packed(self) -> Tensor:
         """The step: everything that the host wants to know, in one tensor of float64."""
         found = evaluate_fixed(
-            self.model, self.system, self.species, self.graph, self.condition, self.width
+            self.model, self.system, self.species, self.graph, self.condition, self.plan
         )
         r = found.results
         assert r.forces is not None
         assert r.stress is not None
         moved2 = (self.system.positions - self.built_at).square().sum(-1).amax()
-        numbers = torch.stack([found.needed.to(torch.float64), found.closest2, moved2])
+        numbers = torch.stack([found.lacking.to(torch.float64), found.closest2, moved2])
         return torch.cat([numbers, r.energy, r.stress[0], r.energies, r.forces.reshape(-1)])
 
     def set_list(self, graph: SlotGraph) -> None:
@@ -162,10 +157,10 @@ class PreparedStep:
                 torch.cuda.current_stream().synchronize()
         n = self.host.n_atoms
         numbers, energy, stress, energies, forces = values.clone().split([3, 1, 6, n, 3 * n])
-        needed, closest2, moved2 = numbers.tolist()
+        lacking, closest2, moved2 = numbers.tolist()
         return Findings(
             Results(energy, energies, forces.view(n, 3), stress[None]),
-            needed=int(needed),
+            lacking=int(lacking),
             closest=math.sqrt(closest2),
             moved=math.sqrt(moved2),
         )
@@ -250,8 +245,8 @@ class FixedStep:
             self.n_steps += 1
             if found.moved > 0.5 * self.skin:
                 step = self._renew(step)
-            elif found.needed > step.width:
-                step = self._prepare(plain, conditions, step.host, found.needed)
+            elif found.lacking > 0:
+                step = self._prepare(plain, conditions, step.host)
             else:
                 break
         self._due = found.moved + FORESIGHT * max(0.0, found.moved - self._moved) > 0.5 * self.skin
@@ -261,16 +256,14 @@ class FixedStep:
         require_finite(found.results)
         return found.results
 
-    def _prepare(
-        self, model: PET, conditions: Conditions | None, system: System, needed: int = 0
-    ) -> PreparedStep:
-        """Memory for a structure, with room for its neighbours and for `needed` of them."""
+    def _prepare(self, model: PET, conditions: Conditions | None, system: System) -> PreparedStep:
+        """Memory for a structure, with room for its neighbours and some more."""
         # what an earlier graph holds is free for the next one
         self._prepared = None
         there = system.to(self.device)
         graph = self._list(model, system, there, capacity=None)
-        width = with_room(max(needed, slots_needed(model, there, graph)))
-        step = PreparedStep(model, conditions, system, graph, width)
+        plan = BucketPlan.of(neighbor_counts(model, there, graph), model.config.d_pet)
+        step = PreparedStep(model, conditions, system, graph, plan)
         self.n_prepared += 1
         self._started(step)
         return step

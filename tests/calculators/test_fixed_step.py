@@ -7,8 +7,7 @@ from calculators.small_potentials import liquid, rare_pet, small_pet
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pet_calc import PETCalculator
-from pet_calc.calculators import fixed_step
-from pet_calc.calculators.fixed_step import FixedStep, PreparedStep, with_room
+from pet_calc.calculators.fixed_step import FixedStep, PreparedStep
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.models import evaluate
@@ -16,10 +15,12 @@ from pet_calc.models.committee import Committee
 from pet_calc.models.pet import fixed_shape
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.models.pet.fixed_shape import (
+    BucketPlan,
     SlotGraph,
     evaluate_fixed,
+    neighbor_counts,
     require_fixed_shape,
-    slots_needed,
+    with_room,
 )
 from pet_calc.neighbors import neighbor_list, neighbor_matrix
 from pet_calc.neighbors.rows import matrix_from_edges
@@ -70,6 +71,12 @@ def in_slots(model, system, skin=0.7):
     return SlotGraph.of(matrix)
 
 
+def planned(model, system, graph, less=0):
+    """A plan for the system, or for one with `less` neighbours of each atom."""
+    counts = neighbor_counts(model, system, graph)
+    return BucketPlan.of((counts - less).clamp_min(0), model.config.d_pet)
+
+
 @pytest.mark.parametrize("pbc", [True, False, (True, False, True)])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_is_the_ordinary_model(name, pbc):
@@ -83,16 +90,15 @@ def test_every_variant_is_the_ordinary_model(name, pbc):
         model = ConditionedPET(model, states)
         condition = plain.conditioning(states, system.n_atoms)
     graph = in_slots(model, system)
-    width = slots_needed(plain, system, graph)
     arguments = (plain, system, plain.species(system.numbers), graph, condition)
-    found = evaluate_fixed(*arguments, width + 2)
-    assert int(found.needed) == width
+    found = evaluate_fixed(*arguments, planned(plain, system, graph))
+    assert int(found.lacking) <= -2
     expected = ordinary(model, system)
     assert deviation(found.results, expected) < 1e-10
     assert float(expected.forces.abs().max()) > 1e-2
-    # one slot too few is told, and would be seen
-    short = evaluate_fixed(*arguments, width - 1)
-    assert int(short.needed) == width
+    # slots that are too few are told, and would be seen
+    short = evaluate_fixed(*arguments, planned(plain, system, graph, less=3))
+    assert int(short.lacking) > 0
     assert deviation(short.results, expected) > 1e-8
 
 
@@ -107,20 +113,38 @@ def test_two_lists_are_one():
         in_slots(model, system),
         SlotGraph.of(matrix_from_edges(edges, system.n_atoms, 60)),
     ):
-        found = evaluate_fixed(model, system, species, graph, None, 20).results
+        plan = planned(model, system, graph)
+        found = evaluate_fixed(model, system, species, graph, None, plan).results
         assert deviation(found, ordinary(model, system)) < 1e-10
     with pytest.raises(ValueError, match="`capacity` must be at least"):
         matrix_from_edges(edges, system.n_atoms, 5)
 
 
-def test_recomputed_activations(monkeypatch):
+def test_several_buckets(monkeypatch):
+    """With activations that are kept, and with such that are recomputed."""
+    monkeypatch.setattr(fixed_shape, "MANY_ATOMS", 10)
     model = rare_pet()
-    system = structure(model)
+    atoms = liquid(8)
+    atoms.pbc = False
+    system = system_from_atoms(atoms)
     graph = in_slots(model, system)
-    for name, value in (("kept_elements", lambda device: 0), ("PART", 1000)):
-        monkeypatch.setattr(fixed_shape, name, value)
-    found = evaluate_fixed(model, system, model.species(system.numbers), graph, None, 20)
-    assert deviation(found.results, ordinary(model, system)) < 1e-10
+    arguments = (model, system, model.species(system.numbers), graph, None)
+    for kept, part in ((2**30, 2**20), (0, 200)):
+        monkeypatch.setattr(fixed_shape, "kept_elements", lambda device, kept=kept: kept)
+        monkeypatch.setattr(fixed_shape, "PART", part)
+        plan = planned(model, system, graph)
+        assert len({b.width for b in plan.buckets}) > 1
+        assert (plan.rows is None) == (kept > 0)
+        assert len(plan.buckets) > 4 or kept
+        found = evaluate_fixed(*arguments, plan)
+        assert int(found.lacking) < 0
+        assert deviation(found.results, ordinary(model, system)) < 1e-10
+        # whoever they are that have many neighbours
+        flipped = system_from_atoms(atoms[::-1])
+        graph_of_flipped = in_slots(model, flipped)
+        numbers = model.species(flipped.numbers)
+        found = evaluate_fixed(model, flipped, numbers, graph_of_flipped, None, plan)
+        assert deviation(found.results, ordinary(model, flipped)) < 1e-10
 
 
 def test_isolated_atoms():
@@ -178,7 +202,8 @@ def test_no_operation_of_a_step_waits(name):
     model = rare_pet(**VARIANTS[name])
     system = structure(model)
     conditions = Conditions.uniform(system.n_atoms) if model.conditioning is not None else None
-    step = PreparedStep(model, conditions, system, in_slots(model, system), 20)
+    graph = in_slots(model, system)
+    step = PreparedStep(model, conditions, system, graph, planned(model, system, graph))
     with NothingWaits():
         packed = step.packed()
     assert packed.shape == (3 + 1 + 6 + 4 * system.n_atoms,)
@@ -233,18 +258,18 @@ def test_more_neighbours_than_slots(model, skin):
     step = FixedStep(torch.device("cpu"), skin)
     atoms = liquid(8, length=9.0)
     walk(atoms, model, step, n_steps=2)
-    first = step._prepared.width
+    first = step._prepared.plan.n_slots
     positions = atoms.positions.copy()
     # in the reach of the list before, so that only the network's slots overflow: then in both
     for scale in (0.97, 0.6):
         atoms.positions[:] = positions * scale
         walk(atoms, model, step, n_steps=1, size=0.0)
-    assert step._prepared.width > first
+    assert step._prepared.plan.n_slots > first
     assert step.n_prepared >= 2
 
 
 def test_overflow_of_the_network_alone(model, monkeypatch):
-    monkeypatch.setattr(fixed_step, "with_room", lambda n: n)
+    monkeypatch.setattr(fixed_shape, "with_room", lambda n: n)
     step = FixedStep(torch.device("cpu"), 2.0)
     atoms = liquid(8, length=7.0)
     walk(atoms, model, step, n_steps=10, size=0.04)

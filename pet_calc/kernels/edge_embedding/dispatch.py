@@ -110,7 +110,9 @@ def deviation(
     Values and gradients are compared, relative to the largest of each.
     """
     found = []
-    forms = ((fused, arguments[0].dtype), (reference.edge_embedding, torch.float64))
+    forms: tuple[tuple[Callable[..., tuple[Tensor, Tensor]], torch.dtype], ...] = (
+        (fused, arguments[0].dtype), (reference.edge_embedding, torch.float64),
+    )  # fmt: skip
     for kernel, dtype in forms:
         inputs = [
             (t[:256] if k < 4 else t).detach().to(dtype if t.is_floating_point() else t.dtype)

@@ -192,7 +192,7 @@ def edge_embedding(
     # made contiguous outside of the function, which keeps its inputs for second derivatives
     inputs = (vectors, mask, species, cutoff, centers, table, matrix)
     contiguous = (t.contiguous() for t in inputs)
-    return _EdgeEmbedding.apply(*contiguous, encoding, precision)  # type: ignore[no-untyped-call, no-any-return]
+    return _EdgeEmbedding.apply(*contiguous, encoding, precision)  # type: ignore[no-untyped-call]
 
 
 class _EdgeEmbedding(torch.autograd.Function):
@@ -219,8 +219,9 @@ class _EdgeEmbedding(torch.autograd.Function):
         vectors, mask, _, cutoff, centers, _, matrix = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled() or needed[5] or needed[6]:
-            found = analytic.gradients(*ctx.saved_tensors, ctx.encoding, grad, grad_weight)
-            d_vectors, d_cutoff, d_table, d_matrix = found
+            grads = (ctx.encoding, grad, grad_weight)
+            again = analytic.gradients(*ctx.saved_tensors, *grads)
+            d_vectors, d_cutoff, d_table, d_matrix = again
             return d_vectors, None, None, d_cutoff, None, d_table, d_matrix, None, None
         n = len(vectors)
         d_vectors, d_cutoff = torch.empty_like(vectors), torch.empty_like(cutoff)

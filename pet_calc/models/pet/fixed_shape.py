@@ -1,27 +1,35 @@
 r"""PET in shapes that do not depend on the structure, for steps that a CUDA graph repeats.
 
 All slots of a `NeighborMatrix` are edges here, empty ones included, and so are pairs of its skin.
-Those that the network sees are moved to the front of each row, into a layout of `width` slots per
-atom. Nothing in here makes the host wait for the device, and no shape depends on the positions:
-edges that do not count lie beyond every cutoff, where weights, repulsions and all their
-derivatives are exactly zero. How many slots an atom would have needed is part of the results.
+Those that the network sees are moved into a layout whose buckets were planned once, for atoms in
+the order of their number of neighbours now. Nothing in here makes the host wait for the device, and
+no shape depends on the positions: edges that do not count lie beyond every cutoff, where weights,
+repulsions and all their derivatives are exactly zero. How many slots are lacking is part of the
+results.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pet_calc.geometry import Bucket, Edges, NeighborMatrix, NodeEdgeLayout, System
+from pet_calc.geometry.graph import bucket_boundaries
 from pet_calc.models.derivatives import Results, evaluate_slots
 from pet_calc.models.interface import EnergyModel
 from pet_calc.models.pet.adaptive_cutoff import Environment, adaptive_cutoffs
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.models.pet.model import PART, PET, kept_elements
 
+#: Slots beyond those that are needed at first.
+HEADROOM: Final = 1.1
+#: Atoms from which on they are put into several buckets.
+MANY_ATOMS: Final = 2000
 # keeps the gradient of |r| defined; of no effect within 1e-15
 _TINY: Final = 1e-15
 
@@ -120,27 +128,97 @@ class SlotGraph:
 
 
 @dataclass(frozen=True, eq=False)
+class BucketPlan:
+    """Buckets that atoms are put into by their number of neighbours, whatever it is.
+
+    Attributes
+    ----------
+    buckets : tuple of Bucket
+        Widths rise from bucket to bucket.
+    row_slot : Tensor, shape (n_atoms,), int64
+        First slot of each row of the sorted order.
+    row_width : Tensor, shape (n_atoms,), int64
+        Slots of each row.
+    rows : int or None
+        As of `Tokens`: several buckets are of one width where activations are recomputed.
+    """
+
+    buckets: tuple[Bucket, ...]
+    row_slot: Tensor
+    row_width: Tensor
+    rows: int | None
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of all rows."""
+        return self.buckets[-1].slots.stop
+
+    @classmethod
+    def of(cls, counts: Tensor, d_pet: int) -> BucketPlan:
+        """A plan with room for atoms of about these numbers of neighbours.
+
+        Parameters
+        ----------
+        counts : Tensor, shape (n_atoms,), int64
+            The host waits for it.
+        d_pet : int
+            Width of the tokens.
+        """
+        device = counts.device
+        ordered = np.sort(counts.cpu().numpy())
+        n = len(ordered)
+        # several buckets launch several times as much, which only larger systems gain from
+        ends = bucket_boundaries(ordered, 0.05, 4) if n >= MANY_ATOMS else [n]
+        needed = [int(ordered[end - 1]) for end in ends]
+        widths = [*(w + 2 for w in needed[:-1]), with_room(needed[-1])]
+        sizes = np.diff([0, *ends])
+        n_slots = int((sizes * widths).sum())
+        rows = None if n_slots * d_pet <= kept_elements(device) else max(1, PART // d_pet)
+        buckets: list[Bucket] = []
+        atom = slot = 0
+        for end, width in zip(ends, widths, strict=True):
+            most = end - atom if rows is None else max(1, rows // width)
+            while atom < end:
+                size = min(most, end - atom)
+                slots = slice(slot, slot + size * width)
+                buckets.append(Bucket(slice(atom, atom + size), slots, size, width))
+                atom, slot = atom + size, slots.stop
+        row_width = np.repeat([b.width for b in buckets], [b.n_atoms for b in buckets])
+        return cls(
+            buckets=tuple(buckets),
+            row_slot=torch.from_numpy(np.cumsum(row_width) - row_width).to(device),
+            row_width=torch.from_numpy(row_width).to(device),
+            rows=rows,
+        )
+
+
+def with_room(n: int) -> int:
+    """Slots to reserve where `n` are needed at first."""
+    return max(n + 2, math.ceil(HEADROOM * n))
+
+
+@dataclass(frozen=True, eq=False)
 class StepResults:
     """What a step says, all of it on the device.
 
     Attributes
     ----------
     results : Results
-        Without meaning where `needed` exceeds the width.
-    needed : Tensor, shape (), int64
-        Most slots of the network that an atom needs.
+        Without meaning if slots are lacking.
+    lacking : Tensor, shape (), int64
+        Most slots that a row would need beyond those it has; negative where there is room.
     closest2 : Tensor, shape (), float64
         Square of the shortest distance in Å²; infinite if no pair is in reach.
     """
 
     results: Results
-    needed: Tensor
+    lacking: Tensor
     closest2: Tensor
 
 
 def evaluate_fixed(
     model: PET, system: System, species: Tensor, graph: SlotGraph, condition: Tensor | None,
-    width: int,
+    plan: BucketPlan,
 ) -> StepResults:  # fmt: skip
     """Energy, forces and stress in fixed shapes.
 
@@ -155,19 +233,19 @@ def evaluate_fixed(
         Holds every pair within ``model.cutoff``, and may hold more.
     condition : Tensor or None
         From ``model.conditioning``.
-    width : int
-        Slots of an atom in the network.
+    plan : BucketPlan
+        Where the network's edges go.
     """
     exact = graph.vectors(system)
     squared = exact.square().sum(-1)
     inside = graph.occupied & (squared < model.cutoff**2)
-    needed: list[Tensor] = []
+    lacking: list[Tensor] = []
 
     def energies(vectors: Tensor) -> Tensor:
         seen, keep = seen_slots(model, graph, vectors, inside)
-        layout, most = layout_of(graph, keep, width, model.config.d_pet)
-        needed.append(most)
-        tokens = model.plain_tokens(species, seen, layout, rows_of(layout, model))
+        layout, beyond = layout_of(graph, keep, plan)
+        lacking.append(beyond)
+        tokens = model.plain_tokens(species, seen, layout, plan.rows)
         features = model.passed(species, tokens, condition)
         pairs = model.pair_energies(species, graph.edges, vectors)
         return model.read_out(species, features) + pairs
@@ -176,17 +254,17 @@ def evaluate_fixed(
         energies, model.dtype, system, graph.edges, exact, inside, beyond=2.0 * model.cutoff
     )
     closest2 = squared.masked_fill(~graph.occupied, torch.inf).amin()
-    return StepResults(results, needed[0], closest2)
+    return StepResults(results, lacking[0], closest2)
 
 
-def slots_needed(model: PET, system: System, graph: SlotGraph) -> int:
-    """Most slots that an atom of `system` needs in the network; the host waits for this number."""
+def neighbor_counts(model: PET, system: System, graph: SlotGraph) -> Tensor:
+    """Number of neighbours that the network sees of each atom, (n_atoms,) int64."""
     with torch.no_grad():
         exact = graph.vectors(system)
         inside = graph.occupied & (exact.square().sum(-1) < model.cutoff**2)
         vectors = exact.masked_fill(~inside[:, None], 2.0 * model.cutoff).to(model.dtype)
         _, keep = seen_slots(model, graph, vectors, inside)
-        return int(keep.view(-1, graph.capacity).sum(1).amax())
+        return keep.view(-1, graph.capacity).sum(1)
 
 
 def seen_slots(
@@ -208,25 +286,16 @@ def seen_slots(
     return seen, keep & keep.index_select(0, edges.reverse_edge)
 
 
-def layout_of(
-    graph: SlotGraph, keep: Tensor, width: int, d_pet: int
-) -> tuple[NodeEdgeLayout, Tensor]:
-    """The edges that are kept at the front of rows of `width` slots, in the order of atoms.
-
-    Returns
-    -------
-    layout : NodeEdgeLayout
-        In one bucket, or several of equal width where activations are recomputed.
-    needed : Tensor, shape ()
-        Slots of the fullest row.
-    """
-    n_edges, capacity = len(keep), graph.capacity
-    n_atoms, n_slots = n_edges // capacity, n_edges // capacity * width
-    device = keep.device
+def layout_of(graph: SlotGraph, keep: Tensor, plan: BucketPlan) -> tuple[NodeEdgeLayout, Tensor]:
+    """The edges that are kept, in the rows of a plan; and how many slots are lacking in a row."""
+    n_edges, capacity, n_slots = len(keep), graph.capacity, plan.n_slots
+    n_atoms, device = n_edges // capacity, keep.device
+    atoms = torch.arange(n_atoms, device=device)
     rank = keep.view(n_atoms, capacity).cumsum(1)
-    row = torch.arange(n_atoms, device=device)[:, None]
-    placed = (keep.view(n_atoms, capacity) & (rank <= width)).reshape(-1)
-    edge_slot = (row * width + rank - 1).reshape(-1).masked_fill(~placed, n_slots)
+    count, order = torch.sort(rank[:, -1], stable=True)
+    row = torch.empty_like(order).scatter(0, order, atoms)
+    placed = (keep.view(n_atoms, capacity) & (rank <= plan.row_width[row][:, None])).reshape(-1)
+    edge_slot = (plan.row_slot[row][:, None] + rank - 1).reshape(-1).masked_fill(~placed, n_slots)
     slot_edge = torch.full((n_slots + 1,), n_edges, device=device)
     # what is not placed is written beyond the end
     slot_edge = slot_edge.scatter(0, edge_slot, torch.arange(n_edges, device=device))[:n_slots]
@@ -234,24 +303,12 @@ def layout_of(
     edge = slot_edge.masked_fill(~mask, 0)
     partner = edge_slot.index_select(0, graph.edges.reverse_edge.index_select(0, edge))
     reverse = torch.where(mask & (partner < n_slots), partner, torch.arange(n_slots, device=device))
-    rows = n_atoms
-    if n_slots * d_pet > kept_elements(device):
-        rows = max(1, PART // (d_pet * width))
-    buckets = tuple(
-        Bucket(slice(a, b), slice(a * width, b * width), b - a, width)
-        for a, b in ((a, min(a + rows, n_atoms)) for a in range(0, n_atoms, rows))
-    )
     layout = NodeEdgeLayout(
-        buckets=buckets,
-        atom_order=torch.arange(n_atoms, device=device),
+        buckets=plan.buckets,
+        atom_order=order,
         slot_edge=slot_edge,
         slot_mask=mask,
         reverse_slot=reverse,
         edge_slot=edge_slot,
     )
-    return layout, rank[:, -1].amax()
-
-
-def rows_of(layout: NodeEdgeLayout, model: PET) -> int | None:
-    """Slots computed at a time where activations are recomputed; see `Tokens.rows`."""
-    return None if len(layout.buckets) == 1 else max(1, PART // model.config.d_pet)
+    return layout, (count - plan.row_width).amax()

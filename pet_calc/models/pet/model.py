@@ -504,7 +504,7 @@ class PET(nn.Module):
         config = self.config
         where = (layout.slot_edge, layout.edge_slot)
         neighbour = edges_to_slots(species[seen.edges.edge_index[1]], *where)
-        width = self.gnn_layers[0].edge_embedder.in_features
+        width = 4 if config.input_encoding == "cartesian" else 7 + config.num_radial
         if rows is None and not hidden and fused_embedding(seen.vectors, width):
             return self.embedded_tokens(seen, layout, neighbour)
         taper = bump if config.cutoff_function == "Bump" else cosine
