@@ -232,21 +232,22 @@ class FixedStep:
         """
         plain, conditions = require_fixed_shape(model)
         require_elements(system, plain.atomic_numbers)
-        step = self._prepared
-        if step is None or not step.fits(plain, conditions, system):
-            step = self._prepare(plain, conditions, system)
-        elif self._due or not torch.equal(step.host.cell, system.cell):
-            step.move(system)
-            step = self._renew(step)
+        here = self._prepared
+        if here is None or not here.fits(plain, conditions, system):
+            del here  # and with it the memory of another structure
+            self._prepare(plain, conditions, system)
         else:
-            step.move(system)
+            changed = not torch.equal(here.host.cell, system.cell)
+            here.move(system)
+            del here
+            if self._due or changed:
+                self._renew()
         while True:
-            found = step.run()
-            self.n_steps += 1
+            found = self._run()
             if found.moved > 0.5 * self.skin:
-                step = self._renew(step)
+                self._renew()
             elif found.lacking > 0:
-                step = self._prepare(plain, conditions, step.host)
+                self._prepare(plain, conditions, system)
             else:
                 break
         self._due = found.moved + FORESIGHT * max(0.0, found.moved - self._moved) > 0.5 * self.skin
@@ -256,27 +257,33 @@ class FixedStep:
         require_finite(found.results)
         return found.results
 
-    def _prepare(self, model: PET, conditions: Conditions | None, system: System) -> PreparedStep:
+    def _run(self) -> Findings:
+        assert self._prepared is not None
+        self.n_steps += 1
+        return self._prepared.run()
+
+    def _prepare(self, model: PET, conditions: Conditions | None, system: System) -> None:
         """Memory for a structure, with room for its neighbours and some more."""
         # what an earlier graph holds is free for the next one
         self._prepared = None
         there = system.to(self.device)
         graph = self._list(model, system, there, capacity=None)
         plan = BucketPlan.of(neighbor_counts(model, there, graph), model.config.d_pet)
-        step = PreparedStep(model, conditions, system, graph, plan)
+        self._started(PreparedStep(model, conditions, system, graph, plan))
         self.n_prepared += 1
-        self._started(step)
-        return step
 
-    def _renew(self, step: PreparedStep) -> PreparedStep:
-        """The step with a list for where the atoms are now; with more slots if it needs them."""
-        capacity = step.graph.capacity
-        graph = self._list(step.model, step.host, step.system, capacity)
-        if graph.capacity > capacity:
-            return self._prepare(step.model, step.conditions, step.host)
+    def _renew(self) -> None:
+        """A list for where the atoms are now; memory with more slots if it needs them."""
+        step = self._prepared
+        assert step is not None
+        graph = self._list(step.model, step.host, step.system, step.graph.capacity)
+        if graph.capacity > step.graph.capacity:
+            arguments = (step.model, step.conditions, step.host)
+            del step, graph
+            self._prepare(*arguments)
+            return
         step.set_list(graph)
         self._started(step)
-        return step
 
     def _started(self, step: PreparedStep) -> None:
         self._prepared, self._moved, self._due = step, 0.0, False

@@ -77,8 +77,11 @@ def planned(model, system, graph, less=0):
     return BucketPlan.of((counts - less).clamp_min(0), model.config.d_pet)
 
 
-@pytest.mark.parametrize("pbc", [True, False, (True, False, True)])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "pbc"),
+    [(name, True) for name in VARIANTS]
+    + [(name, pbc) for name in ("plain", "far-repulsion") for pbc in (False, (True, False, True))],
+)
 def test_every_variant_is_the_ordinary_model(name, pbc):
     model = rare_pet(**VARIANTS[name])
     if model.repulsion is not None:

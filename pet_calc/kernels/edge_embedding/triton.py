@@ -219,9 +219,8 @@ class _EdgeEmbedding(torch.autograd.Function):
         vectors, mask, _, cutoff, centers, _, matrix = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled() or needed[5] or needed[6]:
-            grads = (ctx.encoding, grad, grad_weight)
-            again = analytic.gradients(*ctx.saved_tensors, *grads)
-            d_vectors, d_cutoff, d_table, d_matrix = again
+            arguments: Any = (*ctx.saved_tensors, ctx.encoding, grad, grad_weight)
+            d_vectors, d_cutoff, d_table, d_matrix = analytic.gradients(*arguments)
             return d_vectors, None, None, d_cutoff, None, d_table, d_matrix, None, None
         n = len(vectors)
         d_vectors, d_cutoff = torch.empty_like(vectors), torch.empty_like(cutoff)
