@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System
+from pet_calc.neighbors.device import automatic_edges, device_edges
 from pet_calc.neighbors.vesin_cpu import vesin_half_list
 
+Backend = Literal["auto", "vesin", "triton", "nvalchemi"]
 
-def neighbor_list(system: System, cutoff: float) -> Edges:
+
+def neighbor_list(system: System, cutoff: float, *, backend: Backend = "auto") -> Edges:
     """All pairs closer than `cutoff`, as directed edges sorted by centre.
 
     Periodic images are included, also those of the centre itself, for every mix of periodic
@@ -26,6 +30,11 @@ def neighbor_list(system: System, cutoff: float) -> Edges:
         One or several structures; atoms of different structures are never neighbours.
     cutoff : float
         Radius in Å; pairs with r < cutoff are listed.
+    backend : {"auto", "vesin", "triton", "nvalchemi"}
+        "auto" is vesin on the CPU; with ``PET_CALC_TRITON=1`` in the environment it is the Triton
+        kernels for systems on CUDA devices, where they can run and agree with vesin at first use
+        (`pet_calc.neighbors.device`). A backend named here is used or raises: "triton" needs a
+        CUDA device, "nvalchemi" the optional package nvalchemi-toolkit-ops.
 
     Raises
     ------
@@ -35,6 +44,24 @@ def neighbor_list(system: System, cutoff: float) -> Edges:
     """
     if not np.isfinite(cutoff) or cutoff <= 0:
         raise ValueError(f"`cutoff` must be a positive number of Å, got {cutoff}")
+    if backend not in ("auto", "vesin", "triton", "nvalchemi"):
+        raise ValueError(
+            f"`backend` must be 'auto', 'vesin', 'triton' or 'nvalchemi', got {backend!r}"
+        )
+    if backend != "vesin":
+        check_cells(system)
+        edges = (
+            automatic_edges(system, cutoff, vesin_list)
+            if backend == "auto"
+            else device_edges(system, cutoff, backend)
+        )
+        if edges is not None:
+            return edges
+    return vesin_list(system, cutoff)
+
+
+def vesin_list(system: System, cutoff: float) -> Edges:
+    """The list of a batch through vesin, on the CPU; see `neighbor_list`."""
     device = system.device
     positions = system.positions.detach().cpu().numpy().astype(np.float64, copy=False)
     cells = system.cell.detach().cpu().numpy().astype(np.float64, copy=False)
@@ -98,6 +125,14 @@ def edge_order(
     for column, size in zip((neighbour, *(shifts - lowest).T), ranges, strict=True):
         key = key * size + column
     return np.argsort(key)
+
+
+def check_cells(system: System) -> None:
+    """Refuse cells as `check_finite` and `check_cell` do."""
+    cells = system.cell.detach().cpu().numpy().astype(np.float64, copy=False)
+    check_finite(np.zeros((0, 3)), cells)
+    for s, (cell, pbc) in enumerate(zip(cells, system.pbc.cpu().numpy(), strict=True)):
+        check_cell(cell, pbc, s)
 
 
 def check_finite(positions: NDArray[np.float64], cells: NDArray[np.float64]) -> None:

@@ -1,6 +1,19 @@
 """A neighbour list of fixed shapes, built where the positions are."""
 
-from pet_calc.kernels.neighbor_matrix.dispatch import Backend, Method, neighbor_matrix
+from pet_calc.kernels.neighbor_matrix.dispatch import (
+    Backend,
+    Method,
+    chosen_method,
+    neighbor_matrix,
+    triton_refusal,
+)
 from pet_calc.kernels.neighbor_matrix.reference import image_counts
 
-__all__ = ["Backend", "Method", "image_counts", "neighbor_matrix"]
+__all__ = [
+    "Backend",
+    "Method",
+    "chosen_method",
+    "image_counts",
+    "neighbor_matrix",
+    "triton_refusal",
+]

@@ -20,6 +20,8 @@ Method = Literal["auto", "tiles", "cells"]
 
 #: Slots of an atom up to which one program holds its neighbours.
 MOST_SLOTS: Final = 2048
+#: Candidates of an atom, in all images, up to which all pairs are tested.
+MOST_CANDIDATES: Final = 2**16
 
 
 def triton_refusal(positions: Tensor, capacity: int) -> str | None:
@@ -33,6 +35,21 @@ def triton_refusal(positions: Tensor, capacity: int) -> str | None:
     if capacity > MOST_SLOTS:
         return f"they take at most {MOST_SLOTS} slots per atom, not {capacity}"
     return None
+
+
+def chosen_method(
+    method: Method, n_atoms: int, n_systems: int, images: tuple[int, int, int]
+) -> Method:
+    """Tiles or cells, by the candidates of an atom in a batch of systems of one size."""
+    candidates = n_atoms * reference.images_of(images)
+    if method == "auto":
+        return "tiles" if candidates <= MOST_CANDIDATES * max(n_systems, 1) else "cells"
+    if method == "tiles" and candidates >= 2**31:
+        raise ValueError(
+            f"all pairs are tested among fewer than 2^31 candidates per atom, not {candidates}; "
+            'choose `method="cells"`'
+        )
+    return method
 
 
 def neighbor_matrix(
@@ -80,7 +97,8 @@ def neighbor_matrix(
 
             return triton.neighbor_matrix(
                 positions, cell, pbc, system_index, cutoff,
-                capacity=capacity, images=images, method=method,
+                capacity=capacity, images=images,
+                method=chosen_method(method, len(positions), len(cell), images),
             )  # fmt: skip
         if backend == "triton":
             raise ValueError(f"the Triton kernels cannot be used: {refusal}")

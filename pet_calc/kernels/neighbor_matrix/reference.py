@@ -75,6 +75,7 @@ def image_counts(cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[int, int, in
     With wrapped atoms |T_a| < r |b_a| + 1. Free directions need none. A batch takes the most that
     one of its systems needs. For a cell that may shrink, ask with a larger cutoff.
     """
+    cell, pbc = cell.detach().cpu(), pbc.cpu()
     spans = cutoff * reciprocal_vectors(cell, pbc).square().sum(-1).sqrt()
     needed = torch.where(pbc, 1.0 + torch.floor(spans + ROUNDING), 0.0)
     a, b, c = needed.amax(0).tolist()
@@ -113,23 +114,14 @@ def neighbor_matrix(
     """
     n, device = len(positions), positions.device
     index = system_index
-    x = positions.detach().to(torch.float64)
-    box = cell.detach().to(torch.float64)
+    box = cell.detach().to(torch.float64)[index]
     reciprocal = reciprocal_vectors(cell, pbc)
-    fractional = (x[:, None, :] * reciprocal[index]).sum(-1)
-    wrap = torch.where(pbc[index], torch.floor(fractional), 0.0)
-    for a in range(3):
-        x = x - wrap[:, a, None] * box[index, a]
-    wrap = wrap.to(torch.int32)
+    x, wrap = wrapped(positions, cell, pbc, index, reciprocal)
 
-    shifts = torch.cartesian_prod(*(torch.arange(-k, k + 1, device=device) for k in images))
+    shifts = image_shifts(images, device)
     n_images = len(shifts)
-    squared = torch.zeros(n, n, n_images, dtype=torch.float64, device=device)
-    for axis in range(3):
-        d = (x[None, :, axis] - x[:, None, axis])[:, :, None]
-        for a in range(3):
-            d = d + shifts[:, a] * box[index, a, axis][:, None, None]
-        squared += d * d
+    between = (x[None, :, :] - x[:, None, :])[:, :, None, :]
+    squared = squared_lengths(between, shifts, box[:, None, None])
     allowed = ((shifts == 0) | pbc[:, None, :]).all(-1)[index]
     close = (squared < cutoff**2) & (index[:, None] == index[None, :])[:, :, None]
     itself = torch.eye(n, dtype=torch.bool, device=device)[:, :, None] & (shifts == 0).all(-1)
@@ -141,10 +133,53 @@ def neighbor_matrix(
     columns = torch.arange(n * n_images, device=device).expand_as(slot)
     keys = torch.full((n, capacity + 1), EMPTY, device=device).scatter(1, slot, columns)
     count = hit.sum(1).to(torch.int32)
+    broken = unsearchable(positions, cell, pbc, reciprocal, cutoff, images)
+    return matrix_from_keys(keys[:, :capacity], count, wrap, shifts, broken)
+
+
+def unsearchable(
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    reciprocal: Tensor,
+    cutoff: float,
+    images: tuple[int, int, int],
+) -> Tensor:
+    """Whether the images do not suffice, or positions or cell are not finite; () bool."""
     spans = cutoff * reciprocal.square().sum(-1).sqrt()
     enough = spans + ROUNDING < torch.stack([torch.full_like(spans[:, 0], k) for k in images], 1)
-    broken = (pbc & ~enough).any() | ~torch.isfinite(positions).all() | ~torch.isfinite(cell).all()
-    return matrix_from_keys(keys[:, :capacity], count, wrap, shifts, broken)
+    finite = torch.isfinite(positions).all() & torch.isfinite(cell).all()
+    return (pbc & ~enough).any() | ~finite
+
+
+def wrapped(
+    positions: Tensor, cell: Tensor, pbc: Tensor, system_index: Tensor, reciprocal: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Positions (n_atoms, 3) within the cell, float64, and the lattice vectors taken off, int32."""
+    x = positions.detach().to(torch.float64)
+    box = cell.detach().to(torch.float64)[system_index]
+    fractional = (x[:, None, :] * reciprocal[system_index]).sum(-1)
+    wrap = torch.where(pbc[system_index], torch.floor(fractional), 0.0)
+    for a in range(3):
+        x = x - wrap[:, a, None] * box[:, a]
+    return x, wrap.to(torch.int32)
+
+
+def image_shifts(images: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Shifts (n_images, 3) of the block, in lexicographic order: k is minus the k-th from last."""
+    return torch.cartesian_prod(*(torch.arange(-k, k + 1, device=device) for k in images))
+
+
+def squared_lengths(between: Tensor, shift: Tensor, box: Tensor) -> Tensor:
+    """Squares of x_j - x_i, (..., 3), plus shifts (..., 3) in a box (..., 3, 3), in Å²."""
+    squared: Tensor | float = 0.0
+    for axis in range(3):
+        d = between[..., axis]
+        for a in range(3):
+            d = d + shift[..., a] * box[..., a, axis]
+        squared = squared + d * d
+    assert isinstance(squared, Tensor)
+    return squared
 
 
 def matrix_from_keys(
@@ -160,7 +195,7 @@ def matrix_from_keys(
     wrap : Tensor, shape (N, 3), int32
         Lattice vectors that were taken off each position.
     shifts : Tensor, shape (n_images, 3), int64
-        Of the images, in lexicographic order and symmetric: image k is minus the k-th from the end.
+        Of `image_shifts`.
     broken : Tensor, shape (), bool
         Whether the list is wrong for other reasons than its capacity.
     """
@@ -172,15 +207,18 @@ def matrix_from_keys(
     j = torch.where(there, neighbor, 0)
     own = torch.arange(n, device=keys.device)[:, None]
     total = shifts[image].to(torch.int32) + wrap[:, None, :] - wrap[j]
-    wanted = own * n_images + (n_images - 1 - image)
-    match = (keys[j] == wanted[..., None]) & there[..., None]
-    partner = j * capacity + match.to(torch.int8).argmax(-1)
+    # one ascending number per slot, row after row, in which the reverse edge is looked up
+    row = n * n_images + 1
+    ascending = (own * row + keys.clamp_max(n * n_images)).reshape(-1)
+    wanted = j * row + own * n_images + (n_images - 1 - image)
+    partner = torch.searchsorted(ascending, wanted).clamp_max(max(n * capacity - 1, 0))
     itself = torch.arange(n * capacity, device=keys.device).reshape(n, capacity)
+    match = there & (ascending[partner] == wanted)
     return NeighborMatrix(
         neighbors=neighbor.to(torch.int32),
         shifts=torch.where(there[..., None], total, 0),
         count=count,
-        reverse=torch.where(match.any(-1), partner, itself),
+        reverse=torch.where(match, partner, itself),
         overflow=(count > capacity).any() | broken,
     )
 

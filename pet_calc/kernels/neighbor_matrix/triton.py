@@ -34,10 +34,8 @@ import triton.language as tl
 from torch import Tensor
 
 from pet_calc.geometry import NeighborMatrix
-from pet_calc.kernels.neighbor_matrix.reference import EMPTY, ROUNDING, images_of
+from pet_calc.kernels.neighbor_matrix.reference import EMPTY, ROUNDING
 
-#: Candidates of an atom, in all images, up to which all pairs are tested.
-MOST_CANDIDATES: Final = 2**16
 #: A cell is longer than the cutoff by this part of it, more than rounding can bridge.
 MARGIN: Final = 1e-6
 #: Atoms of a program that treats each of them alone.
@@ -449,19 +447,6 @@ def constants(cutoff: float, capacity: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def chosen_method(method: str, n_atoms: int, n_systems: int, images: tuple[int, int, int]) -> str:
-    """Tiles or cells, by the candidates of an atom in a batch of systems of one size."""
-    candidates = n_atoms * images_of(images)
-    if method == "auto":
-        return "tiles" if candidates <= MOST_CANDIDATES * max(n_systems, 1) else "cells"
-    if method == "tiles" and candidates >= 2**31:
-        raise ValueError(
-            f"all pairs are tested among fewer than 2^31 candidates per atom, not {candidates}; "
-            'choose `method="cells"`'
-        )
-    return method
-
-
 def neighbor_matrix(
     positions: Tensor,
     cell: Tensor,
@@ -471,11 +456,11 @@ def neighbor_matrix(
     *,
     capacity: int,
     images: tuple[int, int, int],
-    method: str = "auto",
+    method: str,
 ) -> NeighborMatrix:
-    """All pairs with r < cutoff in fixed shapes; see the reference, and `dispatch` for `method`."""
+    """All pairs with r < cutoff in fixed shapes; see the reference. Tiles or cells."""
     n, n_systems, device = len(positions), len(cell), positions.device
-    cells = chosen_method(method, n, n_systems, images) == "cells"
+    cells = method == "cells"
     how = constants(cutoff, capacity)
 
     def integers(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
