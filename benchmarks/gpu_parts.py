@@ -208,7 +208,14 @@ def prepared_step(s: Setting, model: PET, atoms: Atoms) -> tuple[FixedStep, list
     systems = [system_from_atoms(a, "cpu") for a in moved(atoms)]
     step = FixedStep(s.device, 1.0)
     step(model, systems[0])
+    require_used(step)
     return step, systems
+
+
+def require_used(step: FixedStep) -> None:
+    """Raise if the package has fallen back to ordinary evaluations."""
+    if step.problem is not None:
+        raise RuntimeError(f"steps in fixed shapes disagree: {step.problem}")
 
 
 # --- the parts ------------------------------------------------------------------------------------
@@ -229,7 +236,9 @@ def accuracy(s: Setting) -> Iterator[Row]:
     for dtype, precision, way in plans:
         model = network(s, getattr(torch, dtype))
         with kernels(way), matmul_precision(precision):  # type: ignore[arg-type]
-            found = FixedStep(s.device, 1.0)(model, system)
+            step = FixedStep(s.device, 1.0)
+            found = step(model, system)
+        require_used(step)
         assert found.forces is not None
         force = float((found.forces - expected.forces).abs().max()) / size
         energy = float((found.energy - expected.energy).abs()) / len(atoms)
@@ -555,6 +564,8 @@ def peers(s: Setting) -> Iterator[Row]:
                 try:
                     with kernels("triton" if "triton" in name else "torch"):
                         through_ase(atoms)
+                        if name.startswith("graph"):
+                            require_used(calculator._fixed)
                         results = calculator.results
                         pair = (results["energy"], np.array(results["forces"]))
                         if reference is None:

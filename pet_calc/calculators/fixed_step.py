@@ -9,10 +9,14 @@ What may have gone wrong is read together with the results of a step, in the one
 that it needs anyway: atoms that have moved by more than half of the skin, and atoms with more
 neighbours than slots. Such a step is made again, with a new list or more slots, before anything is
 returned. A list that will not last another step is renewed before that step.
+
+The first step of a structure is compared with an ordinary evaluation. If they differ by more than
+rounding explains, the ordinary results are returned, and a warning goes to the logger ``pet_calc``.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from dataclasses import dataclass, replace
@@ -29,7 +33,9 @@ from pet_calc.calculators.checks import (
 )
 from pet_calc.errors import SimulationError
 from pet_calc.geometry import System
-from pet_calc.models import EnergyModel, Results
+from pet_calc.kernels.neighbor_matrix import triton_refusal
+from pet_calc.kernels.precision import current_precision
+from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import Conditions
 from pet_calc.models.pet.fixed_shape import (
@@ -43,10 +49,21 @@ from pet_calc.models.pet.fixed_shape import (
 from pet_calc.neighbors import neighbor_list, neighbor_matrix
 from pet_calc.neighbors.rows import matrix_from_edges
 
+_log = logging.getLogger("pet_calc")
+
+#: Slots of an atom that the device builds a list with first.
+FIRST_SLOTS: Final = 64
 #: Atoms up to which all pairs are tested on a GPU without the kernels for neighbour lists.
 ALL_PAIRS: Final = 600
 #: A list is renewed if this many further displacements like the last would exhaust its skin.
 FORESIGHT: Final = 1.5
+#: Largest difference from an ordinary evaluation: energy of an atom in eV and force in eV/Å, times
+#: the largest force where that exceeds 1. By precision; about ten times what is found on water.
+TOLERANCES: Final = {
+    "float64": (1e-9, 1e-9),
+    "highest": (1e-5, 1e-4),
+    "high": (3e-3, 1e-2),
+}
 # runs before a capture, in which libraries choose their algorithms and reserve memory
 _WARM_UP: Final = 3
 
@@ -109,13 +126,15 @@ class PreparedStep:
             self._captured = self._capture(device)
 
     def fits(self, model: PET, conditions: Conditions | None, system: System) -> bool:
-        """Whether it computes this model and structure, at whatever positions and cell."""
+        """Whether it computes this model and structure, whatever its positions, cell and elements.
+
+        A change of periodicity or of the number of atoms needs other memory.
+        """
         mine, theirs = self.host, system
         return (
             self.model is model
             and same_conditions(self.conditions, conditions)
             and mine.n_atoms == theirs.n_atoms
-            and torch.equal(mine.numbers, theirs.numbers)
             and torch.equal(mine.pbc, theirs.pbc)
         )
 
@@ -137,13 +156,17 @@ class PreparedStep:
         self.built_at.copy_(self.system.positions)
 
     def move(self, system: System) -> None:
-        """Write positions and cell of a structure on the host into the memory of the step."""
+        """Write a structure on the host into the memory of the step."""
         # the buffers are those of the host copy, pinned where there is a GPU
         self.host.positions.copy_(system.positions)
         self.system.positions.copy_(self.host.positions, non_blocking=True)
         if not torch.equal(self.host.cell, system.cell):
             self.host.cell.copy_(system.cell)
             self.system.cell.copy_(self.host.cell)
+        if not torch.equal(self.host.numbers, system.numbers):
+            self.host.numbers.copy_(system.numbers)
+            self.system.numbers.copy_(self.host.numbers)
+            self.species.copy_(self.model.species(self.system.numbers))
 
     def run(self) -> Findings:
         """Make the step; the host waits for its results, and for nothing else."""
@@ -189,6 +212,33 @@ class PreparedStep:
             ) from error
 
 
+def on_host(results: Results) -> Results:
+    """The same results in the memory of the host."""
+    assert results.forces is not None
+    assert results.stress is not None
+    return Results(
+        energy=results.energy.cpu(),
+        energies=results.energies.cpu(),
+        forces=results.forces.cpu(),
+        stress=results.stress.cpu(),
+    )
+
+
+def disagreement(found: Results, reference: Results, energy: float, force: float) -> str | None:
+    """By how much results differ if that is more than allowed; None if it is not."""
+    assert found.forces is not None
+    assert reference.forces is not None
+    scale = max(1.0, float(reference.forces.abs().max()))
+    for name, unit, gap, limit in (
+        ("energy of an atom", "eV", found.energies - reference.energies, energy),
+        ("force", "eV/Å", found.forces - reference.forces, force),
+    ):
+        worst = float(gap.abs().max())
+        if not worst <= limit * scale:  # NaN is not
+            return f"the {name} differs by {worst:.1e} {unit}, allowed are {limit * scale:.1e}"
+    return None
+
+
 def same_conditions(a: Conditions | None, b: Conditions | None) -> bool:
     """Whether charges and spins are the same."""
     if a is None or b is None:
@@ -210,12 +260,16 @@ class FixedStep:
     ----------
     n_prepared, n_lists, n_steps : int
         How often memory was reserved (and captured), a list built, a step made.
+    problem : str or None
+        How a first step has differed from an ordinary evaluation; no more steps are to be made
+        then.
     """
 
     def __init__(self, device: torch.device, skin: float) -> None:
         self.device = device
         self.skin = skin
         self.n_prepared = self.n_lists = self.n_steps = 0
+        self.problem: str | None = None
         self._prepared: PreparedStep | None = None
         self._moved = 0.0
         self._due = False
@@ -232,6 +286,7 @@ class FixedStep:
         """
         plain, conditions = require_fixed_shape(model)
         require_elements(system, plain.atomic_numbers)
+        n_prepared = self.n_prepared
         here = self._prepared
         if here is None or not here.fits(plain, conditions, system):
             del here  # and with it the memory of another structure
@@ -255,7 +310,24 @@ class FixedStep:
         if found.closest < OVERLAP:
             require_separation(system, neighbor_list(system, plain.cutoff))
         require_finite(found.results)
+        if self.n_prepared > n_prepared:
+            return self._compared(found.results, model, system)
         return found.results
+
+    def _compared(self, found: Results, model: EnergyModel, system: System) -> Results:
+        """The results of a first step if an ordinary evaluation agrees, else those of that."""
+        there = system.to(self.device)
+        reference = on_host(evaluate(model, there, neighbor_list(there, model.cutoff)))
+        exactness = "float64" if model.dtype == torch.float64 else current_precision()
+        self.problem = disagreement(found, reference, *TOLERANCES[exactness])
+        if self.problem is None:
+            return found
+        self._prepared = None
+        _log.warning(
+            "steps in fixed shapes are not used: %s; results are those of ordinary evaluations",
+            self.problem,
+        )
+        return reference
 
     def _run(self) -> Findings:
         assert self._prepared is not None
@@ -288,21 +360,27 @@ class FixedStep:
     def _started(self, step: PreparedStep) -> None:
         self._prepared, self._moved, self._due = step, 0.0, False
 
+    def _builds_there(self, there: System, capacity: int) -> bool:
+        """Whether the device builds the list: all pairs of a few atoms, or by Triton's kernels."""
+        if self.device.type != "cuda":
+            return False
+        if there.n_atoms <= ALL_PAIRS:
+            return True
+        asked = os.environ.get("PET_CALC_TRITON") == "1"
+        return asked and triton_refusal(there.positions, capacity) is None
+
     def _list(self, model: PET, host: System, there: System, capacity: int | None) -> SlotGraph:
         """A list with `capacity` slots, or with more if they do not suffice."""
         self.n_lists += 1
         reach = model.cutoff + self.skin
-        on_device = self.device.type == "cuda" and (
-            host.n_atoms <= ALL_PAIRS or os.environ.get("PET_CALC_TRITON") == "1"
-        )
-        if not on_device:
+        slots = FIRST_SLOTS if capacity is None else capacity
+        if not self._builds_there(there, slots):
             edges = neighbor_list(host, reach)
             counts = torch.bincount(edges.edge_index[0], minlength=host.n_atoms)
             most = int(counts.max())
             slots = capacity if capacity is not None and most <= capacity else with_room(most)
             matrix = matrix_from_edges(edges, host.n_atoms, slots)
             return SlotGraph.of(matrix).to(self.device)
-        slots = 64 if capacity is None else capacity
         while True:
             matrix = neighbor_matrix(
                 there.positions, there.cell, there.pbc, there.system_index, reach, capacity=slots

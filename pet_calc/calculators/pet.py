@@ -308,7 +308,7 @@ class PETCalculator(ModelCalculator):
 
     def step(self, atoms: Atoms, modeller: Modeller) -> Results:
         """As without `cuda_graph`, or with it in fixed shapes."""
-        if self._fixed is None:
+        if self._fixed is None or self._fixed.problem is not None:
             return super().step(atoms, modeller)
         system = system_from_atoms(atoms, "cpu")
         with matmul_precision(self.precision):

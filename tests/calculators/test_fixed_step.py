@@ -1,5 +1,7 @@
 """Steps of fixed shape: the results of the ordinary path, whatever happens between two steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from calculators.small_potentials import liquid, rare_pet, small_pet
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pet_calc import PETCalculator
+from pet_calc.calculators import fixed_step
 from pet_calc.calculators.fixed_step import FixedStep, PreparedStep
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.io.atoms import system_from_atoms
@@ -296,14 +299,14 @@ def test_whatever_changes(model):
     assert (step.n_prepared, step.n_lists) == (1, 3)
     atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]
     walk(atoms, model, step, n_steps=1)
-    assert step.n_prepared == 2
+    assert step.n_prepared == 1
     atoms.pbc = (True, True, False)
     walk(atoms, model, step, n_steps=1)
     del atoms[:3]
     walk(atoms, model, step, n_steps=1)
     other = small_pet(seed=1).requires_grad_(False)
     walk(atoms, other, step, n_steps=1)
-    assert step.n_prepared == 5
+    assert step.n_prepared == 4
 
 
 def test_charges_are_told_apart():
@@ -314,6 +317,23 @@ def test_charges_are_told_apart():
         charged = ConditionedPET(model, Conditions.uniform(system.n_atoms, charge))
         assert deviation(step(charged, system), ordinary(charged, system)) < 1e-10
     assert step.n_prepared == 2
+
+
+def test_a_first_step_that_differs_is_not_believed(model, monkeypatch, caplog):
+    def wrong(*arguments):
+        found = evaluate_fixed(*arguments)
+        return replace(found, results=replace(found.results, forces=found.results.forces + 1e-8))
+
+    monkeypatch.setattr(fixed_step, "evaluate_fixed", wrong)
+    atoms = liquid(8)
+    atoms.calc = PETCalculator(model, cuda_graph=True, device="cpu")
+    for _ in range(2):
+        system = system_from_atoms(atoms)
+        assert abs(atoms.get_forces() - ordinary(model, system).forces.numpy()).max() < 1e-12
+        atoms.rattle(0.01)
+    assert len(caplog.records) == 1
+    assert "force differs by 1.0e-08 eV/Å, allowed are" in caplog.text
+    assert atoms.calc._fixed.n_steps == 1
 
 
 def test_refusals(model):
