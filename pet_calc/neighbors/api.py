@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System
-from pet_calc.neighbors.device import automatic_edges, device_edges
+from pet_calc.neighbors.device import checked_edges, device_edges, kernels_wanted
 from pet_calc.neighbors.vesin_cpu import vesin_half_list
 
 Backend = Literal["auto", "vesin", "triton", "nvalchemi"]
@@ -48,16 +48,14 @@ def neighbor_list(system: System, cutoff: float, *, backend: Backend = "auto") -
         raise ValueError(
             f"`backend` must be 'auto', 'vesin', 'triton' or 'nvalchemi', got {backend!r}"
         )
-    if backend != "vesin":
+    edges = None
+    if backend == "auto" and kernels_wanted(system):
         check_cells(system)
-        edges = (
-            automatic_edges(system, cutoff, vesin_list)
-            if backend == "auto"
-            else device_edges(system, cutoff, backend)
-        )
-        if edges is not None:
-            return edges
-    return vesin_list(system, cutoff)
+        edges = checked_edges(system, cutoff, vesin_list)
+    elif backend in ("triton", "nvalchemi"):
+        check_cells(system)
+        edges = device_edges(system, cutoff, backend)
+    return vesin_list(system, cutoff) if edges is None else edges
 
 
 def vesin_list(system: System, cutoff: float) -> Edges:

@@ -67,27 +67,25 @@ def device_edges(system: System, cutoff: float, provider: Provider) -> Edges | N
     return None if found is None else found.to_edges()
 
 
-def automatic_edges(
-    system: System, cutoff: float, reference: Callable[[System, float], Edges]
-) -> Edges | None:
-    """All pairs from the Triton kernels where they are asked for and agree with the reference.
-
-    The first list of a kind is compared with that of the reference; if it differs, a warning goes
-    to the logger ``pet_calc``, and the kernels are not used again. None tells to use the
-    reference.
-    """
+def kernels_wanted(system: System) -> bool:
+    """Whether the Triton kernels are asked for and can run where the system is."""
     if system.device.type != "cuda" or os.environ.get("PET_CALC_TRITON") != "1":
-        return None
+        return False
     if (refusal := triton_refusal(system.positions, FIRST_CAPACITY)) is not None:
         _log.debug("neighbour list on the CPU: %s", refusal)
-        return None
-    return checked_edges(system, cutoff, reference)
+        return False
+    return True
 
 
 def checked_edges(
     system: System, cutoff: float, reference: Callable[[System, float], Edges]
 ) -> Edges | None:
-    """All pairs from the Triton kernels, compared at first use; see `automatic_edges`."""
+    """All pairs from the Triton kernels, if they agree with the reference.
+
+    The first list of a kind is compared with that of the reference; if it differs, a warning goes
+    to the logger ``pet_calc``, and the kernels are not used again. None tells to use the
+    reference.
+    """
     # the kernel of small systems and that of large ones are compared each
     images = image_counts(system.cell, system.pbc, cutoff)
     method = chosen_method("auto", system.n_atoms, system.n_systems, images)

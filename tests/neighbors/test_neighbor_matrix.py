@@ -397,7 +397,7 @@ def test_pairs_within_rounding_of_the_cutoff_do_not_count_as_different():
 
 def test_devices_without_kernels_are_left_alone(monkeypatch):
     monkeypatch.setenv("PET_CALC_TRITON", "1")
-    assert device.automatic_edges(water_box(), 3.0, vesin_list) is None
+    assert not device.kernels_wanted(water_box())
 
 
 # --- nvalchemi-toolkit-ops ----------------------------------------------------------------------

@@ -34,7 +34,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pet_calc.geometry import NeighborMatrix
-from pet_calc.kernels.neighbor_matrix.reference import EMPTY, ROUNDING
+from pet_calc.kernels.neighbor_matrix.reference import ROUNDING
 
 #: A cell is longer than the cutoff by this part of it, more than rounding can bridge.
 MARGIN: Final = 1e-6
@@ -377,14 +377,21 @@ def cells_kernel(
 
 @triton.jit
 def sort_kernel(
-    keys, n_atoms, capacity, EMPTY: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr
+    found, count, keys, n_atoms, capacity, ROWS: tl.constexpr, SLOTS: tl.constexpr
 ):  # fmt: skip
-    """Keys of each of some atoms in ascending order."""
+    """Keys of each of some atoms in ascending order: the rank of one is how many are smaller."""
     i = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     slot = tl.arange(0, SLOTS)[None, :]
-    inside = (i < n_atoms) & (slot < capacity)
-    rows = tl.load(keys + i * capacity + slot, mask=inside, other=EMPTY)
-    tl.store(keys + i * capacity + slot, tl.sort(rows, 1), mask=inside)
+    n = tl.minimum(tl.load(count + i, mask=i < n_atoms, other=0), capacity)
+    own = tl.load(found + i * capacity + slot, mask=slot < n, other=0)
+    most = tl.max(tl.max(n, 1), 0)
+    rank = (own * 0).to(tl.int32)
+    k = most * 0
+    while k < most:
+        other = tl.load(found + i * capacity + k, mask=k < n, other=0)
+        rank += ((other < own) & (k < n)).to(tl.int32)
+        k += 1
+    tl.store(keys + i * capacity + rank, own, mask=slot < n)
 
 
 @triton.jit
@@ -442,7 +449,7 @@ def constants(cutoff: float, capacity: int) -> dict[str, dict[str, Any]]:
         "place": {"BLOCK": ATOMS, "num_warps": 4},
         "tiles": {"SQUARE": float(cutoff) ** 2, "BLOCK": TILE, "num_warps": 1},
         "cells": {"SQUARE": float(cutoff) ** 2, "BLOCK": TILE, "DEPTH": DEPTH, "num_warps": 1},
-        "sort": {**row, "EMPTY": EMPTY},
+        "sort": row,
         "finish": {**row, "STEPS": capacity.bit_length()},
     }
 
@@ -474,7 +481,7 @@ def neighbor_matrix(
     grid = integers(n_systems, 3, 3)
     x = torch.empty(n, 3, dtype=torch.float64, device=device)
     wrap, count = integers(n, 3), integers(n)
-    keys = torch.full((n, capacity), EMPTY, device=device)
+    keys = integers(n, capacity, dtype=torch.int64)
     neighbors, shifts = integers(n, capacity), integers(n, capacity, 3)
     reverse = integers(n, capacity, dtype=torch.int64)
     lattice_kernel[(n_systems,)](
@@ -493,15 +500,15 @@ def neighbor_matrix(
         if cells:
             first_in_cell = torch.zeros(n + 1, dtype=torch.int32, device=device)
             torch.cumsum(n_in_cell, 0, dtype=torch.int32, out=first_in_cell[1:])
-            order, x_sorted = integers(n), torch.empty_like(x)
+            order, x_sorted, unsorted = integers(n), torch.empty_like(x), torch.empty_like(keys)
             place_kernel[blocks](
                 x, cell_of, rank, first_in_cell, order, x_sorted, n, **how["place"]
             )
             cells_kernel[(n,)](
                 x_sorted, order, cell_of, first_in_cell, x, cell, pbc, system_index, first_atom,
-                grid, keys, count, broken, capacity, *images, **how["cells"],
+                grid, unsorted, count, broken, capacity, *images, **how["cells"],
             )  # fmt: skip
-            sort_kernel[rows](keys, n, capacity, **how["sort"])
+            sort_kernel[rows](unsorted, count, keys, n, capacity, **how["sort"])
         else:
             tiles_kernel[(n,)](
                 x, cell, system_index, first_atom, grid, keys, count, broken, capacity, *images,
