@@ -488,7 +488,7 @@ def captured(s: Setting, function: Callable[[], object]) -> Callable[[], object]
             function()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         kept = function()
     return lambda: (graph.replay(), kept)
 

@@ -200,7 +200,7 @@ class PreparedStep:
                 torch.cuda.current_stream().wait_stream(side)
                 torch.cuda.synchronize()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
+                with torch.cuda.graph(graph, stream=side):
                     output = self.packed()
                 return graph, output, torch.empty_like(output, device="cpu", pin_memory=True)
         except torch.cuda.OutOfMemoryError:

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import typer
 from calculators.small_potentials import liquid, rare_pet, small_pet
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pet_calc import PETCalculator
 from pet_calc.calculators import fixed_step
 from pet_calc.calculators.fixed_step import FixedStep, PreparedStep
+from pet_calc.cli.inputs import make_calculator
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.models import evaluate
@@ -385,6 +387,13 @@ def test_the_calculator(model):
     b.calc.reset()
     assert b.calc._fixed.n_prepared == 0
     assert b.get_potential_energy() == pytest.approx(a.get_potential_energy(), abs=1e-10)
+
+
+def test_the_option_of_the_command_line():
+    assert make_calculator("auto", None, "cpu", None, cuda_graph=True).cuda_graph
+    assert not make_calculator("auto", None, "cpu", None).cuda_graph
+    with pytest.raises(typer.BadParameter, match="brings its own model"):
+        make_calculator("auto", "ase.calculators.emt:EMT", None, None, cuda_graph=True)
 
 
 @pytest.mark.gpu
