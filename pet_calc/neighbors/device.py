@@ -31,6 +31,10 @@ CAPACITY_STEP: Final = 16
 _checked: dict[tuple[object, ...], str | None] = {}
 
 
+class KernelsRefuse(ValueError):
+    """The Triton kernels cannot build this list."""
+
+
 def grown_matrix(
     system: System, cutoff: float, images: tuple[int, int, int], provider: Provider
 ) -> NeighborMatrix | None:
@@ -40,8 +44,8 @@ def grown_matrix(
 
     Raises
     ------
-    ValueError
-        If the Triton kernels cannot be used.
+    KernelsRefuse
+        If the Triton kernels cannot be used, or not with as many slots.
     MissingDependencyError
         Without the package nvalchemi-toolkit-ops, for "nvalchemi".
     """
@@ -49,6 +53,8 @@ def grown_matrix(
     arguments = (system.positions, system.cell, system.pbc, system.system_index, cutoff)
     while True:
         if provider == "triton":
+            if (refusal := triton_refusal(system.positions, capacity)) is not None:
+                raise KernelsRefuse(f"the Triton kernels cannot be used: {refusal}")
             found = neighbor_matrix(*arguments, capacity=capacity, images=images, backend="triton")
         else:
             found = nvalchemi_matrix(*arguments, capacity=capacity, images=images)
@@ -92,16 +98,17 @@ def checked_edges(
     key = (system.device, system.positions.dtype, method)
     if _checked.get(key) is not None:
         return None
-    if key in _checked:
-        try:
-            return device_edges(system, cutoff, "triton")
-        except ValueError as error:  # more neighbours than a program holds
-            _log.debug("neighbour list on the CPU: %s", error)
-            return None
     try:
         edges = device_edges(system, cutoff, "triton")
+        if key in _checked:
+            return edges
         difference = None if edges is None else deviation(system, cutoff, edges, reference)
+    except KernelsRefuse as error:
+        _log.debug("neighbour list on the CPU: %s", error)
+        return None
     except Exception as error:  # a compiler that fails has many names for it
+        if key in _checked:
+            raise
         edges, difference = None, f"{type(error).__name__}: {error}"
     if edges is not None or difference is not None:
         _checked[key] = difference

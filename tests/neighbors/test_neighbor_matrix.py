@@ -266,6 +266,11 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             build(one_atom(), 3.0, **options)
+    with pytest.raises(ValueError, match="`cutoff` must be a positive number of Å, got nan"):
+        build(one_atom(), float("nan"))
+    flat = random_system(CELLS["dependent"], (True, True, False), 2, seed=0)
+    with pytest.raises(InvalidStructureError, match="must be finite and linearly independent"):
+        build(flat, 3.0)
 
 
 # --- fixed shapes -------------------------------------------------------------------------------
@@ -319,7 +324,11 @@ def with_torch(monkeypatch, spoil=lambda found: found):
         asked.append(capacity)
         return spoil(neighbor_matrix(*arguments, capacity=capacity, images=images))
 
+    def refusal(positions, capacity):
+        return "too many slots" if capacity > 500 else None
+
     monkeypatch.setattr(device, "neighbor_matrix", build_with_torch)
+    monkeypatch.setattr(device, "triton_refusal", refusal)
     monkeypatch.setattr(device, "_checked", {})
     return asked
 
@@ -354,6 +363,20 @@ def test_first_use_is_checked_against_vesin(monkeypatch, caplog):
     assert len(asked) == 3
     assert calls == [3.0]
     assert not caplog.records
+
+
+def test_more_neighbors_than_the_kernels_take(monkeypatch, caplog):
+    asked = with_torch(monkeypatch)
+    structure = random_system(CELLS["triclinic"], (True,) * 3, 1, seed=1)
+    with caplog.at_level(logging.INFO, logger="pet_calc"):
+        assert device.checked_edges(structure, 20.0, vesin_list) is None
+        assert same_edges(
+            device.checked_edges(structure, 9.0, vesin_list), vesin_list(structure, 9.0)
+        )
+    assert max(asked) < 500
+    assert not caplog.records
+    with pytest.raises(ValueError, match="cannot be used: too many slots"):
+        neighbor_list(structure, 20.0, backend="triton")
 
 
 def drop_a_pair(found: NeighborMatrix) -> NeighborMatrix:

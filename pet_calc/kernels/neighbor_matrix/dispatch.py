@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from importlib.util import find_spec
 from typing import Final, Literal
@@ -85,6 +86,8 @@ def neighbor_matrix(
         raise ValueError(f"`backend` must be 'auto', 'torch' or 'triton', got {backend!r}")
     if method not in ("auto", "tiles", "cells"):
         raise ValueError(f"`method` must be 'auto', 'tiles' or 'cells', got {method!r}")
+    if not (math.isfinite(cutoff) and cutoff > 0):
+        raise ValueError(f"`cutoff` must be a positive number of Å, got {cutoff}")
     if capacity < 1:
         raise ValueError(f"`capacity` must be at least one slot per atom, got {capacity}")
     if images is None:

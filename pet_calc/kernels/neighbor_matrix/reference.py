@@ -21,6 +21,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import NeighborMatrix
 
 #: In an empty slot of a row of keys.
@@ -74,10 +75,21 @@ def image_counts(cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[int, int, in
 
     With wrapped atoms |T_a| < r |b_a| + 1. Free directions need none. A batch takes the most that
     one of its systems needs. For a cell that may shrink, ask with a larger cutoff.
+
+    Raises
+    ------
+    InvalidStructureError
+        For periodic directions that the lattice vectors do not span.
     """
     cell, pbc = cell.detach().cpu(), pbc.cpu()
     spans = cutoff * reciprocal_vectors(cell, pbc).square().sum(-1).sqrt()
     needed = torch.where(pbc, 1.0 + torch.floor(spans + ROUNDING), 0.0)
+    if not torch.isfinite(needed).all():
+        raise InvalidStructureError(
+            "the lattice vectors of periodic directions must be finite and linearly independent, "
+            f"got the cell(s) {cell.tolist()} with pbc={pbc.tolist()}; set the cell or turn the "
+            "periodicity off"
+        )
     a, b, c = needed.amax(0).tolist()
     return int(a), int(b), int(c)
 
