@@ -84,7 +84,7 @@ def metatrain_network(model: Any, system: System, edges: Edges) -> Callable[[], 
 
     def run() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = positions.clone().requires_grad_()
-        strain = torch.eye(3, dtype=dtype).requires_grad_()
+        strain = torch.eye(3, dtype=dtype, device=x.device).requires_grad_()
         cells = cell @ strain
         batch = backend.preprocess(
             x @ strain,

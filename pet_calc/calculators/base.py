@@ -222,18 +222,29 @@ class ModelCalculator(Calculator):
         self.atoms.info = {
             k: v.copy() if isinstance(v, np.ndarray) else v for k, v in structure.info.items()
         }
-        system = system_from_atoms(self.atoms, self.device)
         modeller = self.modeller(self.atoms)
-        model = modeller(system)
+        if not known:
+            known = ase_results(self.step(self.atoms, modeller), stress=periodic)
+        missing = [name for name in properties if name not in known]
+        more: dict[str, Any] = {}
+        if missing:
+            system = system_from_atoms(self.atoms, self.device)
+            edges = self.edges(modeller(system), system)
+            more = self.further_results(missing, modeller, system, edges)
+        self.results = {**known, **more}
+
+    def edges(self, model: EnergyModel, system: System) -> Edges:
+        """Pairs within the model's cutoff, from the list with a skin where it still holds."""
         self._verlet, edges = update_verlet(
             self._verlet, system, cutoff=model.cutoff, skin=self.skin
         )
-        if not known:
-            results = checked_evaluation(model, system, edges, self.evaluation)
-            known = ase_results(results, stress=periodic)
-        missing = [name for name in properties if name not in known]
-        more = self.further_results(missing, modeller, system, edges) if missing else {}
-        self.results = {**known, **more}
+        return edges
+
+    def step(self, atoms: Atoms, modeller: Modeller) -> Results:
+        """Checked results of a structure that follows the last one."""
+        system = system_from_atoms(atoms, self.device)
+        model = modeller(system)
+        return checked_evaluation(model, system, self.edges(model, system), self.evaluation)
 
     def export_properties(self) -> Properties:
         """Results under the names that ASE knows, for ``Atoms.get_properties``."""

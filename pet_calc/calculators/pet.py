@@ -31,6 +31,7 @@ from pet_calc.calculators.conditions import (
     knows_conditions,
     warn_of_spin,
 )
+from pet_calc.calculators.fixed_step import FixedStep
 from pet_calc.calculators.results import (
     DERIVATIVE_UNCERTAINTIES,
     ENERGY_UNCERTAINTIES,
@@ -46,6 +47,7 @@ from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.uncertainty import find_uncertainty
 from pet_calc.io.weights import DTYPES, copy_model
+from pet_calc.kernels.precision import Precision, matmul_precision, require_precision
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.committee import Committee, evaluate_committee
 from pet_calc.models.crystalformer import Crystalformer
@@ -134,6 +136,14 @@ class PETCalculator(ModelCalculator):
         net force is removed.
     variant : str, optional
         Energy head to use of a potential that has several; by default the main one.
+    cuda_graph : bool
+        Compute the steps of a simulation in fixed shapes, on a GPU as one CUDA graph that is
+        captured at the first of them (`pet_calc.calculators.fixed_step`). Much faster for small
+        systems, with the same results; for one plain model with derivatives of the energy. On a
+        CPU the same functions are called, slower than without.
+    precision : {"highest", "high"}
+        Of matrix products in float32 on a GPU: float32, or TensorFloat-32, whose forces deviate by
+        some 1e-3 of the largest. A CPU knows the first one only.
 
     Attributes
     ----------
@@ -161,6 +171,8 @@ class PETCalculator(ModelCalculator):
         skin: float = 1.0,
         non_conservative: NonConservative = False,
         variant: str | None = None,
+        cuda_graph: bool = False,
+        precision: Precision = "highest",
     ) -> None:
         super().__init__(skin=skin)
         if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
@@ -176,8 +188,17 @@ class PETCalculator(ModelCalculator):
                 f"`non_conservative` takes what a head says in one orientation, which `ecse` "
                 f"{ecse!r} cannot make symmetric; leave one of the two out"
             )
+        if cuda_graph and non_conservative:
+            raise ValueError(
+                "`cuda_graph` computes derivatives of the energy, which `non_conservative` does "
+                "without; leave one of the two out"
+            )
         sources = [model] if isinstance(model, str | Path | PET) else list_of_models(model)
         self._device = choose_device(device)
+        require_precision(precision, self._device)
+        self.precision: Precision = precision
+        self.cuda_graph = bool(cuda_graph)
+        self._fixed = FixedStep(self._device, self.skin) if cuda_graph else None
         self.ecse = ecse
         self.quadrature_order = quadrature_order
         self.non_conservative: NonConservative = non_conservative
@@ -285,10 +306,28 @@ class PETCalculator(ModelCalculator):
             )
         return self.potentials
 
+    def step(self, atoms: Atoms, modeller: Modeller) -> Results:
+        """As without `cuda_graph`, or with it in fixed shapes."""
+        if self._fixed is None or self._fixed.problem is not None:
+            return super().step(atoms, modeller)
+        system = system_from_atoms(atoms, "cpu")
+        with matmul_precision(self.precision):
+            return self._fixed(modeller(system), system)
+
+    def reset(self) -> None:
+        """Forget structure, results, neighbour list, and the memory of steps in fixed shapes."""
+        super().reset()
+        if self._fixed is not None:
+            self._fixed = FixedStep(self._device, self.skin)
+
     def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
         """Results of one model or of several, with derivatives or direct heads."""
+        with matmul_precision(self.precision):
+            return self._evaluation(model, system, edges)
+
+    def _evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
         if isinstance(model, Committee):
-            return evaluate_committee(model, system, edges, self.evaluation)
+            return evaluate_committee(model, system, edges, self._evaluation)
         forces, stress = _DIRECT[self.non_conservative]
         if not forces and not stress:
             return evaluate(model, system, edges)
@@ -456,6 +495,8 @@ class PETCalculator(ModelCalculator):
         options = {
             "non_conservative": (self.non_conservative, False),
             "variant": (self.variant, None),
+            "cuda_graph": (self.cuda_graph, False),
+            "precision": (self.precision, "highest"),
         }
         return {name: value for name, (value, default) in options.items() if value != default}
 

@@ -75,6 +75,7 @@ def make_calculator(
     ecse: Ecse | None = None,
     variant: str | None = None,
     non_conservative: Direct | None = None,
+    cuda_graph: bool = False,
 ) -> Any:
     """The potential as an ASE calculator, or what ``module:factory`` returns.
 
@@ -86,8 +87,11 @@ def make_calculator(
         ``module:callable`` that returns an ASE calculator without arguments; excludes the rest.
     device, dtype, ecse, variant, non_conservative
         Of the potential; None leaves the choice to its calculator.
+    cuda_graph : bool
+        Steps in fixed shapes, see `pet_calc.PETCalculator`.
     """
-    given = [x for x in (device, dtype, ecse, variant, non_conservative) if x is not None]
+    fixed = cuda_graph or None
+    given = [x for x in (device, dtype, ecse, variant, non_conservative, fixed) if x is not None]
     if factory is None:
         from pet_calc.calculators import calculator_for
 
@@ -99,6 +103,7 @@ def make_calculator(
             ecse=False if ecse is Ecse.plain else plain(ecse),
             variant=variant,
             non_conservative=plain(direct),
+            cuda_graph=fixed,
         )
     if model != "auto" or given:
         raise typer.BadParameter(

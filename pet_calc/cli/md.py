@@ -160,6 +160,13 @@ def md(
     ecse: EcseOption = None,
     variant: VariantOption = None,
     non_conservative: DirectOption = None,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graph",
+            help="Capture a step of a plain PET on a GPU and replay it: faster for small systems.",
+        ),
+    ] = False,
     guard: GuardOption = [],  # noqa: B006
     report: ReportOption = False,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("md_out"),
@@ -249,7 +256,7 @@ def md(
     )
     precision = None if dtype is None else dtype.value
     atoms.calc = make_calculator(
-        model, calculator, device, precision, ecse, variant, non_conservative
+        model, calculator, device, precision, ecse, variant, non_conservative, cuda_graph
     )
     check_structure(atoms)
     require_covered(atoms)  # with "auto", a potential is chosen here

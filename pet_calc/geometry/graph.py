@@ -119,6 +119,8 @@ class NodeEdgeLayout:
         False on padding.
     reverse_slot : Tensor, shape (n_slots,), int64
         Slot of the reverse edge; a padding slot points at itself.
+    edge_slot : Tensor, shape (n_edges,), int64
+        Slot of each edge; ``n_slots`` marks an edge without slot.
     """
 
     buckets: tuple[Bucket, ...]
@@ -126,6 +128,7 @@ class NodeEdgeLayout:
     slot_edge: Tensor
     slot_mask: Tensor
     reverse_slot: Tensor
+    edge_slot: Tensor
 
     @property
     def padding_fraction(self) -> float:
@@ -266,4 +269,5 @@ def node_edge_layout(edges: Edges, n_atoms: int, *, max_padding: float = 0.03) -
         slot_edge=torch.from_numpy(slot_edge).to(device),
         slot_mask=torch.from_numpy(mask).to(device),
         reverse_slot=torch.from_numpy(reverse_slot).to(device),
+        edge_slot=torch.from_numpy(slot_of_edge).to(device),
     )

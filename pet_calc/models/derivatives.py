@@ -149,6 +149,55 @@ def evaluate_system(
     return Results(energy=energy, energies=energies, forces=f, stress=s)
 
 
+def evaluate_slots(
+    energies_of: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    system: System,
+    edges: Edges,
+    exact: Tensor,
+    inside: Tensor,
+    *,
+    beyond: float,
+) -> Results:
+    """As `evaluate`, for rows of equally many edges of which some do not count.
+
+    No shape depends on which edges count, and the host never waits for the device.
+
+    Parameters
+    ----------
+    energies_of : callable
+        From vectors (n_edges, 3) in `dtype` to per-atom energies (n_atoms,) in eV, float64.
+    dtype : torch.dtype
+    system : System
+    edges : Edges
+        Sorted by centre, equally many of each.
+    exact : Tensor, shape (n_edges, 3), float64
+        Vectors in Å.
+    inside : Tensor, shape (n_edges,), bool
+        Edges that count, an edge and its reverse edge alike.
+    beyond : float
+        The others are put at this distance at least in Å, where no energy depends on them.
+    """
+    hidden = ~inside[:, None]
+    vectors = exact.detach().masked_fill(hidden, beyond).to(dtype).requires_grad_()
+    with torch.enable_grad():
+        energies = energies_of(vectors)
+        (gradient,) = torch.autograd.grad(energies.sum(), vectors)
+    gradient = gradient.to(exact.dtype).masked_fill(hidden, 0.0)
+    rows = (system.n_atoms, len(exact) // max(1, system.n_atoms), 3)
+    # the edges that end at an atom are the reverse edges of those that begin there
+    forces = (gradient - gradient.index_select(0, edges.reverse_edge)).view(rows).sum(1)
+    pulls = torch.einsum("nma,nmb->nab", exact.view(rows), gradient.view(rows))
+    virial = sum_per_system(pulls, system)
+    energies = energies.detach()
+    return Results(
+        energy=sum_per_system(energies, system),
+        energies=energies,
+        forces=forces,
+        stress=defined_stress(stress_from_virial(virial, system.cell), system),
+    )
+
+
 def gradient_of_sum(
     model: SummedModel, numbers: Tensor, edges: Edges, vectors: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pet_calc.kernels.cutoff_attention import analytic as attention
 from pet_calc.kernels.cutoff_attention import reference as attention_reference
+from pet_calc.kernels.edge_slots import analytic as slots
+from pet_calc.kernels.edge_slots import reference as slots_reference
 from pet_calc.kernels.gated_linear_unit import analytic as glu
 from pet_calc.kernels.gated_linear_unit import reference as glu_reference
 from pet_calc.kernels.reverse_edges import analytic as reverse
@@ -18,6 +20,8 @@ from pet_calc.kernels.rms_direction import analytic as rms
 from pet_calc.kernels.rms_direction import reference as rms_reference
 
 Kernel = Callable[..., Tensor]
+#: Seven slots of five edges, one of which has none, and its inverse.
+SLOT_EDGE, EDGE_SLOT = torch.tensor([3, 5, 0, 1, 5, 5, 4]), torch.tensor([2, 3, 7, 0, 6])
 REVERSE = torch.tensor([3, 4, 2, 0, 1])
 
 
@@ -36,6 +40,12 @@ CASES: dict[str, tuple[Kernel, Kernel, tuple[Tensor, ...], tuple[Any, ...]]] = {
         reverse_reference.reverse_edges,
         (random(5, 3),),
         (REVERSE,),
+    ),
+    "slots": (
+        slots.edges_to_slots,
+        slots_reference.edges_to_slots,
+        (random(5, 3),),
+        (SLOT_EDGE, EDGE_SLOT),
     ),
     "attention": (
         attention.cutoff_attention,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pet_calc.kernels.cutoff_attention import analytic, reference
+from pet_calc.kernels.precision import current_precision
 
 _log = logging.getLogger("pet_calc")
 
@@ -55,7 +56,7 @@ def cutoff_attention(
     scale: float,
     *,
     backend: Backend = "auto",
-    precision: Precision = "highest",
+    precision: Precision | None = None,
 ) -> Tensor:
     """Attention over the tokens of one atom with a multiplicative weight on every key.
 
@@ -69,20 +70,22 @@ def cutoff_attention(
         the logger ``pet_calc``, level DEBUG) and agree with the reference at first use. They have
         been run in Triton's interpreter and compiled, but on no GPU yet, so that they have to be
         asked for. A backend named here is used or raises.
-    precision : {"highest", "high", "fast"}
+    precision : {"highest", "high", "fast"}, optional
         Of the products in the Triton kernels: that of float32 (three products of TensorFloat-32),
         TensorFloat-32, bfloat16. Sums and the softmax are in float32 always. The other backend
-        computes in the precision of its input.
+        computes in the precision of its input. By default what is in force, see
+        `pet_calc.kernels.precision`.
     """
     if backend not in ("auto", "batched", "triton"):
         raise ValueError(f"`backend` must be 'auto', 'batched' or 'triton', got {backend!r}")
-    if precision not in ("highest", "high", "fast"):
+    if precision not in (None, "highest", "high", "fast"):
         raise ValueError(f"`precision` must be 'highest', 'high' or 'fast', got {precision!r}")
     cuda = packed.device.type == "cuda" and os.environ.get("PET_CALC_TRITON") == "1"
     if backend == "batched" or (backend == "auto" and (not cuda or torch.compiler.is_compiling())):
         return analytic.cutoff_attention(packed, log_weight, heads, scale)
     refusal = triton_refusal(packed, heads)
     if refusal is None:
+        precision = precision or current_precision()
         from pet_calc.kernels.cutoff_attention import triton
 
         fused = partial(triton.cutoff_attention, precision=precision)

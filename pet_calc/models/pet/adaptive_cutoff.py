@@ -74,6 +74,24 @@ def adaptive_environment(
     config : PETConfig
         With `num_neighbors_adaptive`.
     """
+    atomic, cutoff, keep = adaptive_cutoffs(edges, distances, n_atoms, config)
+    return Environment(edges.select(keep), vectors[keep], distances[keep], cutoff[keep], atomic)
+
+
+def adaptive_cutoffs(
+    edges: Edges, distances: Tensor, n_atoms: int, config: PETConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cutoffs of atoms and edges, arguments as of `adaptive_environment`.
+
+    Returns
+    -------
+    atomic : Tensor, shape (n_atoms,)
+        r_i in Å.
+    cutoff : Tensor, shape (n_edges,)
+        R_ij in Å.
+    keep : Tensor, shape (n_edges,), bool
+        Edges within R_ij.
+    """
     assert config.num_neighbors_adaptive is not None
     find = solved_cutoffs if config.adaptive_cutoff_method == "solver" else grid_cutoffs
     centre, neighbour = edges.edge_index
@@ -88,8 +106,7 @@ def adaptive_environment(
     cutoff = 0.5 * (atomic[centre] + atomic[neighbour])
     inside = distances <= cutoff
     # rounding must not keep one direction of an edge alone
-    keep = inside & inside[edges.reverse_edge]
-    return Environment(edges.select(keep), vectors[keep], distances[keep], cutoff[keep], atomic)
+    return atomic, cutoff, inside & inside[edges.reverse_edge]
 
 
 def neighbor_count(

@@ -153,10 +153,10 @@ class Transformer(nn.Module):
 class MessageLayer(nn.Module):
     """One message-passing layer: edge embedding, compression and its transformer."""
 
-    def __init__(self, config: PETConfig, *, first: bool, geometry_width: int) -> None:
+    def __init__(self, config: PETConfig, *, index: int, geometry_width: int) -> None:
         super().__init__()
-        d = config.d_pet
-        self.first = first
+        d, first = config.d_pet, index == 0
+        self.index, self.first = index, first
         self.edge_embedder = nn.Linear(geometry_width, d)
         self.compress = nn.Sequential(
             nn.Linear((2 if first else 3) * d, d), nn.SiLU(), nn.Linear(d, d)
@@ -188,16 +188,28 @@ class MessageLayer(nn.Module):
             Messages (n_slots, d_pet); in the first layer, where they are the species embedding
             alone, its table (n_species, d_pet).
         """
+        hidden = torch.addmm(self.table(message)[species], geometry, self.geometry_matrix().T)
+        return self.received(hidden, message)
+
+    def table(self, message: Tensor) -> Tensor:
+        """What `embed` adds for each species, all biases included, (n_species, d_pet).
+
+        `message` is used in the first layer alone.
+        """
         linear = self.compress[0]
         assert isinstance(linear, nn.Linear)
-        d = linear.out_features
-        blocks = linear.weight.split(d, dim=1)
+        blocks = linear.weight.split(linear.out_features, dim=1)
         bias = linear.bias + blocks[0] @ self.edge_embedder.bias
-        table = (message if self.first else self.neighbor_embedder.weight) @ blocks[1].T
-        hidden = torch.addmm((table + bias)[species], geometry, self.geometry_matrix().T)
+        table = message if self.first else self.neighbor_embedder.weight
+        return table @ blocks[1].T + bias
+
+    def received(self, hidden: Tensor, message: Tensor) -> Tensor:
+        """What `embed` returns, from geometry and species with the messages (n_slots, d_pet)."""
         if self.first:
             return hidden
-        return torch.addmm(hidden, message, blocks[2].T)
+        linear = self.compress[0]
+        assert isinstance(linear, nn.Linear)
+        return torch.addmm(hidden, message, linear.weight[:, 2 * linear.out_features :].T)
 
     def compressed(self, hidden: Tensor) -> Tensor:
         """Edge tokens that enter the transformer, from what `embed` returns."""

@@ -19,6 +19,13 @@ from torch import Tensor, nn
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
+from pet_calc.kernels.edge_embedding import (
+    Encoding,
+    edge_embedding,
+    edge_geometry,
+    fused_embedding,
+)
+from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import bump, cosine
 from pet_calc.models.ecse.orientations import Orientations
@@ -35,6 +42,8 @@ from pet_calc.models.recomputation import by_rows
 #: Elements of a tensor (slots x d_pet) above which activations are computed a second time in the
 #: backward pass instead of being kept: some tens of such tensors, about 5 GB in float32.
 KEPT: Final = 2**25
+#: Bytes that are kept in all for each of these elements, in float32.
+BYTES_KEPT: Final = 400
 #: With frames, where the views multiply what would be kept.
 KEPT_OF_VIEWS: Final = 2**21
 #: Elements of such a tensor in one part, beyond which a longer one is not faster.
@@ -141,7 +150,7 @@ class PET(nn.Module):
             nn.Embedding(n_species, config.d_node) for _ in range(config.num_readout_layers)
         )
         self.gnn_layers = nn.ModuleList(
-            MessageLayer(config, first=g == 0, geometry_width=geometry_width)
+            MessageLayer(config, index=g, geometry_width=geometry_width)
             for g in range(config.num_gnn_layers)
         )
         combinations = config.num_gnn_layers if config.featurizer_type == "feedforward" else 0
@@ -353,12 +362,18 @@ class PET(nn.Module):
 
     def geometry(self, vectors: Tensor, distances: Tensor) -> Tensor:
         """What the network sees of each edge: (n_edges, 4), or (n_edges, 7 + num_radial)."""
-        r = distances[:, None]
-        if self.config.input_encoding == "cartesian":
-            return torch.cat([vectors, r], dim=1)
-        spacing = self.config.cutoff / self.config.num_radial
-        gaussians = torch.exp(-0.5 * ((r - self.gaussian_centers) / spacing).square())
-        return torch.cat([vectors, r, vectors / r, gaussians], dim=1)
+        return edge_geometry(vectors, distances, self.gaussian_centers, self.encoding)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Constants of that geometry and of the cutoff weight."""
+        config = self.config
+        return Encoding(
+            radial=config.input_encoding == "radial",
+            spacing=config.cutoff / config.num_radial,
+            width=config.cutoff_width,
+            smooth=config.cutoff_function == "Bump",
+        )
 
     def environment(self, edges: Edges, vectors: Tensor, n_atoms: int) -> Environment:
         """The edges that the network sees, of a list that may reach further.
@@ -398,18 +413,29 @@ class PET(nn.Module):
         draw : Tensor, optional, shape (n_atoms,)
             With ECSE: uniform numbers in [0, 1) that choose one frame of each atom instead of all.
         """
-        config = self.config
         seen = self.environment(edges, vectors, len(species))
-        edges, vectors = seen.edges, seen.vectors
-        tokens = self.tokens(species, edges, vectors, seen.distances, seen.cutoff, draw)
+        condition: Tensor | None = None
+        if self.conditioning is not None:
+            condition = self.conditioning(conditions, len(species))
+        return self.passed(species, self.tokens(species, seen, draw), condition)
+
+    def passed(self, species: Tensor, tokens: Tokens, condition: Tensor | None) -> TokenFeatures:
+        """Tokens through all message-passing layers.
+
+        Parameters
+        ----------
+        species : Tensor, shape (n_atoms,)
+        tokens : Tokens
+        condition : Tensor or None, shape (n_atoms, d_node)
+            What charge and spin add to the node features after each layer.
+        """
         layout, neighbour = tokens.layout, tokens.neighbour
         ordered_species = species[layout.atom_order]
         node = self.node_embedders[0](ordered_species)
         message: Tensor = self.edge_embedder.weight
-        condition: Tensor | None = None
-        if self.conditioning is not None:
-            condition = self.conditioning(conditions, len(species))[layout.atom_order]
-        residual = config.featurizer_type == "residual"
+        if condition is not None:
+            condition = condition[layout.atom_order]
+        residual = self.config.featurizer_type == "residual"
         earlier: list[tuple[Tensor, Tensor]] = []
         for g, layer in enumerate(self.gnn_layers):
             assert isinstance(layer, MessageLayer)
@@ -441,16 +467,14 @@ class PET(nn.Module):
         )
         return update
 
-    def tokens(
-        self, species: Tensor, edges: Edges, vectors: Tensor, distances: Tensor,
-        cutoff: float | Tensor, draw: Tensor | None,
-    ) -> Tokens:  # fmt: skip
+    def tokens(self, species: Tensor, seen: Environment, draw: Tensor | None) -> Tokens:
         """What the layers act on, plain or in local frames."""
         config = self.config
+        edges, vectors = seen.edges, seen.vectors
         layout = node_edge_layout(edges, len(species))
         found: Orientations | None = None
         cost = layout.widths
-        kept, part = KEPT, PART
+        kept, part = kept_elements(vectors.device), PART
         if config.ecse == "layerwise":
             found = views_of_atoms(edges, vectors, len(species), config.cutoff, config.frames, draw)
             cost = cost * found.group.bincount(minlength=len(species))[layout.atom_order]
@@ -462,22 +486,60 @@ class PET(nn.Module):
             layout = layout.split(cost, rows)
         elif found is not None:
             layout = layout.split(cost, max(1, PART_OF_VIEWS // config.d_pet))
-        taper = bump if config.cutoff_function == "Bump" else cosine
-        weights = taper(distances, cutoff, config.cutoff_width)
-        slot_weight = append_row(weights, 0.0)[layout.slot_edge]
-        neighbour = append_row(species[edges.edge_index[1]], 0)[layout.slot_edge]
-        geometry = by_rows(self.geometry, vectors, distances, rows=rows)
-        if config.ecse == "none":
-            slots = append_row(geometry, 0.0)[layout.slot_edge]
-            return Tokens(layout, slots, neighbour, slot_weight, rows)
-        assert found is not None
+        if found is None:
+            return self.plain_tokens(species, seen, layout, rows)
         radial = config.input_encoding == "radial"
         columns = (0, 1, 2, 4, 5, 6) if radial else (0, 1, 2)
         views = bucket_views(layout, vectors, found, unit=radial, lean=rows is not None)
-        directional = torch.zeros(geometry.shape[1], dtype=torch.bool, device=geometry.device)
-        directional[list(columns)] = True
-        slots = append_row(geometry.masked_fill(directional, 0.0), 0.0)[layout.slot_edge]
-        return FramedTokens(layout, slots, neighbour, slot_weight, rows, views, columns)
+        plain = self.plain_tokens(species, seen, layout, rows, hidden=columns)
+        return FramedTokens(
+            layout, plain.geometry, plain.neighbour, plain.slot_weight, rows, views, columns
+        )
+
+    def plain_tokens(
+        self, species: Tensor, seen: Environment, layout: NodeEdgeLayout, rows: int | None,
+        hidden: tuple[int, ...] = (),
+    ) -> Tokens:  # fmt: skip
+        """The tokens of a layout, with zeros in the columns of the geometry that are `hidden`."""
+        config = self.config
+        where = (layout.slot_edge, layout.edge_slot)
+        neighbour = edges_to_slots(species[seen.edges.edge_index[1]], *where)
+        width = 4 if config.input_encoding == "cartesian" else 7 + config.num_radial
+        if rows is None and not hidden and fused_embedding(seen.vectors, width):
+            return self.embedded_tokens(seen, layout, neighbour)
+        taper = bump if config.cutoff_function == "Bump" else cosine
+        weights = taper(seen.distances, seen.cutoff, config.cutoff_width)
+        geometry = by_rows(self.geometry, seen.vectors, seen.distances, rows=rows)
+        if hidden:
+            directional = torch.zeros(geometry.shape[1], dtype=torch.bool, device=geometry.device)
+            directional[list(hidden)] = True
+            geometry = geometry.masked_fill(directional, 0.0)
+        slots = edges_to_slots(geometry, *where)
+        return Tokens(layout, slots, neighbour, edges_to_slots(weights, *where), rows)
+
+    def embedded_tokens(
+        self, seen: Environment, layout: NodeEdgeLayout, neighbour: Tensor
+    ) -> Tokens:
+        """As `plain_tokens`, with the embeddings of all layers from one kernel each."""
+        where = (layout.slot_edge, layout.edge_slot)
+        vectors = edges_to_slots(seen.vectors, *where)
+        if isinstance(seen.cutoff, Tensor):
+            cutoff = edges_to_slots(seen.cutoff, *where)
+        else:
+            cutoff = torch.full_like(vectors[:, 0], seen.cutoff)
+        embedded = []
+        for layer in self.gnn_layers:
+            assert isinstance(layer, MessageLayer)
+            table, matrix = layer.table(self.edge_embedder.weight), layer.geometry_matrix().T
+            embedded.append(
+                edge_embedding(
+                    vectors, layout.slot_mask, neighbour, cutoff, self.gaussian_centers, table,
+                    matrix, self.encoding,
+                )
+            )  # fmt: skip
+        weight = embedded[0][1]
+        hidden = tuple(h for h, _ in embedded)
+        return Tokens(layout, vectors[:, :0], neighbour, weight, embedded=hidden)
 
 
 def further_heads(config: PETConfig) -> dict[str, int]:
@@ -490,6 +552,11 @@ def further_heads(config: PETConfig) -> dict[str, int]:
     return heads
 
 
-def append_row(x: Tensor, value: float) -> Tensor:
-    """Tensor (n, ...) with one more row of a constant, which padding slots point at."""
-    return torch.cat([x, x.new_full((1, *x.shape[1:]), value)])
+def kept_elements(device: torch.device) -> int:
+    """Elements of a tensor (slots x d_pet) above which activations are recomputed on a device.
+
+    On a GPU half of its memory may be kept.
+    """
+    if device.type != "cuda":
+        return KEPT
+    return torch.cuda.get_device_properties(device).total_memory // (2 * BYTES_KEPT)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, node_edge_layout
+from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import cosine
 from pet_calc.models.pet.readout import mlp_head
@@ -252,9 +253,10 @@ class OriginalPET(nn.Module):
         layout = node_edge_layout(edges, len(species))
         distances = (vectors.square().sum(-1) + _TINY_CUTOFF).sqrt()
         weights = cosine(distances, self.config.cutoff, self.config.cutoff_width)
-        weight = _append_row(weights)[layout.slot_edge]
-        geometry = _append_row(self.geometry(vectors))[layout.slot_edge]
-        neighbour = _append_row(species[edges.edge_index[1]])[layout.slot_edge]
+        where = (layout.slot_edge, layout.edge_slot)
+        weight = edges_to_slots(weights, *where)
+        geometry = edges_to_slots(self.geometry(vectors), *where)
+        neighbour = edges_to_slots(species[edges.edge_index[1]], *where)
         centre = species[layout.atom_order]
         message = self.embedding(neighbour)
 
@@ -282,7 +284,3 @@ class OriginalPET(nn.Module):
             )
         energies = torch.zeros_like(total).index_copy(0, layout.atom_order, total)
         return self.reference_energies[species] + energies.double()
-
-
-def _append_row(x: Tensor) -> Tensor:
-    return torch.cat([x, x.new_zeros((1, *x.shape[1:]))])

@@ -13,7 +13,7 @@ which are invariant, so that messages between atoms whose frames differ make sen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import torch
@@ -53,6 +53,9 @@ class Tokens:
         Cutoff weight, 0 on padding.
     rows : int or None
         Slots that are computed at a time, if activations are `recomputed`; else None.
+    embedded : tuple of Tensor
+        Where one kernel made it of the vectors: the part of `MessageLayer.embed` in each layer,
+        (n_slots, d_pet), that depends on geometry and species; the geometry is empty then.
     """
 
     layout: NodeEdgeLayout
@@ -60,15 +63,14 @@ class Tokens:
     neighbour: Tensor
     slot_weight: Tensor
     rows: int | None = None
+    embedded: tuple[Tensor, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def log_weights(self) -> list[Tensor]:
         """Logarithmic weights (n_atoms, 1 + width) of the keys of each bucket, the node's first."""
-        log_weight = torch.where(
-            self.layout.slot_mask,
-            self.slot_weight.clamp_min(_TINY).log(),
-            self.slot_weight.new_tensor(_HIDDEN),
-        )
+        # filled, as a tensor of one number would have to be copied to a GPU
+        log_weight = self.slot_weight.clamp_min(_TINY).log()
+        log_weight = log_weight.masked_fill(~self.layout.slot_mask, _HIDDEN)
         return [
             functional.pad(log_weight[b.slots].view(b.n_atoms, b.width), (1, 0))
             for b in self.layout.buckets
@@ -92,7 +94,10 @@ class Tokens:
         """
         if self.rows is not None:
             return self.through_in_parts(layer, node, message)
-        hidden = layer.embed(self.geometry, self.neighbour, message)
+        if self.embedded:
+            hidden = layer.received(self.embedded[layer.index], message)
+        else:
+            hidden = layer.embed(self.geometry, self.neighbour, message)
         nodes, outs = [], []
         # split, as the backward pass of slices would add full-sized tensors of zeros
         for centres, tokens, bias in zip(
