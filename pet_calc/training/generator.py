@@ -141,7 +141,11 @@ def batches(examples: Examples, size: int, generator: torch.Generator) -> Iterat
 def diffusion_loss(
     model: UniMatSparse, x: Tensor, occupied: Slots, drop: float, generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error of ε over all tokens that exist, at stratified random times."""
+    """Mean squared error over all tokens that exist, at stratified random times.
+
+    Of ε, or of v = α ε − σ x (T. Salimans and J. Ho, ICLR 2022) for models whose form is above 1;
+    the error of ε is α times that of v.
+    """
     schedule = CosineSchedule(model.config.high, model.config.low)
     b = len(x)
     t = (torch.arange(b) + torch.rand(b, generator=generator)) / b
@@ -150,6 +154,9 @@ def diffusion_loss(
     dropped = torch.rand(b, generator=generator) < drop
     predicted = model(add_noise(x, noise, logsnr), logsnr, occupied, dropped)
     mask = occupied.mask[..., None]
+    if model.config.form > 1:
+        mask = mask / torch.sigmoid(logsnr)[:, None, None]
+        return (((predicted - noise) ** 2) * mask).sum() / (3 * occupied.mask.sum())
     return (((predicted - noise) ** 2) * mask).sum() / (3 * mask.sum())
 
 
