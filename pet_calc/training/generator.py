@@ -60,6 +60,8 @@ class GeneratorConfig:
     seed : int
     niggli : bool
         Describe the crystals in their Niggli-reduced cells; not needed where they are already.
+    atoms : int, optional
+        Crystals with more are left out.
     model : SparseConfig
     """
 
@@ -73,6 +75,7 @@ class GeneratorConfig:
     drop: float = 0.1
     seed: int = 0
     niggli: bool = True
+    atoms: int | None = None
     model: SparseConfig = field(default_factory=SparseConfig)
 
     @classmethod
@@ -186,7 +189,12 @@ def train_generator(
         The generator's folder, ``out/model``.
     """
     out.mkdir(parents=True, exist_ok=True)
-    crystals = [c for name in config.files for c in read_crystals(data / name)]
+    crystals = [
+        c
+        for name in config.files
+        for c in read_crystals(data / name)
+        if config.atoms is None or len(c.numbers) <= config.atoms
+    ]
     if config.niggli:
         crystals = [crystal_from_atoms(niggli_reduced(atoms_from_crystal(c))) for c in crystals]
     examples = Examples.of(crystals)
