@@ -170,7 +170,7 @@ def generate(
     say("relaxation")
     candidates = _relaxed(proposals, config, calculator, out, origin, resume, on_result, deadline)
     notes: list[str] = []
-    elements = config.elements
+    elements = sorted({s for p in proposals if p.atoms for s in set(p.atoms.symbols)})
     if hull is None:
         say("reference energies of the elements")
         hull, reasons = elemental_hull(elements, calculator)
