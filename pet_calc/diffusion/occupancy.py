@@ -168,7 +168,7 @@ class OccupancyModel(nn.Module):
         last = torch.zeros(n, dtype=torch.int64)
         element, left = last.clone(), torch.full((n,), self.config.atoms)
         state: Tensor | None = None
-        rows = []
+        rows: list[Tensor] = []
         while (element >= 0).any():
             hidden, state = self.state(self.outcome(last[:, None]), state)
             allowed = self.possible(len(rows), element, left) & ~forbidden

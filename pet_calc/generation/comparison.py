@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,7 +128,7 @@ def compare(
             made, seconds = timed_proposals(source, wanted, config.n, config.seed, config.sampler)
             found = measure(
                 _name(source), made, references, matcher=matcher, smact=config.smact,
-                on_progress=lambda k, s=source: say(f"measures, {_name(s)}", k, len(targets)),
+                on_progress=partial(_told, say, f"measures, {_name(source)}", len(targets)),
             )  # fmt: skip
             measures.append(replace(found, seconds=seconds))
             groups.append(made)
@@ -136,21 +138,28 @@ def compare(
     others = [atoms_from_crystal(c) for c in known]
     relaxed = []
     for source, made in zip(sources, groups, strict=True):
-        count = iter(range(1, 1 + sum(len(g) for g in made)))
         relaxed.append(
             stability(
                 _name(source), made, calculator, relax=config.relax, hull=hull,
                 references=targets, known=others, matcher=matcher, threshold=config.threshold,
-                on_result=lambda *_, s=source, c=count, m=made: say(
-                    f"relaxation, {_name(s)}", next(c), sum(len(g) for g in m)
-                ),
+                on_result=_counted(f"relaxation, {_name(source)}", sum(map(len, made)), say),
             )
         )  # fmt: skip
     return Comparison(measures, relaxed, hull, notes)
 
 
+def _told(say: OnProgress, stage: str, total: int, done: int) -> None:
+    say(stage, done, total)
+
+
 def _name(source: Generator | str) -> str:
     return source if isinstance(source, str) else source.name
+
+
+def _counted(stage: str, total: int, say: OnProgress) -> Callable[[int, Any], None]:
+    """Tell how many of a stage's structures are done, whatever their order."""
+    count = itertools.count(1)
+    return lambda index, outcome: say(stage, next(count), total)
 
 
 def _hull(

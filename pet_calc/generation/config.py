@@ -9,6 +9,7 @@ from ase.data import atomic_numbers
 from pet_calc.diffusion.sampler import SamplerConfig
 from pet_calc.generation.composition import Composition
 from pet_calc.generation.geometry_window import GeometryWindow
+from pet_calc.workflows.md import MDConfig
 from pet_calc.workflows.relax import RelaxConfig
 
 #: Proposals that need no trained model.
@@ -105,8 +106,21 @@ class GenerateConfig:
             raise ValueError("at least one source and one number of formula units are needed")
         if any(not 1 <= g <= 230 for g in self.space_groups):
             raise ValueError(f"space groups are numbered 1 to 230, got {self.space_groups}")
+        if self.md:
+            _ = self.dynamics
         if self.symprec < 0 or self.duplicate <= 0:
             raise ValueError("`symprec` must not be negative, `duplicate` must be positive")
+
+    @property
+    def dynamics(self) -> MDConfig:
+        """Settings of the molecular dynamics of a winner."""
+        return MDConfig(
+            ensemble=self.md_ensemble,  # type: ignore[arg-type]
+            timestep=1.0,
+            temperature=self.temperature,
+            steps=self.md_steps,
+            seed=self.seed,
+        )
 
     @property
     def compositions(self) -> tuple[Composition, ...]:
