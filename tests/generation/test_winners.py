@@ -15,12 +15,15 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 from pet_calc.diffusion.occupancy import OccupancyConfig, OccupancyModel
+from pet_calc.diffusion.sampler import SamplerConfig
 from pet_calc.diffusion.sparse import SparseConfig, UniMatSparse
 from pet_calc.generation import Generator, GeometryWindow
+from pet_calc.generation.comparison import ComparisonConfig, compare
 from pet_calc.generation.config import GenerateConfig
 from pet_calc.generation.pipeline import generate
 from pet_calc.generation.results import write_results
 from pet_calc.io.generators import save_generator
+from pet_calc.io.unimat import crystal_from_atoms
 from pet_calc.training.occupancy import train_occupancy
 from pet_calc.workflows.relax import RelaxConfig
 
@@ -147,6 +150,15 @@ def test_generator_chooses_compositions(chooser, tmp_path) -> None:
         generate(GenerateConfig(n=2, sources=(str(tmp_path / "mute"),)), EMT(), tmp_path / "no")
 
 
+def test_chosen_compositions_are_compared_with_random_search(chooser) -> None:
+    references = [crystal_from_atoms(bulk("CuAu", "cesiumchloride", a=3.1))] * 4
+    config = ComparisonConfig(free=True, sampler=SamplerConfig(steps=5))
+    own, random = compare(Generator.load(chooser), references, config).proposed
+    assert (own.compositions, random.compositions) == (4, 4)
+    assert own.elements_distance == random.elements_distance
+    assert random.apart_half_radii == 1.0
+
+
 def test_known_bounds(tmp_path) -> None:
     """Numbers of atoms, cell lengths, chemical system and space group are kept."""
     still = RelaxConfig(cell="free", steps=0)
@@ -173,6 +185,7 @@ def test_known_bounds(tmp_path) -> None:
 SCRIPT = """
 import sys, time
 from ase.calculators.emt import EMT
+from pet_calc.generation.comparison import ComparisonConfig, compare
 from pet_calc.generation.config import GenerateConfig
 from pet_calc.generation.pipeline import generate
 from pet_calc.workflows.relax import RelaxConfig
