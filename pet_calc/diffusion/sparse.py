@@ -48,6 +48,9 @@ class SparseConfig:
         Sines and cosines of 2πk x, k = 1 ... harmonics, that stand beside the noisy coordinates.
     high, low : float
         Log-SNR of the cosine schedule at its ends.
+    form : {1, 2}
+        2: attention turned by the locations (`rotation_of`), the noisy lattice in the condition of
+        all blocks, and ε from a predicted velocity; better at the same cost. 1: without them.
     """
 
     width: int = 128
@@ -60,6 +63,8 @@ class SparseConfig:
     form: int = 1
 
     def __post_init__(self) -> None:
+        if self.form not in (1, 2):
+            raise ValueError(f"`form` must be 1 or 2, got {self.form}")
         if self.width % self.heads or self.width % 2:
             raise ValueError(
                 f"`width` must be even and divisible by `heads`, got {self.width}, {self.heads}"
