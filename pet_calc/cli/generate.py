@@ -37,13 +37,28 @@ def generate(
     formula: Annotated[
         str,
         typer.Option(
-            help="Formula such as SrTiO3; several with commas; Na-Cl is a chemical system."
+            help="Formula such as SrTiO3; several with commas; Na-Cl is a chemical system.  "
+            "[default: a generator given by --source chooses]",
+            show_default=False,
         ),
-    ],
+    ] = "",
     z: Annotated[
         str, typer.Option("--z", help="Formula units per cell, separated by commas.")
     ] = "1,2,4",
     n: Annotated[int, typer.Option("--n", min=1, help="Candidates in all.")] = 64,
+    within: Annotated[
+        str,
+        typer.Option(
+            help="Without --formula: elements that may be chosen, as in Li,Fe,O.",
+            show_default=False,
+        ),
+    ] = "",
+    atoms: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of atoms that the cell may have, as in 4,8.", show_default=False
+        ),
+    ] = "",
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,7 +120,7 @@ def generate(
     overwrite: OverwriteOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Propose crystals of a formula, relax them, and rank what is stable and new.
+    """Propose crystals, of a formula or of any, relax them, and rank what is stable and new.
 
     For example:
 
@@ -135,7 +150,7 @@ def generate(
 
     settings = GenerateConfig(
         formula=formula,
-        z=whole_numbers(z),
+        z=whole_numbers(z, "--z"),
         n=n,
         sources=tuple(source or BASELINES),
         seed=seed,
@@ -154,6 +169,8 @@ def generate(
         md_steps=md_steps,
         md_ensemble=md_ensemble,
         temperature=temperature,
+        within=tuple(s.strip() for s in within.split(",") if s.strip()),
+        atoms=whole_numbers(atoms, "--atoms") if atoms else (),
     )
     if resume and overwrite:
         raise typer.BadParameter("--resume keeps what --overwrite replaces; give one of the two")
@@ -193,13 +210,14 @@ def generate(
     raise typer.Exit(0 if result.kept else 1)
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """``"1,2,4"`` as numbers."""
     try:
         return tuple(dict.fromkeys(int(part) for part in str(text).split(",")))
     except ValueError as error:
         raise typer.BadParameter(
-            f"write whole numbers separated by commas, as in 1,2,4, got {text!r}", param_hint="--z"
+            f"write whole numbers separated by commas, as in 1,2,4, got {text!r}",
+            param_hint=option,
         ) from error
 
 

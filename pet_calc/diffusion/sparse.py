@@ -27,6 +27,7 @@ from pet_calc.diffusion.periodic_table import (
     N_ROWS,
     PLACES,
 )
+from pet_calc.diffusion.schedule import alpha_sigma
 from pet_calc.diffusion.unimat import NULL, Crystal, cell_parameters, slots_of, wrapped
 
 #: Tokens of the lattice, before those of the atoms: lengths and angles.
@@ -47,6 +48,9 @@ class SparseConfig:
         Sines and cosines of 2πk x, k = 1 ... harmonics, that stand beside the noisy coordinates.
     high, low : float
         Log-SNR of the cosine schedule at its ends.
+    form : {1, 2}
+        2: attention turned by the locations (`rotation_of`), the noisy lattice in the condition of
+        all blocks, and ε from a predicted velocity; better at the same cost. 1: without them.
     """
 
     width: int = 128
@@ -56,8 +60,11 @@ class SparseConfig:
     harmonics: int = 4
     high: float = 10.0
     low: float = -10.0
+    form: int = 1
 
     def __post_init__(self) -> None:
+        if self.form not in (1, 2):
+            raise ValueError(f"`form` must be 1 or 2, got {self.form}")
         if self.width % self.heads or self.width % 2:
             raise ValueError(
                 f"`width` must be even and divisible by `heads`, got {self.width}, {self.heads}"
@@ -158,6 +165,38 @@ def crystals_from(tokens: Tensor, occupied: Slots) -> list[Crystal | Exception]:
     return found
 
 
+#: Cosine and sine of an angle for every token and half of a head's channels.
+Rotation = tuple[Tensor, Tensor]
+
+
+def rotation_of(locations: Tensor, channels: int) -> Rotation:
+    """Angles 2πk x of tokens at fractional coordinates x, (B, 1, T, channels / 2) each.
+
+    Queries and keys turned by them (`rotated`) meet in a product that depends on the difference
+    of two locations only, and not on the image of an atom (rotary embedding, J. Su et al., 2021,
+    with the reciprocal lattice in place of frequencies). Tokens of the lattice are not turned.
+
+    Parameters
+    ----------
+    locations : (B, N, 3) Tensor
+        As diffused, twice the fractional coordinates less one.
+    channels : int
+        Of a head, at least 6. Axis x, y, z alternate, k rises; what is left over is not turned.
+    """
+    harmonics = channels // 6
+    k = torch.arange(1, harmonics + 1, device=locations.device, dtype=locations.dtype)
+    angle = (math.pi * locations[:, :, None] * k[:, None]).flatten(2)
+    angle = nn.functional.pad(angle, (0, channels // 2 - 3 * harmonics, N_LATTICE, 0))[:, None]
+    return angle.cos(), angle.sin()
+
+
+def rotated(x: Tensor, rotation: Rotation) -> Tensor:
+    """Channels c and c + half of (B, heads, T, channels), turned as pairs."""
+    first, second = x.chunk(2, -1)
+    cos, sin = rotation
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
 class Block(nn.Module):
     """Transformer block whose norms are scaled, shifted and gated by a condition."""
 
@@ -174,12 +213,16 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, condition: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor, mask: Tensor, rotation: Rotation | None = None
+    ) -> Tensor:
         """X (B, T, d), condition (B, d), mask (B, 1, 1, T) -> (B, T, d)."""
         s1, b1, g1, s2, b2, g2 = self.modulation(condition)[:, None].chunk(6, -1)
         batch, tokens, width = x.shape
         h = self.norm(x) * (1 + s1) + b1
         q, k, v = self.qkv(h).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            q, k = rotated(q, rotation), rotated(k, rotation)
         h = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + g1 * self.out(h.transpose(1, 2).reshape(batch, tokens, width))
         return x + g2 * self.feed(self.norm(x) * (1 + s2) + b2)
@@ -207,6 +250,8 @@ class UniMatSparse(nn.Module):
         self.angles = nn.Linear(3, d)
         self.time = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
         self.size = nn.Linear(2, d)
+        if config.form > 1:
+            self.cell_shape = nn.Linear(6, d)
         self.blocks = nn.ModuleList(Block(d, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
         self.to_location = nn.Linear(d, 3)
@@ -249,7 +294,10 @@ class UniMatSparse(nn.Module):
         angle = logsnr[:, None] * self.frequencies
         time = self.time(torch.cat([angle.sin(), angle.cos()], -1))
         size = self.size(torch.cat([n_atoms.log(), n_atoms / self.config.slots], -1))
-        condition = nn.functional.silu(time + size + pooled)
+        condition = time + size + pooled
+        if self.config.form > 1:
+            condition = condition + self.cell_shape(z[:, :N_LATTICE].flatten(1))
+        condition = nn.functional.silu(condition)
 
         k = torch.arange(1, self.config.harmonics + 1, device=z.device, dtype=z.dtype)
         locations = z[:, N_LATTICE:]
@@ -258,10 +306,13 @@ class UniMatSparse(nn.Module):
         lattice = torch.stack([self.lengths(z[:, 0]), self.angles(z[:, 1])], 1)
         x = torch.cat([lattice, self.location(features) + address], 1)
         mask = occupied.mask[:, None, None, :]
+        rotation = None
+        if self.config.form > 1:
+            rotation = rotation_of(locations, self.config.width // self.config.heads)
         for block in self.blocks:
-            x = block(x, condition, mask)
+            x = block(x, condition, mask, rotation)
         x = self.norm(x)
-        return torch.cat(
+        out = torch.cat(
             [
                 self.to_lengths(x[:, :1]),
                 self.to_angles(x[:, 1:2]),
@@ -269,3 +320,8 @@ class UniMatSparse(nn.Module):
             ],
             1,
         )
+        if self.config.form == 1:
+            return out
+        # ε = σ z + α v: v is of order one at every noise level, where ε or x alone are lost
+        alpha, sigma = alpha_sigma(logsnr[:, None, None])
+        return sigma * z + alpha * out

@@ -13,6 +13,7 @@ so that all entries of a crystal are of order one.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -174,24 +175,74 @@ def decode(m: Array) -> Crystal:
     return Crystal(numbers[index], fractional, cellpar)
 
 
-def canonical(crystal: Crystal) -> Crystal:
-    """The crystal moved so that an atom of its rarest element is at `ORIGIN`.
+def _unimodular() -> NDArray[np.int64]:
+    """All integer matrices with entries −1, 0, 1 and determinant ±1, (6960, 3, 3)."""
+    entries = np.array(list(itertools.product((-1, 0, 1), repeat=9))).reshape(-1, 3, 3)
+    return entries[np.abs(np.abs(np.linalg.det(entries)) - 1) < 0.5]
 
-    Of equally rare elements the one of lowest atomic number is taken; of its atoms the one that
-    gives the lexicographically first list of places. Two descriptions of one crystal that differ
-    by a translation become one.
+
+def lattice_symmetry(cellpar: Array, tolerance: float = 0.02) -> NDArray[np.int64]:
+    """Changes of basis that leave a reduced lattice as it is, (n, 3, 3); the identity is first.
+
+    Fractional coordinates change as x' = W x, the metric as G' = W^-T G W^-1. All of them have
+    entries −1, 0, 1 where the cell is reduced. `tolerance` is the change allowed of
+    G_ij / (a_i a_j), so that nearly equal lengths count as equal.
+    """
+    cosines = np.cos(np.radians(cellpar[3:]))
+    unit = np.eye(3)
+    for (i, j), c in zip(((1, 2), (0, 2), (0, 1)), cosines, strict=True):
+        unit[i, j] = unit[j, i] = c
+    lengths = np.outer(cellpar[:3], cellpar[:3])
+    metric = unit * lengths
+    w = _UNIMODULAR
+    moved = w.transpose(0, 2, 1) @ metric @ w
+    kept = w[(np.abs(moved - metric) / lengths).max((1, 2)) < tolerance]
+    identity = (kept == np.eye(3, dtype=np.int64)).all((1, 2))
+    return np.concatenate([kept[identity], kept[~identity]])
+
+
+def rebased(cellpar: Array, w: NDArray[np.int64]) -> Array:
+    """Cell parameters after the change of basis W; the same if W is a symmetry of the lattice."""
+    a, b, c = cellpar[:3]
+    alpha, beta, gamma = np.cos(np.radians(cellpar[3:]))
+    metric = np.array(
+        [
+            [a * a, a * b * gamma, a * c * beta],
+            [a * b * gamma, b * b, b * c * alpha],
+            [a * c * beta, b * c * alpha, c * c],
+        ]
+    )
+    inverse = np.linalg.inv(w)
+    metric = inverse.T @ metric @ inverse
+    lengths = np.sqrt(np.diag(metric))
+    cosines = [metric[i, j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    return np.concatenate([lengths, np.degrees(np.arccos(np.clip(cosines, -1, 1)))])
+
+
+def canonical(crystal: Crystal) -> Crystal:
+    """One description of a crystal out of those that differ by origin and axes.
+
+    An atom of the rarest element is at `ORIGIN`; of equally rare elements that of lowest atomic
+    number. Of its atoms, and of the symmetries of the lattice (mirrors included, so that a chiral
+    crystal may become its mirror image), those are taken that give the lexicographically first
+    list of places.
     """
     numbers = np.asarray(crystal.numbers, dtype=np.int64)
     kinds, counts = np.unique(numbers, return_counts=True)
     rarest = kinds[np.argmin(counts)]
-    best: tuple[list[Any], Array] | None = None
-    for k in np.flatnonzero(numbers == rarest):
-        moved = wrapped(crystal.fractional - crystal.fractional[k] + ORIGIN)
-        # the sum of floats that ORIGIN is must not move the atom across a rounding
-        moved[k] = ORIGIN
-        places = moved[order(numbers, moved)].round(ORDER_DECIMALS).ravel().tolist()
-        if best is None or places < best[0]:
-            best = places, moved
+    best: tuple[list[Any], Array, NDArray[np.int64]] | None = None
+    for w in lattice_symmetry(crystal.cellpar):
+        turned = crystal.fractional @ w.T
+        for k in np.flatnonzero(numbers == rarest):
+            moved = wrapped(turned - turned[k] + ORIGIN)
+            # the sum of floats that ORIGIN is must not move the atom across a rounding
+            moved[k] = ORIGIN
+            places = moved[order(numbers, moved)].round(ORDER_DECIMALS).ravel().tolist()
+            if best is None or places < best[0]:
+                best = places, moved, w
     assert best is not None
     index = order(numbers, best[1])
-    return Crystal(numbers[index], best[1][index], crystal.cellpar)
+    return Crystal(numbers[index], best[1][index], rebased(crystal.cellpar, best[2]))
+
+
+_UNIMODULAR: Final = _unimodular()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ase.data import atomic_numbers
+
 from pet_calc.diffusion.sampler import SamplerConfig
 from pet_calc.generation.composition import Composition
 from pet_calc.generation.geometry_window import GeometryWindow
+from pet_calc.workflows.md import MDConfig
 from pet_calc.workflows.relax import RelaxConfig
 
 #: Proposals that need no trained model.
@@ -26,8 +29,9 @@ class GenerateConfig:
     ----------
     formula : str
         Of one formula unit; several separated by commas, or a chemical system such as ``Na-Cl``.
+        Empty: the first generator among the sources that can do it chooses compositions.
     z : tuple of int
-        Formula units per cell.
+        Formula units per cell; without meaning where there is no formula.
     n : int
         Candidates in all.
     sources : tuple of str
@@ -53,9 +57,13 @@ class GenerateConfig:
         K.
     md_ensemble : str
         As in `MDConfig`.
+    within : tuple of str
+        Chemical symbols that compositions chosen without a formula may have; empty for all.
+    atoms : tuple of int
+        Numbers of atoms that the cell may have; empty for all.
     """
 
-    formula: str
+    formula: str = ""
     z: tuple[int, ...] = (1, 2, 4)
     n: int = 64
     sources: tuple[str, ...] = BASELINES
@@ -71,9 +79,24 @@ class GenerateConfig:
     md_steps: int = 1000
     temperature: float = 300.0
     md_ensemble: str = "nvt-langevin"
+    within: tuple[str, ...] = ()
+    atoms: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _ = self.compositions
+        if self.formula and not self.compositions:
+            raise ValueError(
+                f"no cell of {self.formula} with {self.z} formula units has "
+                f"{' or '.join(map(str, self.atoms))} atoms; change `atoms` or `z`"
+            )
+        if unknown := [s for s in self.within if s not in atomic_numbers]:
+            raise ValueError(f"no element has the symbol {', '.join(unknown)}")
+        if self.formula and self.within:
+            raise ValueError("`within` is for compositions that no formula gives; use one of them")
+        if not self.formula and set(self.sources) <= set(BASELINES):
+            raise ValueError(
+                "without a formula a generator has to choose compositions; give `formula`, or a "
+                "generator among `sources`"
+            )
         if self.n < 1 or min(self.phonons, self.md, self.seed) < 0:
             raise ValueError(
                 f"`n` must be at least 1, `phonons`, `md` and `seed` not negative, got {self.n}, "
@@ -83,15 +106,26 @@ class GenerateConfig:
             raise ValueError("at least one source and one number of formula units are needed")
         if any(not 1 <= g <= 230 for g in self.space_groups):
             raise ValueError(f"space groups are numbered 1 to 230, got {self.space_groups}")
+        if self.md:
+            _ = self.dynamics
         if self.symprec < 0 or self.duplicate <= 0:
             raise ValueError("`symprec` must not be negative, `duplicate` must be positive")
 
     @property
-    def compositions(self) -> tuple[Composition, ...]:
-        """Every formula with every number of formula units."""
-        return tuple(c for z in self.z for c in Composition.all_of(self.formula, z))
+    def dynamics(self) -> MDConfig:
+        """Settings of the molecular dynamics of a winner."""
+        return MDConfig(
+            ensemble=self.md_ensemble,  # type: ignore[arg-type]
+            timestep=1.0,
+            temperature=self.temperature,
+            steps=self.md_steps,
+            seed=self.seed,
+        )
 
     @property
-    def elements(self) -> tuple[str, ...]:
-        """Chemical symbols of all compositions."""
-        return tuple(dict.fromkeys(s for c in self.compositions for s in c.elements))
+    def compositions(self) -> tuple[Composition, ...]:
+        """Every formula with every number of formula units; empty without a formula."""
+        if not self.formula:
+            return ()
+        found = (c for z in self.z for c in Composition.all_of(self.formula, z))
+        return tuple(c for c in found if not self.atoms or c.n_atoms in self.atoms)

@@ -58,8 +58,12 @@ class Measures:
         References with a proposal whose fingerprint differs by less than 0.2.
     density_distance : float
         Wasserstein distance of the densities, g/cm³.
+    elements_distance : float
+        Wasserstein distance of the numbers of elements; 0 where compositions are given.
+    atoms_known : float
+        With as many atoms as some reference; 1 where compositions are given.
     seconds : float
-        Wall time of proposing.
+        Wall time of proposing; NaN if not measured.
     """
 
     source: str
@@ -76,22 +80,35 @@ class Measures:
     rmse: float
     coverage: float
     density_distance: float
-    seconds: float
+    elements_distance: float
+    atoms_known: float
+    seconds: float = math.nan
 
 
-def proposals_for(
-    source: str | Generator,
-    references: Sequence[Atoms],
+#: Proposals for each of some compositions.
+Proposals = list[list[Atoms | Exception]]
+
+
+def timed_proposals(
+    source: Generator | str,
+    wanted: Sequence[Composition],
     n: int,
     seed: int,
     sampler: SamplerConfig | None = None,
-) -> list[list[Atoms | Exception]]:
-    """`n` proposals for the composition of each reference; ``"random"`` or a generator."""
-    wanted = [Composition.from_numbers(np.asarray(a.numbers)) for a in references]
+) -> tuple[Proposals, float]:
+    """`n` proposals for each composition by a generator or ``"random"``, and the wall time."""
+    began = time.monotonic()
     if isinstance(source, Generator):
         flat = source.sample(wanted, n, seed=seed, sampler=sampler)
-        return [flat[k * n : (k + 1) * n] for k in range(len(wanted))]
-    found: list[list[Atoms | Exception]] = []
+        found: Proposals = [flat[k * n : (k + 1) * n] for k in range(len(wanted))]
+    else:
+        found = random_proposals(wanted, n, seed)
+    return found, time.monotonic() - began
+
+
+def random_proposals(wanted: Sequence[Composition], n: int, seed: int) -> Proposals:
+    """By random search; where it finds no room, its error stands for all of a composition."""
+    found: Proposals = []
     for k, c in enumerate(wanted):
         try:
             found.append([*propose_random(c, n, seed=seed + 7919 * k)])
@@ -101,27 +118,24 @@ def proposals_for(
 
 
 def measure(
-    source: str | Generator,
+    source: str,
+    proposed: Proposals,
     references: Sequence[Crystal],
-    n: int,
     *,
-    seed: int = 0,
-    sampler: SamplerConfig | None = None,
     matcher: Matcher | None = None,
     smact: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> Measures:
-    """Evaluate a source; see `Measures`.
+    """Evaluate proposals; see `Measures`.
 
     Parameters
     ----------
-    source : Generator or "random"
+    source : str
+        Its name.
+    proposed : list of lists
+        For the composition of each reference, as many for each.
     references : sequence of Crystal
         Crystals that the source has not been trained on.
-    n : int
-        Proposals for each.
-    seed : int
-    sampler : SamplerConfig, optional
     matcher : Matcher, optional
         Without one the match rate is NaN.
     smact : bool
@@ -130,9 +144,6 @@ def measure(
         Told the number of references that are compared.
     """
     known = [atoms_from_crystal(c) for c in references]
-    began = time.monotonic()
-    proposed = proposals_for(source, known, n, seed, sampler)
-    seconds = time.monotonic() - began
     flags: dict[str, list[float]] = {
         k: [] for k in ("made", "half_a", "half_r", "smact", "unique", "novel", "p1")
     }
@@ -173,9 +184,9 @@ def measure(
             on_progress(k + 1)
     matched = np.array(best)[np.isfinite(best)]
     return Measures(
-        source=source.name if isinstance(source, Generator) else source,
+        source=source,
         compositions=len(known),
-        samples=n,
+        samples=len(proposed[0]),
         made=_mean(flags["made"]),
         apart_half_angstrom=_mean(flags["half_a"]),
         apart_half_radii=_mean(flags["half_r"]),
@@ -187,8 +198,70 @@ def measure(
         rmse=_mean(matched.tolist()),
         coverage=_mean(covered),
         density_distance=_wasserstein(densities, [_density(a) for a in known]),
-        seconds=seconds,
+        elements_distance=0.0,
+        atoms_known=1.0,
     )
+
+
+def measure_free(
+    source: str,
+    proposed: Sequence[Atoms | Exception],
+    references: Sequence[Crystal],
+    *,
+    matcher: Matcher | None = None,
+    smact: bool = False,
+) -> Measures:
+    """Evaluate proposals whose compositions were not given.
+
+    Novel is what matches no reference, unique what is like none before it. The match rate is the
+    fraction of proposals that match a reference, the coverage that of references that have a
+    proposal within 0.2 (the compositions of most references are not among the proposals).
+    """
+    known = [atoms_from_crystal(c) for c in references]
+    n = len(proposed)
+    made = [a for a in proposed if isinstance(a, Atoms)]
+    valid = [a for a in made if _apart(a)]
+    by_formula: dict[str, list[Atoms]] = {}
+    for a in known:
+        by_formula.setdefault(_formula(a), []).append(a)
+    prints: dict[str, list[Fingerprint]] = {}
+    unique, rms, near = [], [], set()
+    for a in valid:
+        mine, formula = fingerprint(a), _formula(a)
+        earlier = prints.setdefault(formula, [])
+        unique.append(all(distance(mine, p) >= 0.02 for p in earlier))
+        earlier.append(mine)
+        others = by_formula.get(formula, [])
+        near |= {id(b) for b in others if distance(mine, fingerprint(b)) < 0.2}
+        if matcher is not None:
+            matched = [r for b in others if (r := matcher.rms(b, a)) is not None]
+            rms.append(min(matched, default=math.nan))
+    hits = [r for r in rms if math.isfinite(r)]
+    sizes = {len(a) for a in known}
+    return Measures(
+        source=source,
+        compositions=n,
+        samples=1,
+        made=len(made) / n,
+        apart_half_angstrom=len(valid) / n,
+        apart_half_radii=sum(closest_contact(a, 0.5) >= 0.5 for a in made) / n,
+        composition_valid=_mean([smact_valid(a) is True for a in made]) if smact else math.nan,
+        unique=_mean(unique),
+        novel=1 - len(hits) / len(rms) if rms else math.nan,
+        p1=_mean([_is_p1(a) for a in made]) if symmetry_available() else math.nan,
+        match_rate=len(hits) / n if matcher is not None else math.nan,
+        rmse=_mean(hits),
+        coverage=len(near) / len(known),
+        density_distance=_wasserstein([_density(a) for a in made], [_density(a) for a in known]),
+        elements_distance=_wasserstein(
+            [len(set(a.numbers)) for a in made], [len(set(a.numbers)) for a in known]
+        ),
+        atoms_known=sum(len(a) in sizes for a in made) / n,
+    )
+
+
+def _formula(atoms: Atoms) -> str:
+    return Composition.from_numbers(np.asarray(atoms.numbers)).formula
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase import Atoms
+from ase.data import atomic_numbers
 from torch import Tensor
 
+from pet_calc.diffusion.occupancy import OccupancyModel
 from pet_calc.diffusion.sampler import SamplerConfig, guided, sample
 from pet_calc.diffusion.schedule import CosineSchedule
 from pet_calc.diffusion.sparse import (
@@ -60,11 +62,14 @@ class Generator:
     model : UniMatSparse
     config : dict
         Content of its ``config.json``.
+    occupancy : OccupancyModel, optional
+        Chooses compositions where none is given.
     """
 
     name: str
     model: UniMatSparse = field(repr=False)
     config: dict[str, Any] = field(repr=False)
+    occupancy: OccupancyModel | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Generator:
@@ -90,13 +95,48 @@ class Generator:
                     f"{folder / name} does not have the SHA-256 that the index records; install "
                     "the package again"
                 )
-        model, config = load_generator(folder)
-        return cls(names[-1] if names else str(folder), model, config)
+        model, occupancy, config = load_generator(folder)
+        return cls(names[-1] if names else str(folder), model, config, occupancy)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the weights."""
         return str(self.config["weights_sha256"])
+
+    def compositions(
+        self,
+        n: int,
+        *,
+        seed: int,
+        elements: Collection[str] | None = None,
+        atoms: Collection[int] | None = None,
+    ) -> list[Composition]:
+        """Draw compositions from the occupancy model, the first of two stages.
+
+        Parameters
+        ----------
+        n, seed : int
+        elements : collection of str, optional
+            Chemical symbols that may occur.
+        atoms : collection of int, optional
+            Wanted numbers of atoms in the cell.
+
+        Raises
+        ------
+        ValueError
+            If the generator has no occupancy model.
+        SimulationError
+            If too few are within the bounds.
+        """
+        if self.occupancy is None:
+            raise ValueError(
+                f"{self.name} has not learnt compositions; give a formula, or add them with "
+                "`python -m pet_calc.training.occupancy`"
+            )
+        numbers = None if elements is None else [atomic_numbers[e] for e in elements]
+        generator = torch.Generator().manual_seed(seed)
+        found = self.occupancy.sample(n, generator, elements=numbers, atoms=atoms)
+        return [Composition(counts) for counts in found]
 
     def sample(
         self,

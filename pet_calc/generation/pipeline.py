@@ -170,7 +170,7 @@ def generate(
     say("relaxation")
     candidates = _relaxed(proposals, config, calculator, out, origin, resume, on_result, deadline)
     notes: list[str] = []
-    elements = config.elements
+    elements = sorted({s for p in proposals if p.atoms for s in set(p.atoms.symbols)})
     if hull is None:
         say("reference energies of the elements")
         hull, reasons = elemental_hull(elements, calculator)
@@ -349,22 +349,15 @@ def _phonons(atoms: Atoms, calculator: Any) -> tuple[float | None, str]:
 
 
 def _dynamics(c: Candidate, config: GenerateConfig, calculator: Any, out: Path) -> str:
-    from pet_calc.workflows.md import MDConfig, run_md
+    from pet_calc.workflows.md import run_md
 
     assert c.atoms is not None
     # a small cell has no phonons to heat; repeat it to about 10 Å
     repeats = [max(1, math.ceil(10.0 / length)) for length in c.atoms.cell.lengths()]
     work = c.atoms.repeat(repeats)
     work.calc = calculator
-    settings = MDConfig(
-        ensemble=config.md_ensemble,  # type: ignore[arg-type]
-        timestep=1.0,
-        temperature=config.temperature,
-        steps=config.md_steps,
-        seed=config.seed,
-    )
     try:
-        found = run_md(work, settings, out, overwrite=True)
+        found = run_md(work, config.dynamics, out, overwrite=True)
     except Exception as error:  # as above
         return f"failed: {type(error).__name__}: {error}"
     return f"{config.md_steps} steps, {found.mean_temperature} K"

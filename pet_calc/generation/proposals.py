@@ -60,24 +60,56 @@ def propose(
         s: Generator.load(s) for s in config.sources if s not in ("substitution", "random")
     }
     found: list[Proposal] = []
+    chosen = () if config.formula else _chosen(config, generators)
     # what substitution lacks is shared by the sources that have no end
     sources = sorted(config.sources, key=lambda s: s != "substitution")
     for k, source in enumerate(sources):
         if on_source is not None:
             on_source(source)
         left = config.n - len(found)
-        shares = _shares(
-            left // (len(sources) - k) if k < len(sources) - 1 else left, len(config.compositions)
-        )
-        for composition, share in zip(config.compositions, shares, strict=True):
+        share = left // (len(sources) - k) if k < len(sources) - 1 else left
+        if config.formula:
+            shares = _shares(share, len(config.compositions))
+            made = [
+                (c, i, atoms)
+                for c, n in zip(config.compositions, shares, strict=True)
+                if n
+                for i, atoms in enumerate(_from_source(source, c, n, config, generators, templates))
+            ]
+        else:
+            made = _of_each(source, chosen[:share], config, generators, templates)
+        for composition, i, atoms in made:
             z = composition.units
-            if share:
-                made = _from_source(source, composition, share, config, generators, templates)
-                for i, atoms in enumerate(made):
-                    name = Path(source).name
-                    identifier = f"{composition.formula}-z{z}-{name}-{i:03d}"
-                    found.append(_checked(identifier, source, z, atoms, config))
+            identifier = f"{composition.formula}-z{z}-{Path(source).name}-{i:03d}"
+            found.append(_checked(identifier, source, z, atoms, config))
     return found
+
+
+def _chosen(config: GenerateConfig, generators: dict[str, Generator]) -> list[Composition]:
+    """As many compositions as candidates are wanted, from the first generator that chooses."""
+    able = [g for g in generators.values() if g.occupancy is not None]
+    chooser = able[0] if able else next(iter(generators.values()))
+    return chooser.compositions(
+        config.n, seed=config.seed, elements=config.within or None, atoms=config.atoms or None
+    )
+
+
+def _of_each(
+    source: str,
+    compositions: Sequence[Composition],
+    config: GenerateConfig,
+    generators: dict[str, Generator],
+    templates: Sequence[Atoms] | None,
+) -> list[tuple[Composition, int, Atoms | Exception]]:
+    """One proposal for each composition, where the source has one, with its index."""
+    if source in generators:
+        made = generators[source].sample(compositions, 1, seed=config.seed, sampler=config.sampler)
+        return [(c, k, a) for k, (c, a) in enumerate(zip(compositions, made, strict=True))]
+    return [
+        (c, k, atoms)
+        for k, c in enumerate(compositions)
+        for atoms in _from_source(source, c, 1, config, generators, templates)
+    ]
 
 
 def _shares(total: int, parts: int) -> list[int]:

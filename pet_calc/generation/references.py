@@ -156,6 +156,17 @@ def relaxed_phases(
     return phases, reasons
 
 
+def competitors(crystals: Iterable[Atoms], compositions: Iterable[Composition]) -> list[Atoms]:
+    """The crystals that compete with some of the compositions: no element but theirs."""
+    systems = {frozenset(z for z, _ in c.counts) for c in compositions}
+    found = []
+    for atoms in crystals:
+        own = frozenset(atoms.numbers.tolist())
+        if any(own <= system for system in systems):
+            found.append(atoms)
+    return found
+
+
 def build_hull(
     structures: Sequence[Atoms],
     calculator: Any,

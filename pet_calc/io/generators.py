@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from pet_calc.diffusion.occupancy import OccupancyConfig, OccupancyModel
 from pet_calc.diffusion.sparse import SparseConfig, UniMatSparse
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.io.weights import CONFIG, WEIGHTS, require_digest, write_atomically
@@ -22,17 +23,28 @@ FORMAT: Final = "pet_calc-generator-1"
 ARCHITECTURE: Final = "unimat-sparse"
 
 
-def save_generator(folder: Path, model: UniMatSparse, training: dict[str, Any]) -> str:
+#: Before the names of the occupancy model's weights, which stand beside those of the denoiser.
+OCCUPANCY: Final = "occupancy."
+
+
+def save_generator(
+    folder: Path,
+    model: UniMatSparse,
+    training: dict[str, Any],
+    occupancy: OccupancyModel | None = None,
+) -> str:
     """Write a generator; returns the SHA-256 of its weights."""
-    tensors = {
-        n: t.detach().to("cpu", torch.float32).contiguous() for n, t in model.state_dict().items()
-    }
+    state = dict(model.state_dict())
+    if occupancy is not None:
+        state |= {OCCUPANCY + n: t for n, t in occupancy.state_dict().items()}
+    tensors = {n: t.detach().to("cpu", torch.float32).contiguous() for n, t in state.items()}
     weights = safetensors.torch.save(tensors)
     digest = hashlib.sha256(weights).hexdigest()
     values = {
         "format": FORMAT,
         "architecture": ARCHITECTURE,
         "config": model.config.to_dict(),
+        **({} if occupancy is None else {"occupancy": occupancy.config.to_dict()}),
         "weights_sha256": digest,
         "training": training,
     }
@@ -41,8 +53,12 @@ def save_generator(folder: Path, model: UniMatSparse, training: dict[str, Any]) 
     return digest
 
 
-def load_generator(folder: Path) -> tuple[UniMatSparse, dict[str, Any]]:
-    """The frozen model of a folder and the content of its ``config.json``.
+def load_generator(
+    folder: Path,
+) -> tuple[UniMatSparse, OccupancyModel | None, dict[str, Any]]:
+    """The frozen models of a folder and the content of its ``config.json``.
+
+    The second one, which chooses compositions, is None where the generator needs them given.
 
     Raises
     ------
@@ -67,6 +83,7 @@ def load_generator(folder: Path) -> tuple[UniMatSparse, dict[str, Any]]:
                 f"{folder} must hold a generator ({FORMAT}, {ARCHITECTURE}), got {found}"
             )
         config = SparseConfig(**values["config"])
+        chooses = OccupancyConfig(**values["occupancy"]) if "occupancy" in values else None
         recorded = values["weights_sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -76,10 +93,16 @@ def load_generator(folder: Path) -> tuple[UniMatSparse, dict[str, Any]]:
     require_digest(folder / WEIGHTS, hashlib.sha256(content).hexdigest(), recorded)
     with torch.random.fork_rng(devices=[]):
         model = UniMatSparse(config)
+        occupancy = None if chooses is None else OccupancyModel(chooses)
     try:
-        model.load_state_dict(safetensors.torch.load(content))
+        tensors = safetensors.torch.load(content)
+        own = {n: tensors.pop(n) for n in list(tensors) if n.startswith(OCCUPANCY)}
+        model.load_state_dict(tensors)
+        if occupancy is not None:
+            occupancy.load_state_dict({n.removeprefix(OCCUPANCY): t for n, t in own.items()})
+            occupancy.requires_grad_(False).eval()
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder / WEIGHTS} does not fit its configuration: {error}"
         ) from error
-    return model.requires_grad_(False).eval(), values
+    return model.requires_grad_(False).eval(), occupancy, values

@@ -60,6 +60,8 @@ class GeneratorConfig:
     seed : int
     niggli : bool
         Describe the crystals in their Niggli-reduced cells; not needed where they are already.
+    atoms : int, optional
+        Crystals with more are left out.
     model : SparseConfig
     """
 
@@ -73,6 +75,7 @@ class GeneratorConfig:
     drop: float = 0.1
     seed: int = 0
     niggli: bool = True
+    atoms: int | None = None
     model: SparseConfig = field(default_factory=SparseConfig)
 
     @classmethod
@@ -141,7 +144,11 @@ def batches(examples: Examples, size: int, generator: torch.Generator) -> Iterat
 def diffusion_loss(
     model: UniMatSparse, x: Tensor, occupied: Slots, drop: float, generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error of ε over all tokens that exist, at stratified random times."""
+    """Mean squared error over all tokens that exist, at stratified random times.
+
+    Of ε, or of v = α ε − σ x (T. Salimans and J. Ho, ICLR 2022) for models whose form is above 1;
+    the error of ε is α times that of v.
+    """
     schedule = CosineSchedule(model.config.high, model.config.low)
     b = len(x)
     t = (torch.arange(b) + torch.rand(b, generator=generator)) / b
@@ -150,6 +157,9 @@ def diffusion_loss(
     dropped = torch.rand(b, generator=generator) < drop
     predicted = model(add_noise(x, noise, logsnr), logsnr, occupied, dropped)
     mask = occupied.mask[..., None]
+    if model.config.form > 1:
+        mask = mask / torch.sigmoid(logsnr)[:, None, None]
+        return (((predicted - noise) ** 2) * mask).sum() / (3 * occupied.mask.sum())
     return (((predicted - noise) ** 2) * mask).sum() / (3 * mask.sum())
 
 
@@ -179,7 +189,12 @@ def train_generator(
         The generator's folder, ``out/model``.
     """
     out.mkdir(parents=True, exist_ok=True)
-    crystals = [c for name in config.files for c in read_crystals(data / name)]
+    crystals = [
+        c
+        for name in config.files
+        for c in read_crystals(data / name)
+        if config.atoms is None or len(c.numbers) <= config.atoms
+    ]
     if config.niggli:
         crystals = [crystal_from_atoms(niggli_reduced(atoms_from_crystal(c))) for c in crystals]
     examples = Examples.of(crystals)

@@ -17,6 +17,8 @@ from pet_calc.diffusion.sparse import (
     UniMatSparse,
     expand,
     restrict,
+    rotated,
+    rotation_of,
     to_diffusion,
 )
 from pet_calc.diffusion.unet import UNetConfig, UniMatUNet, composition_tensor
@@ -96,17 +98,19 @@ def test_dense_and_sparse_diffusion_are_one() -> None:
     assert torch.equal(condition, full)
 
 
-def small_sparse() -> UniMatSparse:
+def small_sparse(form: int) -> UniMatSparse:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = UniMatSparse(SparseConfig(width=32, heads=2, layers=2, slots=6)).double()
+        config = SparseConfig(width=32, heads=2, layers=2, slots=6, form=form)
+        model = UniMatSparse(config).double()
         for block in model.blocks:
             torch.nn.init.normal_(block.modulation.weight, std=0.1)
     return model
 
 
-def test_sparse_denoiser_ignores_padding_and_follows_the_condition() -> None:
-    model = small_sparse()
+@pytest.mark.parametrize("form", [1, 2])
+def test_sparse_denoiser_ignores_padding_and_follows_the_condition(form: int) -> None:
+    model = small_sparse(form)
     occupied = Slots.of([c.numbers for c in CRYSTALS])
     z = torch.randn(
         *occupied.mask.shape, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
@@ -120,6 +124,43 @@ def test_sparse_denoiser_ignores_padding_and_follows_the_condition() -> None:
     other = Slots(torch.where(occupied.atoms, 26, 0), occupied.slots)
     assert not torch.allclose(together, model(z, logsnr, other))
     torch.testing.assert_close(model(z, logsnr, occupied, hidden), model(z, logsnr, other, hidden))
+
+
+def test_rotary_attention_sees_differences_of_fractional_coordinates() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 2, N_LATTICE + 4, 14, dtype=torch.float64, generator=generator)
+    places = 2 * torch.rand(1, 4, 3, dtype=torch.float64, generator=generator) - 1
+
+    def products(locations: Tensor) -> Tensor:
+        rotation = rotation_of(locations, 14)
+        return rotated(q, rotation) @ rotated(k, rotation).transpose(-1, -2)
+
+    atoms = slice(N_LATTICE, None)
+    here = products(places)
+    # a common shift, and other images of an atom: 2 is a whole cell as diffused
+    shifted = products(places + torch.tensor([0.3, -0.2, 0.7]))
+    images = places.clone()
+    images[0, 1, 2] += 2.0
+    torch.testing.assert_close(shifted[..., atoms, atoms], here[..., atoms, atoms])
+    torch.testing.assert_close(products(images), here)
+    moved = places.clone()
+    moved[0, 1, 2] += 0.5
+    assert not torch.allclose(products(moved), here)
+
+
+def test_velocity_form_is_exact_where_noise_alone_says_nothing() -> None:
+    """With v = −σ x its estimate of x is exact for x = 0 at all noise levels: the skip is right."""
+    model = small_sparse(2)
+    for layer in (model.to_location, model.to_lengths, model.to_angles):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    occupied = Slots.of([c.numbers for c in CRYSTALS])
+    z = torch.randn(*occupied.mask.shape, 3, dtype=torch.float64)
+    for level in (-8.0, 0.0, 8.0):
+        logsnr = torch.full((3,), level, dtype=torch.float64)
+        found = clean_estimate(z, model(z, logsnr, occupied), logsnr)
+        alpha, _ = alpha_sigma(logsnr[:, None, None])
+        torch.testing.assert_close(found, alpha * z)
 
 
 def test_guidance_weighs_the_two_denoisers() -> None:

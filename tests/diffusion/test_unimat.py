@@ -9,7 +9,17 @@ from diffusion.crystals_for_tests import CRYSTALS, mp20like, random_crystal
 
 from pet_calc.diffusion.periodic_table import ANGLES_PLACE, LENGTHS_PLACE, NUMBERS, PLACES, place
 from pet_calc.diffusion.sparse import Slots, crystals_from, expand, restrict
-from pet_calc.diffusion.unimat import NULL, Crystal, canonical, decode, encode, order, wrapped
+from pet_calc.diffusion.unimat import (
+    NULL,
+    Crystal,
+    canonical,
+    decode,
+    encode,
+    lattice_symmetry,
+    order,
+    rebased,
+    wrapped,
+)
 from pet_calc.errors import InvalidStructureError
 from pet_calc.generation.fingerprint import distance, fingerprint
 from pet_calc.io.unimat import atoms_from_crystal, decode_atoms, encode_atoms, niggli_reduced
@@ -60,6 +70,30 @@ def test_canonical_description_forgets_translations() -> None:
         a, b = canonical(crystal), canonical(moved)
         np.testing.assert_array_equal(a.numbers, b.numbers)
         np.testing.assert_allclose(a.fractional, b.fractional, atol=1e-9)
+
+
+def test_canonical_description_forgets_the_choice_of_axes() -> None:
+    """Any symmetry of the lattice gives the same description, which is the same crystal."""
+    assert [len(lattice_symmetry(np.array(c, dtype=float))) for c in (
+        (4, 4, 4, 90, 90, 90), (4, 4, 5, 90, 90, 90), (4, 4, 5, 90, 90, 120), (4, 5, 6, 90, 90, 90),
+        (4, 5, 6, 80, 85, 95), (4, 4, 4, 60, 60, 60))] == [48, 16, 24, 8, 2, 48]  # fmt: skip
+    rng = np.random.default_rng(0)
+    for cell in ((4, 4, 4, 90, 90, 90), (4, 4, 5, 90, 90, 120)):
+        numbers = np.array([8, 8, 22, 38, 38])
+        crystal = Crystal(numbers, rng.random((5, 3)), np.array(cell, dtype=float))
+        first = canonical(crystal)
+        operations = lattice_symmetry(crystal.cellpar)
+        for w in operations[rng.permutation(len(operations))[:8]]:
+            turned = crystal.fractional @ w.T + rng.random(3)
+            again = canonical(Crystal(numbers, turned, rebased(crystal.cellpar, w)))
+            np.testing.assert_allclose(again.cellpar, first.cellpar, atol=1e-6)
+            np.testing.assert_allclose(again.fractional, first.fractional, atol=1e-9)
+        same = distance(*(fingerprint(atoms_from_crystal(c)) for c in (crystal, first)))
+        assert same < 1e-6
+    # axes of slightly different length count as equal, and the crystal stays exactly what it was
+    near = Crystal(numbers, crystal.fractional, np.array([4.0, 4.02, 5, 90, 90, 90]))
+    same = distance(*(fingerprint(atoms_from_crystal(c)) for c in (near, canonical(near))))
+    assert same < 1e-6
 
 
 def test_null_entries_and_bad_input() -> None:

@@ -90,7 +90,11 @@ def test_substitution_makes_known_structure_types() -> None:
     assert len(found) == 2  # A and B may be exchanged
     assert find_symmetry(found[0], 1e-3).number == 221
     names = [a.info["prototype"] for a in propose_substituted(Composition.of("MgO"), 10)]
-    assert {"rocksalt", "CsCl", "zincblende"} <= set(names)
+    assert {"rocksalt", "CsCl", "zincblende", "L1_0"} <= set(names)
+    heusler = propose_substituted(Composition.of("NbTaW2"), 10)
+    assert {a.info["prototype"] for a in heusler} == {"Heusler"}
+    assert {find_symmetry(a, 1e-3).number for a in heusler} == {225}
+    assert len(propose_substituted(Composition.of("TiNiSn"), 10)) == 6
     own = propose_substituted(Composition.of("KTaO3"), 10, [bulk("NaCl", "rocksalt", a=5.6)])
     assert own == []
 
