@@ -28,6 +28,7 @@ from pet_calc.calculators.results import (
     array,
     ase_results,
 )
+from pet_calc.calculators.self_check import SelfCheck
 from pet_calc.geometry import Edges, System
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.models import EnergyModel, Results, evaluate
@@ -66,6 +67,16 @@ class ModelCalculator(Calculator):
         self.implemented_properties = [*PROPERTIES, *ROTATION_PROPERTIES]
         self.skin = float(skin)
         self._verlet: VerletState | None = None
+        self._self_check = SelfCheck()
+
+    @property
+    def accelerated(self) -> dict[str, str | None]:
+        """Each accelerated path that was taken: None if it is, else why it is not any more.
+
+        A path is compared with the reference when it is first taken; see
+        `pet_calc.calculators.self_check`. Before that it is not listed.
+        """
+        return dict(self._self_check.found)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, charge and spin included."""
@@ -106,13 +117,19 @@ class ModelCalculator(Calculator):
         """Energy, per-atom energies, forces and stress, unchecked."""
         return evaluate(model, system, edges)
 
+    def believed_evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """As `evaluation`, by accelerated kernels only as far as they agree with the reference."""
+        return self._self_check.evaluate(
+            self.evaluation, model, system, edges, lambda: self.selection(system)
+        )
+
     def further_results(
         self, names: Sequence[str], modeller: Modeller, system: System, edges: Edges
     ) -> dict[str, Any]:
         """Results that are computed only when one of `names` asks for them."""
         if not set(names) & set(ROTATION_PROPERTIES):
             return {}
-        spread = rotation_spread(modeller, system, edges, evaluation=self.evaluation)
+        spread = rotation_spread(modeller, system, edges, evaluation=self.believed_evaluation)
         return {
             "energy_rotation_std": float(spread.energy[0]),
             "forces_rotation_std": array(spread.forces),
@@ -135,7 +152,7 @@ class ModelCalculator(Calculator):
         system = system_from_atoms(atoms, self.device)
         model = self.modeller(atoms)(system)
         edges = neighbor_list(system, model.cutoff)
-        return checked_evaluation(model, system, edges, self.evaluation)
+        return checked_evaluation(model, system, edges, self.believed_evaluation)
 
     def evaluate_many(
         self,
@@ -229,7 +246,7 @@ class ModelCalculator(Calculator):
             self._verlet, system, cutoff=model.cutoff, skin=self.skin
         )
         if not known:
-            results = checked_evaluation(model, system, edges, self.evaluation)
+            results = checked_evaluation(model, system, edges, self.believed_evaluation)
             known = ase_results(results, stress=periodic)
         missing = [name for name in properties if name not in known]
         more = self.further_results(missing, modeller, system, edges) if missing else {}

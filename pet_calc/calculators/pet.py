@@ -50,6 +50,7 @@ from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.committee import Committee, evaluate_committee
 from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PET
+from pet_calc.models.pet.compiled import compile_regions
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.models.pet.direct import evaluate_direct, require_head
 from pet_calc.models.pet.uncertainty import LLPR, evaluate_uncertainty
@@ -134,6 +135,10 @@ class PETCalculator(ModelCalculator):
         net force is removed.
     variant : str, optional
         Energy head to use of a potential that has several; by default the main one.
+    compile : bool
+        Run the transformers through `torch.compile`, which takes half a minute at the first
+        calculation and needs a C++ compiler on a CPU. That one logs (logger ``pet_calc``, level
+        INFO) what a step takes with and without, and after how many it pays.
 
     Attributes
     ----------
@@ -161,6 +166,7 @@ class PETCalculator(ModelCalculator):
         skin: float = 1.0,
         non_conservative: NonConservative = False,
         variant: str | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__(skin=skin)
         if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
@@ -182,6 +188,7 @@ class PETCalculator(ModelCalculator):
         self.quadrature_order = quadrature_order
         self.non_conservative: NonConservative = non_conservative
         self.variant = variant
+        self.compile = compile
         self.auto = len(sources) == 1 and isinstance(sources[0], str) and sources[0] == "auto"
         self.dtype = dtype or common_dtype(sources)
         self.potentials: tuple[LoadedPotential, ...] = ()
@@ -406,6 +413,8 @@ class PETCalculator(ModelCalculator):
         ):
             if direct:
                 require_head(parts(model)[0], head)
+        if self.compile:
+            compile_regions(parts(model)[0])
         return replace(loaded, model=model)
 
     def _use(self, potentials: list[LoadedPotential]) -> None:
@@ -456,6 +465,7 @@ class PETCalculator(ModelCalculator):
         options = {
             "non_conservative": (self.non_conservative, False),
             "variant": (self.variant, None),
+            "compile": (self.compile, False),
         }
         return {name: value for name, (value, default) in options.items() if value != default}
 
@@ -476,8 +486,8 @@ def parts(model: EnergyModel) -> tuple[PET, Conditions | None]:
     if isinstance(model, PET):
         return model, None
     raise ValueError(
-        f"variants, direct heads, features and environments need a model of the current PET, got "
-        f"{type(model).__name__}"
+        f"variants, direct heads, compilation, features and environments need a model of the current "
+        f"PET, got {type(model).__name__}"
     )
 
 

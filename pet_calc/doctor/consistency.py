@@ -196,7 +196,7 @@ def batch_error(
 
     def evaluated(system: System) -> Results:
         model = modeller(system)
-        return calculator.evaluation(model, system, neighbor_list(system, model.cutoff))
+        return calculator.believed_evaluation(model, system, neighbor_list(system, model.cutoff))
 
     results = evaluated(System.concatenate(systems))
     assert results.forces is not None
