@@ -1,4 +1,4 @@
-"""PET here beside MACE and the effective-medium theory of ASE: what a step costs, not how good it is.
+"""PET here beside MACE and ASE's effective-medium theory: what a step costs, not how good it is.
 
     python -m venv bench && bench/bin/pip install torch==2.13.0 mace-torch "pet-calc"
     bench/bin/python benchmarks/vs_mace.py --out benchmarks/results/vs_mace.csv
@@ -133,7 +133,7 @@ def main() -> None:
                 atoms.positions += 1e-3 * rng.standard_normal(atoms.positions.shape)
                 atoms.calc = calculator
 
-                def step() -> None:
+                def step(atoms: Atoms = atoms) -> None:
                     atoms.get_potential_energy()
                     atoms.get_forces()
                     atoms.get_stress()

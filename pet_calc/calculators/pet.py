@@ -486,8 +486,8 @@ def parts(model: EnergyModel) -> tuple[PET, Conditions | None]:
     if isinstance(model, PET):
         return model, None
     raise ValueError(
-        f"variants, direct heads, compilation, features and environments need a model of the current "
-        f"PET, got {type(model).__name__}"
+        f"variants, direct heads, compilation, features and environments need a model of the "
+        f"current PET, got {type(model).__name__}"
     )
 
 

@@ -78,8 +78,8 @@ class MDProgress:
             self._samples.append(sample)
         if len(self._samples) > MOST_SAMPLES:
             # the slope needs no more; every other one keeps memory and time of a line bounded
-            del self._samples[1::2]
             self._interval *= 2
+            self._samples = [s for s in self._samples if s.step % self._interval == 0]
         last = sample.step == self.config.steps
         if self.console.is_terminal:
             if last or now - self._redrawn > 0.25:
