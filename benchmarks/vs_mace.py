@@ -47,9 +47,11 @@ def copper() -> Atoms:
 
 def mace(cutoff: float) -> Any:
     """A MACE of the published small size with random weights, as an ASE calculator."""
-    from e3nn import o3
+    # before e3nn, whose constants it makes loadable
     from mace import modules
     from mace.calculators import MACECalculator
+
+    from e3nn import o3  # isort: skip
 
     elements = list(range(1, 90))
     with torch.random.fork_rng(devices=[]):
