@@ -28,8 +28,10 @@ from pet_calc.calculators.results import (
     array,
     ase_results,
 )
+from pet_calc.calculators.self_check import SelfCheck
 from pet_calc.geometry import Edges, System
 from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.processors import tell_waiting_threads
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.ecse.spread import rotation_spread
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
@@ -66,6 +68,16 @@ class ModelCalculator(Calculator):
         self.implemented_properties = [*PROPERTIES, *ROTATION_PROPERTIES]
         self.skin = float(skin)
         self._verlet: VerletState | None = None
+        self._self_check = SelfCheck()
+
+    @property
+    def accelerated(self) -> dict[str, str | None]:
+        """Each accelerated path that was taken: None if it is, else why it is not any more.
+
+        A path is compared with the reference when it is first taken; see
+        `pet_calc.calculators.self_check`. Before that it is not listed.
+        """
+        return dict(self._self_check.found)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, charge and spin included."""
@@ -106,13 +118,21 @@ class ModelCalculator(Calculator):
         """Energy, per-atom energies, forces and stress, unchecked."""
         return evaluate(model, system, edges)
 
+    def believed_evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """As `evaluation`, by accelerated kernels only as far as they agree with the reference."""
+        if self.device.type == "cpu":
+            tell_waiting_threads(torch.get_num_threads())
+        return self._self_check.evaluate(
+            self.evaluation, model, system, edges, lambda: self.selection(system)
+        )
+
     def further_results(
         self, names: Sequence[str], modeller: Modeller, system: System, edges: Edges
     ) -> dict[str, Any]:
         """Results that are computed only when one of `names` asks for them."""
         if not set(names) & set(ROTATION_PROPERTIES):
             return {}
-        spread = rotation_spread(modeller, system, edges, evaluation=self.evaluation)
+        spread = rotation_spread(modeller, system, edges, evaluation=self.believed_evaluation)
         return {
             "energy_rotation_std": float(spread.energy[0]),
             "forces_rotation_std": array(spread.forces),
@@ -135,7 +155,7 @@ class ModelCalculator(Calculator):
         system = system_from_atoms(atoms, self.device)
         model = self.modeller(atoms)(system)
         edges = neighbor_list(system, model.cutoff)
-        return checked_evaluation(model, system, edges, self.evaluation)
+        return checked_evaluation(model, system, edges, self.believed_evaluation)
 
     def evaluate_many(
         self,
@@ -244,7 +264,9 @@ class ModelCalculator(Calculator):
         """Checked results of a structure that follows the last one."""
         system = system_from_atoms(atoms, self.device)
         model = modeller(system)
-        return checked_evaluation(model, system, self.edges(model, system), self.evaluation)
+        return checked_evaluation(
+            model, system, self.edges(model, system), self.believed_evaluation
+        )
 
     def export_properties(self) -> Properties:
         """Results under the names that ASE knows, for ``Atoms.get_properties``."""

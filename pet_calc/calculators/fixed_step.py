@@ -31,9 +31,11 @@ from pet_calc.calculators.checks import (
     require_finite,
     require_separation,
 )
+from pet_calc.calculators.self_check import disagreement, tolerance
 from pet_calc.errors import SimulationError
 from pet_calc.geometry import System
 from pet_calc.kernels.neighbor_matrix import triton_refusal
+from pet_calc.kernels.paths import Paths, following
 from pet_calc.kernels.precision import current_precision
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.pet import PET
@@ -57,13 +59,6 @@ FIRST_SLOTS: Final = 64
 ALL_PAIRS: Final = 600
 #: A list is renewed if this many further displacements like the last would exhaust its skin.
 FORESIGHT: Final = 1.5
-#: Largest difference from an ordinary evaluation: energy of an atom in eV and force in eV/Å, times
-#: the largest force where that exceeds 1. By precision; about ten times what is found on water.
-TOLERANCES: Final = {
-    "float64": (1e-9, 1e-9),
-    "highest": (1e-5, 1e-4),
-    "high": (3e-3, 1e-2),
-}
 # runs before a capture, in which libraries choose their algorithms and reserve memory
 _WARM_UP: Final = 3
 
@@ -224,21 +219,6 @@ def on_host(results: Results) -> Results:
     )
 
 
-def disagreement(found: Results, reference: Results, energy: float, force: float) -> str | None:
-    """By how much results differ if that is more than allowed; None if it is not."""
-    assert found.forces is not None
-    assert reference.forces is not None
-    scale = max(1.0, float(reference.forces.abs().max()))
-    for name, unit, gap, limit in (
-        ("energy of an atom", "eV", found.energies - reference.energies, energy),
-        ("force", "eV/Å", found.forces - reference.forces, force),
-    ):
-        worst = float(gap.abs().max())
-        if not worst <= limit * scale:  # NaN is not
-            return f"the {name} differs by {worst:.1e} {unit}, allowed are {limit * scale:.1e}"
-    return None
-
-
 def same_conditions(a: Conditions | None, b: Conditions | None) -> bool:
     """Whether charges and spins are the same."""
     if a is None or b is None:
@@ -317,9 +297,10 @@ class FixedStep:
     def _compared(self, found: Results, model: EnergyModel, system: System) -> Results:
         """The results of a first step if an ordinary evaluation agrees, else those of that."""
         there = system.to(self.device)
-        reference = on_host(evaluate(model, there, neighbor_list(there, model.cutoff)))
-        exactness = "float64" if model.dtype == torch.float64 else current_precision()
-        self.problem = disagreement(found, reference, *TOLERANCES[exactness])
+        with following(Paths(allowed=frozenset())):  # by no kernel that may be what is wrong
+            reference = on_host(evaluate(model, there, neighbor_list(there, model.cutoff)))
+        allowed = tolerance(model.dtype, [current_precision()])
+        self.problem = disagreement(found, reference, allowed)
         if self.problem is None:
             return found
         self._prepared = None

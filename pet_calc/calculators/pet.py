@@ -52,6 +52,7 @@ from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.committee import Committee, evaluate_committee
 from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PET
+from pet_calc.models.pet.compiled import compile_regions
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.models.pet.direct import evaluate_direct, require_head
 from pet_calc.models.pet.uncertainty import LLPR, evaluate_uncertainty
@@ -144,6 +145,10 @@ class PETCalculator(ModelCalculator):
     precision : {"highest", "high"}
         Of matrix products in float32 on a GPU: float32, or TensorFloat-32, whose forces deviate by
         some 1e-3 of the largest. A CPU knows the first one only.
+    compile : bool
+        Run the transformers through `torch.compile`, which takes half a minute at the first
+        calculation and needs a C++ compiler on a CPU. That one logs (logger ``pet_calc``, level
+        INFO) what a step takes with and without, and after how many it pays.
 
     Attributes
     ----------
@@ -173,6 +178,7 @@ class PETCalculator(ModelCalculator):
         variant: str | None = None,
         cuda_graph: bool = False,
         precision: Precision = "highest",
+        compile: bool = False,
     ) -> None:
         super().__init__(skin=skin)
         if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
@@ -197,12 +203,18 @@ class PETCalculator(ModelCalculator):
         self._device = choose_device(device)
         require_precision(precision, self._device)
         self.precision: Precision = precision
+        if cuda_graph and compile:
+            raise ValueError(
+                "`cuda_graph` captures the kernels of the network as it is, and `compile` makes "
+                "others of them; leave out one of the two"
+            )
         self.cuda_graph = bool(cuda_graph)
         self._fixed = FixedStep(self._device, self.skin) if cuda_graph else None
         self.ecse = ecse
         self.quadrature_order = quadrature_order
         self.non_conservative: NonConservative = non_conservative
         self.variant = variant
+        self.compile = compile
         self.auto = len(sources) == 1 and isinstance(sources[0], str) and sources[0] == "auto"
         self.dtype = dtype or common_dtype(sources)
         self.potentials: tuple[LoadedPotential, ...] = ()
@@ -445,6 +457,8 @@ class PETCalculator(ModelCalculator):
         ):
             if direct:
                 require_head(parts(model)[0], head)
+        if self.compile:
+            compile_regions(parts(model)[0])
         return replace(loaded, model=model)
 
     def _use(self, potentials: list[LoadedPotential]) -> None:
@@ -497,6 +511,7 @@ class PETCalculator(ModelCalculator):
             "variant": (self.variant, None),
             "cuda_graph": (self.cuda_graph, False),
             "precision": (self.precision, "highest"),
+            "compile": (self.compile, False),
         }
         return {name: value for name, (value, default) in options.items() if value != default}
 
@@ -517,8 +532,8 @@ def parts(model: EnergyModel) -> tuple[PET, Conditions | None]:
     if isinstance(model, PET):
         return model, None
     raise ValueError(
-        f"variants, direct heads, features and environments need a model of the current PET, got "
-        f"{type(model).__name__}"
+        f"variants, direct heads, compilation, features and environments need a model of the "
+        f"current PET, got {type(model).__name__}"
     )
 
 

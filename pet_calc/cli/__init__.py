@@ -31,6 +31,7 @@ from pet_calc.cli import (
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
+from pet_calc.io.processors import free_cores
 
 __all__ = ["app", "main"]
 
@@ -73,14 +74,6 @@ def verbs() -> None:
 
       pet-calc doctor POSCAR
     """
-
-
-def free_cores() -> int:
-    """Processors that this process may use less those that others keep busy; at least 1."""
-    if not hasattr(os, "sched_getaffinity") or not hasattr(os, "getloadavg"):
-        return os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0))
-    return max(1, usable - round(os.getloadavg()[0]))
 
 
 def main() -> None:

@@ -196,7 +196,7 @@ def batch_error(
 
     def evaluated(system: System) -> Results:
         model = modeller(system)
-        return calculator.evaluation(model, system, neighbor_list(system, model.cutoff))
+        return calculator.believed_evaluation(model, system, neighbor_list(system, model.cutoff))
 
     results = evaluated(System.concatenate(systems))
     assert results.forces is not None
@@ -209,3 +209,22 @@ def batch_error(
         difference = (results.forces[begin:end] - single.forces).cpu().numpy()
         change, forces, begin = max(change, energy), max(forces, largest(difference)), end
     return compared(check, change, forces, *limits(members[-1], calculator, noise, rng))
+
+
+def accelerated_paths(calculator: Any) -> Finding:
+    """What the calculator found when it compared its accelerated paths with the reference."""
+    check = "accelerated paths"
+    found = getattr(calculator, "accelerated", None)
+    if found is None:
+        return skipped(check, f"{type(calculator).__name__} does not say what it computes with")
+    if not found:
+        return skipped(check, "none was taken: the results are those of the reference")
+    texts = [f"{path}: {'agrees' if reason is None else reason}" for path, reason in found.items()]
+    refused = any(reason is not None for reason in found.values())
+    return Finding(
+        check,
+        Verdict.WARN if refused else Verdict.PASS,
+        "; ".join(texts),
+        "each agrees with the reference within the rounding of its precision",
+        {"paths": found},
+    )

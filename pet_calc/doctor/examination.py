@@ -11,7 +11,13 @@ import numpy as np
 from ase import Atoms
 
 from pet_calc.doctor import coverage, performance
-from pet_calc.doctor.consistency import batch_error, history_error, precision_error, smoothness
+from pet_calc.doctor.consistency import (
+    accelerated_paths,
+    batch_error,
+    history_error,
+    precision_error,
+    smoothness,
+)
 from pet_calc.doctor.derivatives import force_error, stress_error
 from pet_calc.doctor.dynamics import energy_drift
 from pet_calc.doctor.evaluation import Noise, evaluate, is_double, largest, measure_noise
@@ -153,6 +159,7 @@ def calculator_checks(
     yield "density of training", partial(coverage.density_coverage, atoms, calculator)
     yield "uncertainty", partial(coverage.uncertainty, atoms, calculator)
     yield "independence of history", partial(history_error, atoms, calculator, rng=rng())
+    yield "accelerated paths", partial(accelerated_paths, calculator)
     directions = 1 if few else 2
     yield (
         "forces against energy differences",

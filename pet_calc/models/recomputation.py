@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pet_calc.kernels.paths import bound
+
 
 def _gradients(
     function: Callable[..., Any],
@@ -106,6 +108,8 @@ def recomputed(
         Whatever else `function` uses that derivatives may be asked of.
     """
     trained = [p for p in parameters if p.requires_grad]
+    # the backward pass, which may run in a thread of its own, takes the same kernels
+    function = bound(function)
     return _Recomputed.apply(function, len(inputs), *inputs, *trained)  # type: ignore[no-untyped-call]
 
 

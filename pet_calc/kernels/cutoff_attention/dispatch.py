@@ -12,7 +12,9 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from pet_calc.kernels import paths
 from pet_calc.kernels.cutoff_attention import analytic, reference
+from pet_calc.kernels.paths import Precision
 from pet_calc.kernels.precision import current_precision
 
 _log = logging.getLogger("pet_calc")
@@ -24,7 +26,6 @@ TOLERANCE: Final = {"highest": 1e-4, "high": 2e-2, "fast": 1e-1}
 _checked: dict[tuple[object, ...], str | None] = {}
 
 Backend = Literal["auto", "batched", "triton"]
-Precision = Literal["highest", "high", "fast"]
 
 #: Most tokens of an atom for which one program holds its attention weights in registers.
 MOST_TOKENS: Final = 128
@@ -80,8 +81,9 @@ def cutoff_attention(
         raise ValueError(f"`backend` must be 'auto', 'batched' or 'triton', got {backend!r}")
     if precision not in (None, "highest", "high", "fast"):
         raise ValueError(f"`precision` must be 'highest', 'high' or 'fast', got {precision!r}")
-    cuda = packed.device.type == "cuda" and os.environ.get("PET_CALC_TRITON") == "1"
-    if backend == "batched" or (backend == "auto" and (not cuda or torch.compiler.is_compiling())):
+    # a compiled region fuses its own attention
+    wanted = not torch.compiler.is_compiling() and paths.triton_wanted(packed.device)
+    if backend == "batched" or (backend == "auto" and not wanted):
         return analytic.cutoff_attention(packed, log_weight, heads, scale)
     refusal = triton_refusal(packed, heads)
     if refusal is None:
@@ -96,7 +98,7 @@ def cutoff_attention(
             _checked[key] = deviation(fused, packed, log_weight, heads, scale, precision)
             if _checked[key] is not None:
                 _log.warning("cutoff attention falls back to torch: %s", _checked[key])
-        if _checked.get(key) is None:
+        if _checked.get(key) is None and paths.take(paths.CUTOFF_ATTENTION, precision):
             return fused(packed, log_weight, heads, scale)
         return analytic.cutoff_attention(packed, log_weight, heads, scale)
     if backend == "triton":

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pet_calc.kernels import paths
 from pet_calc.kernels.ecse_frames import reference
 from pet_calc.kernels.ecse_frames.constants import FrameConfig
 
@@ -48,11 +49,11 @@ def chosen(
         raise ValueError(f"`backend` must be 'auto', 'torch' or 'triton', got {backend!r}")
     if backend == "torch":
         return False
-    if backend == "auto" and (device.type != "cuda" or os.environ.get("PET_CALC_TRITON") != "1"):
+    if backend == "auto" and not paths.triton_wanted(device):
         return False
     reason = triton_refusal(device) or (refusal() if refusal else None)
     if reason is None:
-        return True
+        return backend == "triton" or paths.take(paths.LOCAL_FRAMES)
     if backend == "triton":
         raise ValueError(f"the Triton kernels cannot be used: {reason}")
     _log.debug("local frames without Triton kernels: %s", reason)

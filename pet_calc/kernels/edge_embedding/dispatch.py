@@ -12,6 +12,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from pet_calc.kernels import paths
 from pet_calc.kernels.edge_embedding import reference
 from pet_calc.kernels.edge_embedding.reference import Encoding
 from pet_calc.kernels.precision import Precision, current_precision
@@ -56,7 +57,8 @@ def fused_embedding(vectors: Tensor, rows: int) -> bool:
     refusal = triton_refusal(vectors, rows)
     if refusal is not None:
         _log.debug("edge embedding without Triton kernels: %s", refusal)
-    return refusal is None
+        return False
+    return paths.take(paths.EDGE_EMBEDDING, current_precision())
 
 
 def edge_embedding(

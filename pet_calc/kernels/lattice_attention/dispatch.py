@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pet_calc.kernels import paths
 from pet_calc.kernels.lattice_attention import padded
 from pet_calc.kernels.lattice_attention.layout import ImageLayout
 
@@ -59,14 +60,16 @@ def lattice_attention(
     )  # fmt: skip
     if backend not in ("auto", "padded", "triton"):
         raise ValueError(f"`backend` must be 'auto', 'padded' or 'triton', got {backend!r}")
-    if backend == "padded" or (backend == "auto" and query.device.type != "cuda"):
+    wanted = query.device.type == "cuda" or paths.triton_wanted(query.device)
+    if backend == "padded" or (backend == "auto" and not wanted):
         return padded.lattice_attention(*arguments)
     refusal = triton_refusal(query)
-    if refusal is None:
+    if refusal is None and (backend == "triton" or paths.take(paths.LATTICE_ATTENTION)):
         from pet_calc.kernels.lattice_attention import triton
 
         return triton.lattice_attention(*arguments)
     if backend == "triton":
         raise ValueError(f"the Triton kernels cannot be used: {refusal}")
-    _log.debug("lattice attention without Triton kernels: %s", refusal)
+    if refusal is not None:
+        _log.debug("lattice attention without Triton kernels: %s", refusal)
     return padded.lattice_attention(*arguments)

@@ -38,4 +38,5 @@ def compile_regions(model: PET) -> PET:
     for layer in model.gnn_layers:
         assert isinstance(layer, MessageLayer)
         layer.trans.compile(dynamic=True)
+        layer.compiled = True
     return model

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.gated_linear_unit import gated_linear_unit
+from pet_calc.kernels.paths import COMPILED, take
 from pet_calc.kernels.rms_direction import rms_direction
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization
@@ -164,6 +165,8 @@ class MessageLayer(nn.Module):
         if not first:
             self.neighbor_embedder = nn.Embedding(len(config.elements), d)
         self.trans = Transformer(config)
+        #: Whether `pet_calc.models.pet.compiled` has compiled the transformer.
+        self.compiled = False
 
     def geometry_matrix(self) -> Tensor:
         """Matrix (d_pet, geometry_width) by which the geometry enters `embed`."""
@@ -210,6 +213,12 @@ class MessageLayer(nn.Module):
         linear = self.compress[0]
         assert isinstance(linear, nn.Linear)
         return torch.addmm(hidden, message, linear.weight[:, 2 * linear.out_features :].T)
+
+    def transformed(self, node: Tensor, edge: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The transformer; compiled if it has been and that path may be taken."""
+        # the method itself is never the compiled form
+        run = self.trans if self.compiled and take(COMPILED) else self.trans.forward
+        return run(node, edge, log_weight)
 
     def compressed(self, hidden: Tensor) -> Tensor:
         """Edge tokens that enter the transformer, from what `embed` returns."""

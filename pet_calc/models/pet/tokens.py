@@ -148,7 +148,8 @@ def transformed(
     layer: MessageLayer, node: Tensor, tokens: Tensor, log_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The transformer of a layer on one bucket; node and edge tokens (n_slots, d_pet) alike."""
-    n, e = layer.trans(node, tokens.view(*log_weight[:, 1:].shape, tokens.shape[1]), log_weight)
+    edge = tokens.view(*log_weight[:, 1:].shape, tokens.shape[1])
+    n, e = layer.transformed(node, edge, log_weight)
     return n, e.reshape(tokens.shape)
 
 

@@ -13,6 +13,9 @@ from pet_calc.workflows.md.config import MDConfig
 from pet_calc.workflows.md.log import MDLog, MDSample, drift_per_atom
 from pet_calc.workflows.progress import progress_bar
 
+#: Samples that the slope of the conserved energy is taken from, at most.
+MOST_SAMPLES = 2000
+
 
 class MDProgress:
     """Progress of one run; pass it as `on_step` to :func:`run_md`.
@@ -30,6 +33,7 @@ class MDProgress:
         self.n_atoms = n_atoms
         self.console = Console(stderr=True) if console is None else console
         self._samples: list[MDSample] = []
+        self._interval = config.log_interval
         self._redrawn = -math.inf
         self._started = math.nan
         self._bar = progress_bar(
@@ -70,8 +74,12 @@ class MDProgress:
             seconds = now - self._started
             # no estimate from it: the first step also pays for starting the threads
             self._line(f"first step done in {1e3 * seconds:.0f} ms")
-        if sample.step % self.config.log_interval == 0:
+        if sample.step % self._interval == 0:
             self._samples.append(sample)
+        if len(self._samples) > MOST_SAMPLES:
+            # the slope needs no more; every other one keeps memory and time of a line bounded
+            self._interval *= 2
+            self._samples = [s for s in self._samples if s.step % self._interval == 0]
         last = sample.step == self.config.steps
         if self.console.is_terminal:
             if last or now - self._redrawn > 0.25:

@@ -22,8 +22,8 @@ from pet_calc.workflows.md import checkpoint as checkpoints
 from pet_calc.workflows.md.checkpoint import CHECKPOINT, Checkpoint
 from pet_calc.workflows.md.config import MDConfig
 from pet_calc.workflows.md.ensembles import make_integrator, require_stress
-from pet_calc.workflows.md.log import MDLog, MDSample
-from pet_calc.workflows.md.records import LOG, Mark, Records, require_records
+from pet_calc.workflows.md.log import MDSample
+from pet_calc.workflows.md.records import Mark, Records, require_records
 from pet_calc.workflows.md.swaps import CARRIED, SwapMoves
 from pet_calc.workflows.md.velocities import (
     degrees_of_freedom,
@@ -139,7 +139,6 @@ class Run:
         self.integrator = make_integrator(work, config, self.rng["noise"], n_dof=self.n_dof)
         self.swaps = SwapMoves(work, self.rng["swaps"]) if config.swap_interval else None
         self.targets = config.targets(0)
-        self.samples: list[MDSample] = []
         self.good: _Frame | None = None
         self.reading: Reading | None = None
         self.first_step = 0
@@ -244,7 +243,6 @@ class Run:
         if step % config.frame_interval == 0:
             self.records.write_frame(self.atoms)
         if step % config.log_interval == 0:
-            self.samples.append(sample)
             self.records.write_row(sample)
         if self.on_step is not None:
             self.on_step(sample)
@@ -265,7 +263,6 @@ class Run:
             self.atoms.get_forces()
             self.records.write_frame(self.atoms)
         if sample.step % config.log_interval != 0:
-            self.samples.append(sample)
             self.records.write_row(sample)
 
     def save(self, step: int, mark: Mark) -> None:
@@ -314,8 +311,6 @@ class Run:
                 saved.versions,
                 now,
             )
-        if not saved.mark.empty:
-            self.samples = read_samples(self.folder, saved.mark)
 
     def speed(self, step: int) -> float:
         """Simulated ns per day of wall time so far."""
@@ -379,13 +374,3 @@ def state_of_matter(atoms: Atoms, kinetic: float) -> tuple[float, float, float]:
         return volume, math.nan, density
     pressure = 2.0 * kinetic / (3.0 * volume) - float(np.sum(stress[:3])) / 3.0
     return volume, pressure / units.GPa, density
-
-
-def read_samples(folder: Path, mark: Mark) -> list[MDSample]:
-    """The rows of a log up to a mark."""
-    log = MDLog.read(folder / LOG, size=mark.log_size)
-    names = MDSample.__dataclass_fields__
-    return [
-        MDSample(int(log.step[k]), *(float(getattr(log, n)[k]) for n in names if n != "step"))
-        for k in range(len(log))
-    ]

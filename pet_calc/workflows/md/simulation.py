@@ -136,7 +136,8 @@ def run_md(
     with Records(folder, mark) as run.records:
         run.simulate(0 if saved is None else saved.step, fresh=mark.empty)
 
-    log = MDLog.from_samples(run.samples)
+    # samples are kept in the file alone: the memory of a run does not grow with its length
+    log = MDLog.read(folder / LOG)
     return MDResult(
         config=config,
         atoms=run.atoms,

@@ -1,0 +1,286 @@
+"""An accelerated path is believed if it agrees with the reference on the structure at hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+
+import pytest
+import torch
+from calculators.small_potentials import liquid, small_pet
+from contracts.models import random_crystalformer, random_pet
+from contracts.structures import STRUCTURES
+from kernels.processes import in_a_process
+
+from pet_calc import PETCalculator
+from pet_calc.calculators.crystalformer import CrystalformerCalculator
+from pet_calc.calculators.self_check import (
+    TOLERANCES,
+    break_even,
+    disagreement,
+    tolerance,
+)
+from pet_calc.doctor.consistency import accelerated_paths
+from pet_calc.kernels import paths
+from pet_calc.kernels.paths import COMPILED, CUTOFF_ATTENTION, LATTICE_ATTENTION, LOCAL_FRAMES
+from pet_calc.models import Results, evaluate
+from pet_calc.models.pet.layers import Transformer
+from pet_calc.models.recomputation import recomputed
+from pet_calc.neighbors import neighbor_list
+
+MODULE = "calculators.test_self_check"
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="the optional package triton is absent"
+)
+
+
+def calculator(monkeypatch, form=None, dtype=torch.float64):
+    """A calculator whose transformers count as compiled, into `form` of their results."""
+    calls = []
+
+    def compiled(self, *inputs):
+        calls.append(self)
+        outputs = self.forward(*inputs)
+        return outputs if form is None else tuple(form(x) for x in outputs)
+
+    monkeypatch.setattr(Transformer, "__call__", compiled)
+    calc = PETCalculator(small_pet(dtype=dtype))
+    for layer in calc.potential.model.gnn_layers:
+        layer.compiled = True
+    return calc, calls
+
+
+def plain(dtype=torch.float64):
+    return PETCalculator(small_pet(dtype=dtype)).evaluate(liquid())
+
+
+def test_a_wrong_path_is_left_with_a_warning_and_without_harm(monkeypatch):
+    calc, calls = calculator(monkeypatch, lambda x: 1.001 * x)
+    with pytest.warns(UserWarning, match="goes without transformers by torch.compile.*differs by"):
+        found = calc.evaluate(liquid())
+    assert torch.equal(found.forces, plain().forces)
+    assert "allowed are" in calc.accelerated[COMPILED]
+    made = len(calls)
+    assert made > 0
+    # said once, never taken again, whatever the structure
+    atoms = liquid(seed=1)
+    atoms.calc = calc
+    atoms.get_forces()
+    assert len(calls) == made
+    finding = accelerated_paths(calc)
+    assert finding.verdict == "warning"
+    assert COMPILED in finding.found
+    # another calculator judges by itself
+    assert PETCalculator(small_pet()).accelerated == {}
+
+
+def broken_compiler(x):
+    raise RuntimeError("no compiler")
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (broken_compiler, "RuntimeError: no compiler"),
+        (lambda x: torch.full_like(x, torch.nan), "nan"),
+        (lambda x: x + 1e-6 * x.detach(), "energy of an atom differs"),
+    ],
+)
+def test_whatever_goes_wrong_is_the_reason(monkeypatch, form, reason):
+    calc, _ = calculator(monkeypatch, form)
+    with pytest.warns(UserWarning, match="goes without"):
+        assert torch.equal(calc.evaluate(liquid()).energies, plain().energies)
+    assert reason in calc.accelerated[COMPILED]
+
+
+def test_a_path_that_agrees_is_taken_and_not_checked_again(monkeypatch, caplog):
+    calc, calls = calculator(monkeypatch, lambda x: x * (1.0 + 1e-13))
+    with caplog.at_level(logging.INFO, logger="pet_calc"):
+        calc.evaluate_many([liquid()])
+    assert calc.accelerated == {COMPILED: None}
+    assert accelerated_paths(calc).verdict == "pass"
+    assert "a step takes" in caplog.text
+    references = []
+    monkeypatch.setattr(
+        "pet_calc.calculators.self_check.disagreement", lambda *a: references.append(a)
+    )
+    made = len(calls)
+    calc.evaluate(liquid(seed=1))
+    assert len(calls) > made
+    assert references == []
+
+
+def test_rounding_is_within_the_tolerance_of_its_precision_and_errors_are_not(monkeypatch):
+    calc, _ = calculator(monkeypatch, lambda x: x * (1.0 + 1e-6), torch.float32)
+    calc.evaluate(liquid())
+    assert calc.accelerated == {COMPILED: None}
+    calc, _ = calculator(monkeypatch, lambda x: x * (1.0 + 1e-2), torch.float32)
+    with pytest.warns(UserWarning, match="goes without"):
+        calc.evaluate(liquid())
+    assert tolerance(torch.float64, ["highest"]) is TOLERANCES["float64"]
+    assert tolerance(torch.float32, ["highest", "high"]) is TOLERANCES["high"]
+    assert tolerance(torch.float32, ["fast", "high"]) is TOLERANCES["fast"]
+
+
+def test_errors_of_a_structure_stay_errors(monkeypatch):
+    from pet_calc.errors import SimulationError
+
+    def far_off(x):
+        raise SimulationError("far off")
+
+    calc, _ = calculator(monkeypatch, far_off)
+    with pytest.raises(SimulationError, match="far off"):
+        calc.evaluate(liquid())
+    assert calc.accelerated == {}
+
+
+def test_tolerances_scale_with_forces_above_one():
+    def results(energy, force):
+        e = torch.tensor([energy], dtype=torch.float64)
+        f = torch.tensor([[force, 0.0, 0.0]], dtype=torch.float64)
+        return Results(energy=e, energies=e, forces=f, stress=None)
+
+    allowed = TOLERANCES["highest"]
+    for size in (0.01, 1.0, 50.0):
+        scale = max(1.0, size)
+        reference = results(1.0, size)
+        assert disagreement(results(1.0, size + 0.9e-4 * scale), reference, allowed) is None
+        assert "force differs" in disagreement(
+            results(1.0, size + 1.1e-4 * scale), reference, allowed
+        )
+        assert disagreement(results(1.0 + 0.9e-5 * scale, size), reference, allowed) is None
+        assert disagreement(results(1.0 + 1.1e-5 * scale, size), reference, allowed) is not None
+
+
+def test_break_even_is_told():
+    assert "after about 300 steps" in break_even(0.5, 0.4)
+    assert "does not pay" in break_even(0.5, 0.5)
+
+
+def test_a_backward_pass_takes_the_paths_of_its_forward_pass():
+    seen = []
+
+    def function(x):
+        seen.append(paths.take("a path"))
+        return x.sin()
+
+    x = torch.ones(3, requires_grad=True)
+    with paths.following(paths.Paths(allowed=frozenset())):
+        y = recomputed(function, x)
+    y.sum().backward()
+    assert seen == [False, False]
+    recomputed(function, x).sum().backward()
+    assert seen == [False, False, True, True]
+
+
+# --- Triton's interpreter ----------------------------------------------------------------------
+
+
+@needs_triton
+def test_broken_kernels_are_found_out():
+    in_a_process(MODULE, "find_broken_kernels", TRITON_INTERPRET="1", PET_CALC_TRITON="1")
+
+
+def find_broken_kernels():
+    from pet_calc.kernels.cutoff_attention import dispatch
+    from pet_calc.kernels.cutoff_attention import triton as attention
+    from pet_calc.kernels.lattice_attention import triton as lattice
+
+    water = liquid(1, length=4.0)
+    for dtype in ("float64", "float32"):
+        calc = PETCalculator(small_pet(), dtype=dtype)
+        calc.evaluate(water)
+        assert calc.accelerated == {CUTOFF_ATTENTION: None}, calc.accelerated
+    crystals = CrystalformerCalculator(random_crystalformer(1))
+    crystals.evaluate(water)
+    assert crystals.accelerated == {LATTICE_ATTENTION: None}, crystals.accelerated
+
+    # control: both kernels 0.1 % off, the first behind the back of its own check
+    whole, dispatch.deviation = attention.cutoff_attention, lambda *a: None
+    dispatch._checked.clear()
+    attention.cutoff_attention = lambda *a, **k: 1.001 * whole(*a, **k)
+    right = lattice.lattice_attention
+    lattice.lattice_attention = lambda *a: tuple(1.001 * x for x in right(*a))
+    for calc, path in (
+        (PETCalculator(small_pet()), CUTOFF_ATTENTION),
+        (CrystalformerCalculator(random_crystalformer(1)), LATTICE_ATTENTION),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = calc.evaluate(water)
+            calc.evaluate(water)
+        told = [str(w.message) for w in caught if "goes without" in str(w.message)]
+        assert len(told) == 1, told
+        assert path in told[0]
+        assert "differs by" in calc.accelerated[path]
+        with paths.following(paths.Paths(allowed=frozenset())):
+            assert torch.equal(found.forces, calc.evaluate(water).forces)
+
+
+MODELS = {
+    "pet-cartesian": (lambda: random_pet(1), {CUTOFF_ATTENTION}),
+    "pet-radial": (lambda: random_pet(2, input_encoding="radial"), {CUTOFF_ATTENTION}),
+    "crystalformer": (lambda: random_crystalformer(1), {LATTICE_ATTENTION}),
+}
+
+
+@needs_triton
+@pytest.mark.parametrize("model", MODELS)
+def test_kernels_change_no_contract_case(model):
+    in_a_process(MODULE, "compare_contract_cases", model, TRITON_INTERPRET="1", PET_CALC_TRITON="1")
+
+
+@needs_triton
+@pytest.mark.slow
+def test_kernels_change_no_contract_case_with_frames():
+    in_a_process(
+        MODULE, "compare_contract_cases", "pet-layerwise", TRITON_INTERPRET="1",
+        PET_CALC_TRITON="1",
+    )  # fmt: skip
+
+
+def compare_contract_cases(name):
+    """Energies, forces and stress of every structure, with and without the kernels."""
+    from contracts.models import GENTLE
+
+    framed = (
+        lambda: random_pet(3, input_encoding="radial", ecse="layerwise", frames=GENTLE),
+        {CUTOFF_ATTENTION, LOCAL_FRAMES},
+    )
+    make, expected = (MODELS | {"pet-layerwise": framed})[name]
+    model = make().requires_grad_(False)
+    taken = set()
+    for structure, build in STRUCTURES.items():
+        system = build()
+        edges = neighbor_list(system, model.cutoff)
+        followed = paths.Paths()
+        with paths.following(followed):
+            found = evaluate(model, system, edges)
+        with paths.following(paths.Paths(allowed=frozenset())):
+            reference = evaluate(model, system, edges)
+        assert disagreement(found, reference, TOLERANCES["float64"]) is None, structure
+        gap = (found.stress - reference.stress).abs().nan_to_num().max()
+        assert gap < 1e-9, structure
+        taken |= set(followed.taken)
+    assert taken == expected, taken
+
+
+@pytest.mark.slow
+# both from inside torch.compile
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_transformers_change_no_contract_case():
+    from pet_calc.io.weights import copy_model
+    from pet_calc.models.pet.compiled import compile_regions
+
+    for dtype, precision in ((torch.float64, "float64"), (torch.float32, "highest")):
+        model = compile_regions(copy_model(random_pet(1), dtype))
+        for structure, build in STRUCTURES.items():
+            system = build()
+            edges = neighbor_list(system, model.cutoff)
+            found = evaluate(model, system, edges)
+            with paths.following(paths.Paths(allowed=frozenset())):
+                reference = evaluate(model, system, edges)
+            assert disagreement(found, reference, TOLERANCES[precision]) is None, structure
+        torch._dynamo.reset()
