@@ -31,9 +31,14 @@ from pet_calc.workflows.water_box import water_box
 
 
 def structure(entry: PotentialEntry) -> tuple[str, Atoms]:
-    """Liquid water, or an alloy at random."""
+    """Liquid water, or an alloy at random of up to four of the metals."""
     if {"H", "O"} <= set(entry.elements):
         return "64 water molecules", water_box(64, seed=0)
+    if set(entry.elements) == {"Ag", "Au"}:
+        atoms = bulk("Ag", "fcc", a=4.15, cubic=True).repeat(3)
+        atoms.symbols = np.random.default_rng(0).permutation(["Ag", "Au"] * 54)
+        atoms.rattle(0.05, seed=1)
+        return "108 atoms of fcc AgAu", atoms
     atoms = bulk("Mo", "bcc", a=3.24, cubic=True).repeat(4)
     atoms.symbols = np.random.default_rng(0).permutation(["Nb", "Mo", "Ta", "W"] * 32)
     atoms.rattle(0.05, seed=1)

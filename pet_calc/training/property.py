@@ -34,6 +34,7 @@ from pet_calc.models.property import (
 from pet_calc.models.property.backbone import WeightedBatchNorm
 from pet_calc.models.property.heads import LARGEST_LOG
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
+from pet_calc.training.figures import reliability_figure, write_figure
 from pet_calc.training.property_data import (
     CrystalSet,
     batches,
@@ -44,6 +45,7 @@ from pet_calc.training.property_data import (
 )
 from pet_calc.training.property_uncertainty import (
     answers,
+    errors_and_deviations,
     fit_distances,
     fit_uncertainty,
     fit_volumes,
@@ -293,7 +295,7 @@ def train_property(
     ----------
     config : PropertyTraining
     out : Path
-        Receives ``model/``, ``log.csv``, ``evaluation.json`` and a checkpoint.
+        Receives ``model/``, ``log.csv``, ``evaluation.json``, ``reliability.png`` and checkpoints.
     data_folder : Path
         Where relative paths of data start.
     report, on_graph : callable
@@ -350,6 +352,10 @@ def train_property(
                "crystals": {s: len(c) for s, c in covered.items()}}  # fmt: skip
     save_property_model(out / "model", model, details)
     (out / "evaluation.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    drawn = errors_and_deviations(model, sets["validation"])
+    if drawn:
+        figure = reliability_figure(drawn, unit="as learnt", title=f"{config.name}, validation")
+        write_figure(figure, out / "reliability.png")
     return table
 
 

@@ -63,6 +63,21 @@ def fit_uncertainty(model: PropertyEnsemble, validation: CrystalSet) -> None:
             model.exponents[k] = torch.from_numpy(fitted)
 
 
+def errors_and_deviations(
+    model: PropertyEnsemble, data: CrystalSet
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Errors and standard deviations (n,) of each target that is no class, as it is learnt."""
+    values, factors = answers(model, data)
+    deviations = torch.einsum("stf,tf->st", factors, model.exponents).exp()
+    found = {}
+    for k, t in enumerate(model.config.targets):
+        has = torch.isfinite(data.targets[:, k])
+        if bool(has.any()) and t.kind != "class":
+            errors = values[has, k] - data.targets[has, k]
+            found[t.name] = errors.numpy(), deviations[has, k].numpy()
+    return found
+
+
 def exponents(errors: NDArray[np.float64], factors: NDArray[np.float64]) -> NDArray[np.float64]:
     """C of the module's text; 0 for a factor that is the same for all.
 

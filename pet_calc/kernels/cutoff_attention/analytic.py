@@ -55,21 +55,18 @@ class _CutoffAttention(torch.autograd.Function):
         q, k, v = unpack(packed, heads)
         p = attend(q, k, log_weight, heads, scale)
         out = torch.bmm(p, v)
-        # queries, keys and values are copied again in the backward pass: what is kept goes to main
-        # memory and back, which takes longer
-        ctx.save_for_backward(packed, log_weight, p)
+        ctx.save_for_backward(packed, log_weight, q, k, v, p)
         ctx.heads, ctx.scale = heads, scale
         return out.view(n, heads, t, width // (3 * heads)).transpose(1, 2).reshape(n, t, width // 3)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        packed, log_weight, p = ctx.saved_tensors
+        packed, log_weight, q, k, v, p = ctx.saved_tensors
         heads, scale = ctx.heads, ctx.scale
         if torch.is_grad_enabled():
             return (*gradients(packed, log_weight, grad, heads, scale), None, None)
         n, t, width = packed.shape
         d = width // (3 * heads)
-        q, k, v = unpack(packed, heads)
         g = grad.view(n, t, heads, d).transpose(1, 2).reshape(n * heads, t, d)
         dl = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
         d_weight = dl.view(n, heads, t, t).sum((1, 2))

@@ -28,16 +28,18 @@ class _RMSDirection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         scale = inverse_rms(x)
-        ctx.save_for_backward(x, scale)
-        return x * scale
+        y = x * scale
+        ctx.save_for_backward(x, y, scale)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, scale = ctx.saved_tensors
+        x, y, scale = ctx.saved_tensors
         if torch.is_grad_enabled():
             # to be differentiated again: as a function of x
             scale = inverse_rms(x)
-        # dx = scale (g - y <g y>) with y = scale x, which is not kept
-        mean = (grad * x).mean(-1, keepdim=True) * scale.square()
-        inner = torch.addcmul(grad, x, mean, value=-1)
+            y = x * scale
+        # dx = scale (g - y <g y>)
+        mean = (grad * y).mean(-1, keepdim=True)
+        inner = torch.addcmul(grad, y, mean, value=-1)
         return inner * scale if torch.is_grad_enabled() else inner.mul_(scale)
