@@ -25,9 +25,10 @@ from pet_calc.training.property_data import CrystalSet, batches, gather
 
 #: The farthest of a hundred held-out crystals counts as unlike.
 QUANTILE: Final = 0.99
-#: Crystals are swollen or shrunk by at most this much more than all of the training but one of a
-#: thousand at each end.
-_MARGIN: Final = 0.1
+#: ln(V / sum of the volumes of atoms) of a known crystal lies within that of the training crystals,
+#: but for this share of them at each end, and this much beyond.
+_OUTSIDE: Final = 0.005
+_MARGIN: Final = 0.25
 _RIDGE: Final = 1e-3
 
 
@@ -119,17 +120,37 @@ def fit_volumes(model: PropertyEnsemble, crystals: Sequence[LabelledCrystal]) ->
     elements = model.config.elements
     counts = np.array([[np.sum(c.atoms.numbers == z) for z in elements] for c in crystals], float)
     volumes = np.array([c.atoms.cell.volume for c in crystals])
-    n = counts.sum(1)
-    # relative to the number of atoms, so that large cells do not outweigh the others
-    known = counts.any(0)
-    shares = counts[:, known] / n[:, None]
-    mean = float((volumes / n).mean())
-    # rare elements are drawn to the mean, and stay positive
-    rows = np.vstack([shares, 0.1 * np.eye(shares.shape[1])])
-    wanted = np.concatenate([volumes / n, np.full(shares.shape[1], 0.1 * mean)])
-    fitted = np.full(len(elements), mean)
-    fitted[known] = np.linalg.lstsq(rows, wanted, rcond=None)[0].clip(0.2 * mean)
+    fitted = atomic_volumes(counts, volumes)
     swelling = np.log(volumes / (counts @ fitted))
-    low, high = np.quantile(swelling, [0.001, 0.999])
+    low, high = np.quantile(swelling, [_OUTSIDE, 1 - _OUTSIDE])
     model.volumes.copy_(torch.from_numpy(fitted))
     model.volume_limits.copy_(torch.tensor([low - _MARGIN, high + _MARGIN]))
+
+
+def atomic_volumes(
+    counts: NDArray[np.float64], volumes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Volumes of atoms (n_elements,) in Å³ whose sums are those of crystals, as far as possible.
+
+    By Gauss-Newton steps on the squares of ln(V / sum), where a crystal off by more than a factor
+    of two counts as one that is off by two. An element that does not occur has the mean volume.
+
+    Parameters
+    ----------
+    counts : array, shape (n_crystals, n_elements)
+    volumes : array, shape (n_crystals,)
+        In Å³.
+    """
+    known = counts.any(0)
+    x = counts[:, known]
+    found = np.full(x.shape[1], np.median(volumes / counts.sum(1)))
+    for _ in range(60):
+        sums = x @ found
+        slopes = x * (found / sums[:, None])
+        residuals = np.log(volumes / sums).clip(-np.log(2), np.log(2))
+        # a tenth of a crystal in favour of no change: rare elements are not thrown about
+        matrix = slopes.T @ slopes + 0.1 * np.eye(len(found))
+        found = found * np.exp(np.linalg.solve(matrix, slopes.T @ residuals).clip(-0.5, 0.5))
+    fitted = np.full(counts.shape[1], float((volumes / counts.sum(1)).mean()))
+    fitted[known] = found
+    return fitted

@@ -162,6 +162,8 @@ class Run:
         """Add the gradient of a batch; its part of the loss and its sum of squared force errors."""
         batch = Batch.concatenate(frames)
         derivatives = batch.has_derivatives
+        if not derivatives and weights.energy == 0:  # nothing of these frames is learnt
+            return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         results = evaluate(
             conditioned(self.model, batch, draw),
             batch.system,
