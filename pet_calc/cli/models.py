@@ -197,7 +197,7 @@ def print_numbers(numbers: Sequence[CardNumber], console: Console) -> None:
 
 def verify_property_model(entry: PotentialEntry, data: Path | None, console: Console) -> None:
     """Check digests and recorded predictions of a property model, and the errors of its card."""
-    from pet_calc.calculators.properties import compare_predictions
+    from pet_calc.calculators.recorded_predictions import compare_predictions
     from pet_calc.errors import IntegrityError
     from pet_calc.training.card import measure_property_card
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from pet_calc.errors import CheckpointError
-from pet_calc.models.property import PropertyConfig, PropertyModel, Target
+from pet_calc.models.property import PropertyConfig, PropertyEnsemble, PropertyModel, Target
 from pet_calc.models.unpickling import read_checkpoint
 
 
-def import_cgcnn(checkpoint: Path, element_table: Path, target: Target) -> PropertyModel:
+def import_cgcnn(checkpoint: Path, element_table: Path, target: Target) -> PropertyEnsemble:
     """A published model, with the graphs that it was trained on.
 
     Parameters
@@ -57,7 +57,7 @@ def import_cgcnn(checkpoint: Path, element_table: Path, target: Target) -> Prope
         raise CheckpointError(
             f"{checkpoint} and {element_table} are no published CGCNN with its table ({error!r})"
         ) from error
-    return model.requires_grad_(False).eval()
+    return PropertyEnsemble.of([model]).requires_grad_(False).eval()
 
 
 def translated(state: dict[str, Tensor], features: Tensor, layers: int) -> dict[str, Tensor]:

@@ -254,11 +254,13 @@ def energy_errors(model: EnergyModel, frames: Sequence[Batch], team: Team = ALON
 def in_batches(frames: Iterable[Batch]) -> Iterator[list[Batch]]:
     """Successive frames in groups of about `EDGES` edges, which are computed at once."""
     group: list[Batch] = []
+    size = 0
     for f in frames:
-        if group and sum(g.edges.n_edges for g in group) + f.edges.n_edges > EDGES:
+        if group and size + f.edges.n_edges > EDGES:
             yield group
-            group = []
+            group, size = [], 0
         group.append(f)
+        size += f.edges.n_edges
     if group:
         yield group
 

@@ -41,9 +41,9 @@ def columns(
     hubbard : bool
         Count the `METALS` treated with +U, if the structure holds one of `ANIONS`.
     """
-    plus_u = hubbard and bool(np.isin(numbers, ANIONS).any())
-    metals = [float((numbers == z).sum()) if plus_u else 0.0 for z in METALS]
-    return np.array([*(float((numbers == z).sum()) for z in elements), *metals])
+    counts = np.bincount(numbers, minlength=119).astype(float)
+    plus_u = hubbard and counts[list(ANIONS)].any()
+    return np.concatenate([counts[list(elements)], counts[list(METALS)] * plus_u])
 
 
 def fit_zeros(model: EnergyModel, frames: Sequence[Batch], team: Team = ALONE) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from ase.build import bulk
 from typer.testing import CliRunner
 
 from pet_calc import pretrained
-from pet_calc.calculators.properties import PropertyPredictor, compare_predictions, predict
+from pet_calc.calculators.properties import PropertyPredictor, predict
+from pet_calc.calculators.recorded_predictions import compare_predictions
 from pet_calc.cli import app
 from pet_calc.errors import IntegrityError
 from pet_calc.io.expected import EXPECTED

@@ -11,6 +11,7 @@ whose exponents are fitted to errors on crystals that were not trained on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -132,6 +133,5 @@ class PropertyEnsemble(nn.Module):
 
     def swelling(self, numbers: Tensor, volume: float) -> float:
         """Ln of a crystal's volume in Å³ over that of its atoms in the training crystals."""
-        place = {z: k for k, z in enumerate(self.config.elements)}
-        own = sum(float(self.volumes[place[z]]) for z in numbers.tolist())
-        return float(torch.tensor(volume / own).log())
+        own = self.volumes[self.networks[0].species(numbers)].sum()
+        return math.log(volume / float(own))

@@ -11,8 +11,10 @@ from ase import Atoms
 from ase.io import read
 from models.property.crystals import SMALL, STRUCTURES, equivalents, rutile, small_model
 
+from pet_calc.calculators.properties import PropertyPredictor
 from pet_calc.io.cgcnn import import_cgcnn
 from pet_calc.io.crystals import graph_of
+from pet_calc.io.property_weights import save_property_model
 from pet_calc.models.property import CrystalGraph, GraphConfig, Target
 from pet_calc.models.property.backbone import WeightedBatchNorm
 from pet_calc.models.property.crysformer import line_graph
@@ -122,14 +124,17 @@ def test_images_are_counted_once():
         ("semi-metal-classification", "class"),
     ],
 )
-def test_published_cgcnn_gives_the_golden_predictions(file, kind):
+def test_published_cgcnn_gives_the_golden_predictions(file, kind, tmp_path):
     folder = reference_folder()
     golden = json.loads((folder / "cgcnn.json").read_text())[file]
-    model = import_cgcnn(
+    imported = import_cgcnn(
         folder / "cgcnn" / f"{file}.pth.tar",
         folder / "cgcnn" / "atom_init.json",
         Target(file, kind=kind),
     ).double()
+    (model,) = imported.networks
+    save_property_model(tmp_path, imported, {})
+    assert np.isfinite(PropertyPredictor(file, tmp_path)(STRUCTURES["NaCl"]).value)
     compared = 0  # the golden outputs are of float32
     for path in sorted((folder / "cgcnn").glob("*.cif")):
         atoms = read(path)
