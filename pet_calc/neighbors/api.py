@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System
@@ -16,6 +16,9 @@ from pet_calc.neighbors.device import checked_edges, device_edges, kernels_wante
 from pet_calc.neighbors.vesin_cpu import vesin_half_list
 
 Backend = Literal["auto", "vesin", "triton", "nvalchemi"]
+
+#: Shapes of the tensors of `Edges` where there is no edge.
+NO_EDGES = ((2, 0), (0, 3), (0,))
 
 
 def neighbor_list(system: System, cutoff: float, *, backend: Backend = "auto") -> Edges:
@@ -94,35 +97,73 @@ def edges_from_half_list(
     Writing each pair in both directions makes the reverse edge known without a search.
     """
     n = len(i)
-    centre = np.concatenate([i, j])
-    neighbour = np.concatenate([j, i])
-    both = np.concatenate([shifts, -shifts])
-    partner = np.concatenate([np.arange(n, 2 * n), np.arange(n)])
-    order = edge_order(centre, neighbour, both)
+    if n == 0:
+        return Edges(*(torch.zeros(s, dtype=torch.int64, device=device) for s in NO_EDGES))
+    # half the memory to move, which is what takes the time here
+    kind: type[np.integer] = np.int32 if 2 * n < 2**31 else np.int64
+    centre = np.concatenate([i, j]).astype(kind)
+    neighbour = np.concatenate([j, i]).astype(kind)
+    distinct, half = numbered_shifts(shifts)
+    code = np.concatenate([half, len(distinct) - 1 - half]).astype(kind)
+    order = edge_order(centre, neighbour, code)
     rank = np.empty_like(order)
-    rank[order] = np.arange(2 * n)
+    rank[order] = np.arange(2 * n, dtype=kind)
+    partner = np.where(order < n, order + n, order - n)
+    index = np.empty((2, 2 * n), dtype=np.int64)
+    index[0], index[1] = centre[order], neighbour[order]
     return Edges(
-        edge_index=torch.from_numpy(np.stack([centre[order], neighbour[order]])).to(device),
-        cell_shifts=torch.from_numpy(both[order]).to(device),
-        reverse_edge=torch.from_numpy(rank[partner[order]]).to(device),
+        edge_index=torch.from_numpy(index).to(device),
+        cell_shifts=torch.from_numpy(np.take(distinct, code[order], axis=0)).to(device),
+        reverse_edge=torch.from_numpy(rank[partner].astype(np.int64)).to(device),
     )
 
 
-def edge_order(
-    centre: NDArray[np.int64], neighbour: NDArray[np.int64], shifts: NDArray[np.int64]
-) -> NDArray[np.intp]:
-    """Permutation that sorts edges by centre, neighbour and cell shift."""
-    if len(centre) == 0:
-        return np.zeros(0, dtype=np.intp)
-    lowest = shifts.min(axis=0)
-    ranges = [int(neighbour.max()) + 1, *(int(x) + 1 for x in shifts.max(axis=0) - lowest)]
-    if math.prod(ranges) * (int(centre.max()) + 1) >= 2**63:
-        return np.lexsort((*shifts.T[::-1], neighbour, centre))
-    # one integer per edge sorts several times faster than five columns
-    key = centre
-    for column, size in zip((neighbour, *(shifts - lowest).T), ranges, strict=True):
-        key = key * size + column
-    return np.argsort(key)
+def numbered_shifts(
+    shifts: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted table of the cell shifts and their negatives, and the row of each shift in it.
+
+    The negative of row k is row -1 - k.
+    """
+    largest = np.array([max(-x.min(), x.max()) for x in shifts.T])
+    if np.prod(2.0 * largest + 1.0) > len(shifts) + 1000.0:
+        # atoms far outside their cell: not all shifts in between fit into a table
+        table, row = np.unique(np.concatenate([shifts, -shifts]), axis=0, return_inverse=True)
+        return table, row.reshape(-1)[: len(shifts)]
+    x, y, z = (np.arange(-m, m + 1) for m in largest)
+    table = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1).reshape(-1, 3)
+    row = shifts[:, 0] + largest[0]
+    for column, m in zip(shifts.T[1:], largest[1:], strict=True):
+        row *= 2 * m + 1
+        row += column + m
+    return table, row
+
+
+def edge_order(*keys: NDArray[Any]) -> NDArray[Any]:
+    """Permutation that sorts by some columns of small integers, the first above the next.
+
+    Sorting by counting, from the last column to the first, takes time in proportion to the number
+    of edges, and a tenth of what sorting by comparison takes.
+    """
+    *others, last = keys
+    order = counted(last)
+    for key in reversed(others):
+        order = order[counted(key[order])]
+    return order
+
+
+def counted(keys: NDArray[Any]) -> NDArray[Any]:
+    """Permutation that sorts small integers, equal ones in the order that they have.
+
+    Transposing a sparse matrix of one row does this in one pass, in compiled code.
+    """
+    n, kind = len(keys), keys.dtype
+    row = csr_array(
+        (np.arange(n, dtype=kind), keys, np.array([0, n], dtype=kind)),
+        shape=(1, int(keys.max()) + 1),
+    )
+    permutation: NDArray[Any] = row.tocsc().data
+    return permutation
 
 
 def check_cells(system: System) -> None:

@@ -12,7 +12,7 @@ from contracts.structures import water_box
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
-from pet_calc.neighbors.api import edge_order
+from pet_calc.neighbors.api import edges_from_half_list
 
 CUTOFF, SKIN = 3.5, 1.0
 
@@ -140,9 +140,15 @@ def test_order_of_edges_does_not_depend_on_the_list():
 
 def test_edges_are_sorted_also_between_far_images():
     rng = np.random.default_rng(0)
-    for reach in (3, 10**6):  # the second is beyond what one integer can hold
-        centre, neighbour = rng.integers(0, 50, size=(2, 400))
-        shifts = rng.integers(-reach, reach, size=(400, 3))
-        order = edge_order(centre, neighbour, shifts)
-        rows = list(zip(centre[order], neighbour[order], *shifts[order].T, strict=True))
-        assert rows == sorted(rows)
+    for reach in (0, 3, 10**6):  # of the last there are too many in between to count
+        i, j = rng.integers(0, 50, size=(2, 400))
+        shifts = rng.integers(-reach, reach + 1, size=(400, 3))
+        edges = edges_from_half_list(i, j, shifts)
+        rows = torch.cat([edges.edge_index.T, edges.cell_shifts], dim=1)
+        listed = np.column_stack([i, j, shifts]).tolist()
+        listed += np.column_stack([j, i, -shifts]).tolist()
+        assert rows.tolist() == sorted(listed)
+        back = rows[edges.reverse_edge]
+        assert torch.equal(back[:, :2], rows[:, [1, 0]])
+        assert torch.equal(back[:, 2:], -rows[:, 2:])
+        assert torch.equal(edges.reverse_edge[edges.reverse_edge], torch.arange(800))
