@@ -58,15 +58,15 @@ def tensors() -> int:
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
-def run(steps: int) -> tuple[list[tuple[int, float, int]], float]:
-    """Step, resident MB and tensors at each hundredth of a run; and its seconds."""
+def run(steps: int, every: int) -> tuple[list[tuple[int, float, int]], float]:
+    """Step, resident MB and tensors every so many steps of a run; and its seconds."""
     found: list[tuple[int, float, int]] = []
 
     def note(atoms: Atoms, sample: object) -> None:
         gc.collect()
         found.append((sample.step, status_bytes("VmRSS") / 1e6, tensors()))  # type: ignore[attr-defined]
 
-    observer = Observer(note, every=max(1, steps // 100))
+    observer = Observer(note, every=every)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run_md(crystal(), MDConfig(steps=steps, temperature=1.0), folder, observers=[observer])
@@ -81,11 +81,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    _, seconds = run(PILOT)
+    # notes take long, and would be a larger part of the time than in the run itself
+    _, seconds = run(PILOT, PILOT)
     ctypes.CDLL(None).malloc_trim(0)
     steps = min(options.steps, int(60 * options.minutes / seconds * PILOT) // 100 * 100)
     print(f"{seconds / PILOT * 1e3:.2f} ms per step: {steps} of {options.steps} steps")
-    found, seconds = run(steps)
+    found, seconds = run(steps, max(1, steps // 100))
     second = np.array([(step, mb) for step, mb, _ in found if step >= steps // 2])
     slope = float(np.polyfit(second[:, 0], second[:, 1], 1)[0])
     growth = second[-1, 1] - second[0, 1]

@@ -13,7 +13,8 @@ from pet_calc.io.datasets import LabelledFrame
 from pet_calc.io.weights import DTYPES
 from pet_calc.models.architectures import TrainableConfig, TrainableModel, new_model
 from pet_calc.models.crystalformer import Crystalformer
-from pet_calc.models.pet import PET
+from pet_calc.models.pet import PET, PETConfig
+from pet_calc.models.pet.new_heads import adds_heads, with_new_heads
 from pet_calc.pretrained import load
 from pet_calc.training.config import TrainConfig
 from pet_calc.training.data import (
@@ -63,7 +64,7 @@ def starting_model(
 
 
 def source_model(source: str, wanted: TrainableConfig, dtype: str) -> TrainableModel:
-    """The potential that a fine-tuning starts from, frozen.
+    """The potential that a fine-tuning starts from, frozen, with the heads that are wanted.
 
     Raises
     ------
@@ -72,12 +73,19 @@ def source_model(source: str, wanted: TrainableConfig, dtype: str) -> TrainableM
     """
     potential = load(source, dtype)
     model = potential.model
-    if not isinstance(model, PET | Crystalformer) or model.config != wanted:
-        raise ValueError(
-            f"[model] must be the configuration of the potential that [fine_tune] starts from; "
-            f"copy it from the train.toml or config.json of {potential.name}"
-        )
-    return model
+    if isinstance(model, PET | Crystalformer) and model.config == wanted:
+        return model
+    if (
+        isinstance(model, PET)
+        and isinstance(wanted, PETConfig)
+        and adds_heads(wanted, model.config)
+    ):
+        return with_new_heads(model, wanted)
+    raise ValueError(
+        f"[model] must be the configuration of the potential that [fine_tune] starts from, to "
+        f"whose `energy_heads` others may be added; copy it from the train.toml or config.json of "
+        f"{potential.name}"
+    )
 
 
 def with_one_zero(model: TrainableModel, frames: Sequence[Batch], order: Order) -> list[Batch]:
@@ -97,6 +105,8 @@ def with_one_zero(model: TrainableModel, frames: Sequence[Batch], order: Order) 
     old = set(order.replay)
     replayed = [frames[k] for k in order.replay]
     new = [f for k, f in enumerate(frames) if k not in old and f.level == replayed[0].level]
+    if not new:  # those of other levels have zeros of their own
+        return list(frames)
     shift = energy_shift(model, new) - energy_shift(model, replayed)
     shifted = with_energies_shifted(replayed, model.atomic_numbers, shift)
     found = dict(zip(order.replay, shifted, strict=True))
