@@ -6,7 +6,7 @@ pair may attract below some share of its bond length, the sum of the covalent ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Final
@@ -24,6 +24,8 @@ from pet_calc.models.pet.zbl import covalent_radius
 FLOOR: Final = 0.6
 # strengths above this mean that the distances, not the strength, are what is wrong
 _STRONGEST: Final = 1e4
+# pairs in one evaluation
+_AT_ONCE: Final = 16
 # a unit vector per line: a network that is not exactly symmetric is examined along several
 _DIRECTIONS: Final = ((1.0, 0.0, 0.0), (0.36, 0.48, -0.8), (-0.48, 0.6, 0.64))
 
@@ -70,35 +72,51 @@ class Dimer:
 
 def dimer(model: EnergyModel, numbers: tuple[int, int], shares: Tensor) -> Dimer:
     """A pair of atoms alone, at distances that are `shares` (n,) of its bond length."""
-    bond = sum(map(covalent_radius, numbers))
-    distances = (shares.double() * bond).sort().values
-    system, edges = pairs_of_atoms(numbers, distances, model.cutoff)
+    return dimers_at_once(model, [numbers], shares)[0]
+
+
+def dimers_at_once(
+    model: EnergyModel, pairs: Sequence[tuple[int, int]], shares: Tensor
+) -> list[Dimer]:
+    """Several pairs, as `dimer`, in one evaluation of the model."""
+    bonds = torch.tensor([sum(map(covalent_radius, p)) for p in pairs], dtype=torch.float64)
+    distances = bonds[:, None] * shares.double().sort().values
+    system, edges = pairs_of_atoms(pairs, distances, model.cutoff)
     results = evaluate(model, system, edges, stress=False)
     assert results.forces is not None
     directions = torch.tensor(_DIRECTIONS, dtype=torch.float64)
-    second = results.forces.reshape(len(directions), len(distances), 2, 3)[:, :, 1]
-    along = torch.einsum("dna,da->dn", second, directions)
-    energy = results.energy.reshape(len(directions), -1).mean(0)
-    return Dimer(numbers, distances, energy, along.min(0).values)
+    second = results.forces.reshape(len(pairs), len(directions), -1, 2, 3)[:, :, :, 1]
+    along = torch.einsum("pdna,da->pdn", second, directions).min(1).values
+    energy = results.energy.reshape(len(pairs), len(directions), -1).mean(1)
+    return [Dimer(*x) for x in zip(pairs, distances, energy, along, strict=True)]
 
 
 def pairs_of_atoms(
-    numbers: tuple[int, int], distances: Tensor, cutoff: float
+    pairs: Sequence[tuple[int, int]], distances: Tensor, cutoff: float
 ) -> tuple[System, Edges]:
-    """One system for each of three directions and each distance (n,), in this order."""
+    """One system for each pair, each of three directions and each of its distances, in this order.
+
+    Parameters
+    ----------
+    pairs : sequence of tuple of int
+        Atomic numbers.
+    distances : Tensor, shape (n_pairs, n)
+        In Å.
+    cutoff : float
+    """
     directions = torch.tensor(_DIRECTIONS, dtype=torch.float64)
-    second = directions[:, None] * distances[:, None]
-    positions = torch.stack([torch.zeros_like(second), second], dim=2).reshape(-1, 3)
+    second = distances[:, None, :, None] * directions[None, :, None, :]
+    positions = torch.stack([torch.zeros_like(second), second], dim=3).reshape(-1, 3)
     n = len(positions) // 2
     system = System(
         positions=positions,
-        numbers=torch.tensor(numbers).repeat(n),
+        numbers=torch.tensor(pairs).repeat_interleave(n // len(pairs), dim=0).reshape(-1),
         cell=torch.zeros(n, 3, 3, dtype=torch.float64),
         pbc=torch.zeros(n, 3, dtype=torch.bool),
         system_index=torch.arange(n).repeat_interleave(2),
     )
-    near = (distances < cutoff).repeat(len(directions)).repeat_interleave(2)
-    return system, both_ways(2 * n).select(near)
+    near = (distances[:, None] < cutoff).expand(-1, len(directions), -1).reshape(-1)
+    return system, both_ways(2 * n).select(near.repeat_interleave(2))
 
 
 def both_ways(n_atoms: int) -> Edges:
@@ -113,8 +131,9 @@ def both_ways(n_atoms: int) -> Edges:
 
 def dimers(model: EnergyModel, shares: Tensor) -> Iterator[Dimer]:
     """Every pair of the elements that a model covers."""
-    for numbers in combinations_with_replacement(model.atomic_numbers, 2):
-        yield dimer(model, numbers, shares)
+    pairs = list(combinations_with_replacement(model.atomic_numbers, 2))
+    for begin in range(0, len(pairs), _AT_ONCE):
+        yield from dimers_at_once(model, pairs[begin : begin + _AT_ONCE], shares)
 
 
 def make_repulsive(
