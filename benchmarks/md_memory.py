@@ -2,8 +2,8 @@
 
     python benchmarks/md_memory.py --out benchmarks/results/md_memory.csv
 
-Four copper atoms at 1 K (Langevin, 0.5 fs), where they stay, by a PET with random weights that
-runs in milliseconds, with guards, trajectory, log and checkpoints as `pet_calc.workflows.md.run_md`
+Four copper atoms at 1 K (Langevin, 0.5 fs), kept apart by the ZBL repulsion, by a PET with random
+weights that runs in milliseconds, with guards, trajectory, log and checkpoints as `pet_calc.workflows.md.run_md`
 writes them by default. If `--minutes` do not suffice for all steps, as many are made as fit, and
 the table says how many. Every hundredth of the run the resident memory of the process and the
 number of living tensors are noted; the slope is that of a straight line through the second half.
@@ -43,7 +43,7 @@ def crystal() -> Atoms:
         model = PET(
             PETConfig(
                 elements=(29,), cutoff=3.0, d_pet=8, d_node=8, d_head=8, d_feedforward=8,
-                num_heads=2, num_attention_layers=1, num_gnn_layers=1,
+                num_heads=2, num_attention_layers=1, num_gnn_layers=1, zbl=True,
             )
         )  # fmt: skip
     model.energy_scale.fill_(1e-4)
