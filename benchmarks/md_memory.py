@@ -3,10 +3,11 @@
     python benchmarks/md_memory.py --out benchmarks/results/md_memory.csv
 
 Four copper atoms at 1 K (Langevin, 0.5 fs), kept apart by the ZBL repulsion, by a PET with random
-weights that runs in milliseconds, with guards, trajectory, log and checkpoints as `pet_calc.workflows.md.run_md`
-writes them by default. If `--minutes` do not suffice for all steps, as many are made as fit, and
-the table says how many. Every hundredth of the run the resident memory of the process and the
-number of living tensors are noted; the slope is that of a straight line through the second half.
+weights that runs in milliseconds, with guards, trajectory, log and checkpoints as
+`pet_calc.workflows.md.run_md` writes them by default. If `--minutes` do not suffice for all steps,
+as many are made as fit, and the table says how many. Every hundredth of the run the resident
+memory of the process and the number of living tensors are noted; the slope is that of a straight
+line through the second half.
 """
 
 from __future__ import annotations
