@@ -1,0 +1,265 @@
+"""The same operation on a GPU: one kernel in each pass, nothing in between is written to memory.
+
+A program of the forward pass holds a tile of the result and runs along the rows of tokens and
+weights. The root mean square of a token is known at the end of that run, and divides the product
+then. A program of the backward pass holds whole rows of the gradient on the tokens, as their
+normalisation couples all numbers of one, and runs along the outputs.
+
+Tokens are kept for the backward pass where the gradient depends on them. What enters a gate is not
+kept but computed again: it is four times as wide as the tokens (2 KB of each at d = 128), and
+writing and reading it takes longer than the product does from TensorFloat-32 downwards, and as long
+with three of them. Gradients on weights, which only training needs, and second derivatives are
+those of the reference.
+"""
+
+# Triton reads the types of kernels from their calls
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pet_calc.kernels.fused_linear import reference
+from pet_calc.kernels.fused_linear.reference import Prologue
+
+#: Precision of Triton's products, and whether operands are rounded to bfloat16.
+PRODUCTS: Final = {
+    "highest": ("tf32x3", False),
+    "high": ("tf32", False),
+    "fast": ("tf32", True),
+}
+
+
+@triton.jit
+def product(a, b, PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr):
+    """Matrix product, summed in the precision of the operands as they are stored."""
+    if ROUNDED:
+        if INTERPRETED:  # which has no product of bfloat16
+            a, b = a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32)
+            return tl.dot(a, b)
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
+    return tl.dot(a, b, input_precision=PRODUCT)
+
+
+@triton.jit
+def products(
+    x, weight, i, c, n,
+    K: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, C: tl.constexpr, B: tl.constexpr,
+    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Products of tokens i with the rows c and WIDTH + c of the weights."""
+    y = tl.zeros((M, C), x.dtype.element_ty)
+    gate = tl.zeros((M, C), x.dtype.element_ty)
+    for first in range(0, K, B):
+        k = first + tl.arange(0, B)
+        cells = (i < n)[:, None] & (k < K)[None, :]
+        a = tl.load(x + i[:, None] * K + k[None, :], mask=cells, other=0.0)
+        part = weight + c[None, :] * K + k[:, None]
+        there = (k < K)[:, None] & (c < WIDTH)[None, :]
+        w = tl.load(part, mask=there, other=0.0)
+        y += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
+        w = tl.load(part + WIDTH * K, mask=there, other=0.0)
+        gate += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
+    return y, gate
+
+
+@triton.jit
+def forward_kernel(
+    x, weight, bias, residual, out, n, eps,
+    K: tl.constexpr, WIDTH: tl.constexpr, PROLOGUE: tl.constexpr, GATED: tl.constexpr,
+    RESIDUAL: tl.constexpr, M: tl.constexpr, C: tl.constexpr, S: tl.constexpr,
+    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """A tile of the result: M tokens, C of WIDTH numbers each."""
+    # programs that read the same tokens follow each other
+    blocks = tl.cdiv(WIDTH, C)
+    i = (tl.program_id(0) // blocks).to(tl.int64) * M + tl.arange(0, M)
+    c = (tl.program_id(0) % blocks) * C + tl.arange(0, C)
+    y = tl.zeros((M, C), x.dtype.element_ty)
+    gate = tl.zeros((M, C), x.dtype.element_ty)
+    squares = tl.zeros((M,), x.dtype.element_ty)
+    for first in range(0, K, S):
+        k = first + tl.arange(0, S)
+        cells = (i < n)[:, None] & (k < K)[None, :]
+        a = tl.load(x + i[:, None] * K + k[None, :], mask=cells, other=0.0)
+        if PROLOGUE == "rms":
+            squares += tl.sum(a * a, 1)
+        if PROLOGUE == "silu":
+            a = a * tl.sigmoid(a)
+        part = weight + c[None, :] * K + k[:, None]
+        there = (k < K)[:, None] & (c < WIDTH)[None, :]
+        w = tl.load(part, mask=there, other=0.0)
+        y += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
+        if GATED:
+            w = tl.load(part + WIDTH * K, mask=there, other=0.0)
+            gate += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
+    if PROLOGUE == "rms":
+        scale = (1.0 / tl.sqrt(squares / K + eps))[:, None]
+        y = y * scale
+        gate = gate * scale
+    y += tl.load(bias + c, mask=c < WIDTH, other=0.0)[None, :]
+    if GATED:
+        y = y * tl.sigmoid(gate + tl.load(bias + WIDTH + c, mask=c < WIDTH, other=0.0)[None, :])
+    cells = (i < n)[:, None] & (c < WIDTH)[None, :]
+    to = i[:, None] * WIDTH + c[None, :]
+    if RESIDUAL:
+        y += tl.load(residual + to, mask=cells, other=0.0)
+    tl.store(out + to, y, mask=cells)
+
+
+@triton.jit
+def backward_kernel(
+    x, weight, bias, grad, d_x, n, eps,
+    K: tl.constexpr, WIDTH: tl.constexpr, PROLOGUE: tl.constexpr, GATED: tl.constexpr,
+    M: tl.constexpr, C: tl.constexpr, S: tl.constexpr, B: tl.constexpr,
+    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Gradient on M tokens, of K ≤ S numbers each."""
+    i = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
+    k = tl.arange(0, S)
+    cells = (i < n)[:, None] & (k < K)[None, :]
+    row = i[:, None] * K + k[None, :]
+    d = tl.zeros((M, S), grad.dtype.element_ty)
+    scale = tl.zeros((M,), grad.dtype.element_ty) + 1.0
+    if PROLOGUE == "rms":
+        a = tl.load(x + row, mask=cells, other=0.0)
+        scale = 1.0 / tl.sqrt(tl.sum(a * a, 1) / K + eps)
+    for first in range(0, WIDTH, C):
+        c = first + tl.arange(0, C)
+        g = tl.load(
+            grad + i[:, None] * WIDTH + c[None, :],
+            mask=(i < n)[:, None] & (c < WIDTH)[None, :], other=0.0,
+        )  # fmt: skip
+        part = weight + c[:, None] * K + k[None, :]
+        there = (c < WIDTH)[:, None] & (k < K)[None, :]
+        if GATED:
+            y, gate = products(
+                x, weight, i, c, n, K, WIDTH, M, C, B, PRODUCT, ROUNDED, INTERPRETED
+            )
+            y = y * scale[:, None] + tl.load(bias + c, mask=c < WIDTH, other=0.0)[None, :]
+            gate = gate * scale[:, None]
+            gate += tl.load(bias + WIDTH + c, mask=c < WIDTH, other=0.0)[None, :]
+            opening = tl.sigmoid(gate)
+            g = g * opening
+            w = tl.load(part + WIDTH * K, mask=there, other=0.0)
+            d += product(g * y * (1.0 - opening), w, PRODUCT, ROUNDED, INTERPRETED)
+        w = tl.load(part, mask=there, other=0.0)
+        d += product(g, w, PRODUCT, ROUNDED, INTERPRETED)
+    if PROLOGUE != "none":
+        a = tl.load(x + row, mask=cells, other=0.0)
+        if PROLOGUE == "rms":
+            a = a * scale[:, None]
+            d = (d - a * (tl.sum(d * a, 1) / K)[:, None]) * scale[:, None]
+        else:
+            opening = tl.sigmoid(a)
+            d = d * opening * (1.0 + a * (1.0 - opening))
+    tl.store(d_x + row, d, mask=cells)
+
+
+def launch(
+    k: int, width: int, prologue: Prologue, gated: bool, precision: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Constants of the forward and the backward kernel, and the number of warps of a program."""
+    product, rounded = PRODUCTS[precision]
+    common: dict[str, Any] = {
+        "K": k,
+        "WIDTH": width,
+        "PROLOGUE": prologue,
+        "GATED": gated,
+        "PRODUCT": product,
+        "ROUNDED": rounded,
+        "INTERPRETED": os.environ.get("TRITON_INTERPRET") == "1",
+    }
+    # the smallest operand of a product on tensor cores has 16 rows and columns
+    columns = max(16, triton.next_power_of_2(width))
+    whole = max(16, triton.next_power_of_2(k))
+    forward = {"M": 128, "C": min(64 if gated else 128, columns), "S": min(32, whole)}
+    backward = {"M": 64, "C": min(32, columns), "S": whole, "B": min(32, whole)}
+    return (
+        common | forward | {"num_warps": 8},
+        common | backward | {"num_warps": 8 if whole > 64 else 4},
+    )
+
+
+def fused_linear(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None,
+    *, prologue: Prologue = "none", gated: bool = False, precision: str = "highest",
+) -> Tensor:  # fmt: skip
+    """Linear map of tokens; see the reference, and `dispatch` for `precision`."""
+    m = len(weight) // 2 if gated else len(weight)
+    # made contiguous outside of the function, which keeps its inputs for second derivatives
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    to = None if residual is None else residual.reshape(-1, m).contiguous()
+    arguments = (rows, weight.contiguous(), bias.contiguous(), to, prologue, gated, precision)
+    out = _FusedLinear.apply(*arguments)  # type: ignore[no-untyped-call]
+    return out.view(*x.shape[:-1], m)
+
+
+class _FusedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None,
+        prologue: Prologue, gated: bool, precision: str,
+    ) -> Tensor:  # fmt: skip
+        n, k = x.shape
+        width = len(weight) // 2 if gated else len(weight)
+        ctx.form, ctx.precision = {"prologue": prologue, "gated": gated}, precision
+        trained = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        ctx.linear = prologue == "none" and not gated and not trained
+        ctx.save_for_backward(None if ctx.linear else x, weight, bias)
+        out = x.new_empty(n, width)
+        if n > 0:
+            how, _ = launch(k, width, prologue, gated, precision)
+            grid = (triton.cdiv(n, how["M"]) * triton.cdiv(width, how["C"]),)
+            to = out if residual is None else residual
+            eps = torch.finfo(x.dtype).eps
+            how["RESIDUAL"] = residual is not None
+            forward_kernel[grid](x, weight, bias, to, out, n, eps, **how)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        d_residual = grad if needed[3] else None
+        nothing = (None, None, None)
+        if torch.is_grad_enabled() and ctx.linear:
+            return grad @ weight, None, None, d_residual, *nothing
+        if torch.is_grad_enabled() or needed[1] or needed[2]:
+            found = gradients((x, weight, bias), needed[:3], grad, ctx.form)
+            return *found, d_residual, *nothing
+        if not needed[0]:
+            return None, None, None, d_residual, *nothing
+        n, (m, k) = len(grad), weight.shape
+        grad = grad.contiguous()
+        d_x = grad.new_empty(n, k)
+        if n > 0:
+            _, how = launch(k, grad.shape[1], **ctx.form, precision=ctx.precision)
+            eps = torch.finfo(grad.dtype).eps
+            # where the tokens do not matter any tensor stands for them
+            tensors = (grad if x is None else x, weight, bias, grad, d_x)
+            backward_kernel[(triton.cdiv(n, how["M"]),)](*tensors, n, eps, **how)
+        return d_x, None, None, d_residual, *nothing
+
+
+def gradients(
+    inputs: tuple[Tensor, Tensor, Tensor], needed: tuple[bool, ...], grad: Tensor,
+    form: dict[str, Any],
+) -> list[Tensor | None]:  # fmt: skip
+    """Gradients on tokens, weight and bias by the reference; differentiable in grad mode."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not again:
+            inputs = tuple(  # type: ignore[assignment]
+                t.detach().requires_grad_(need) for t, need in zip(inputs, needed, strict=True)
+            )
+        out = reference.fused_linear(*inputs, **form)
+        wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(out, wanted, grad, create_graph=again))
+    return [next(found) if need else None for need in needed]
