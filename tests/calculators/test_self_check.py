@@ -23,7 +23,13 @@ from pet_calc.calculators.self_check import (
 )
 from pet_calc.doctor.consistency import accelerated_paths
 from pet_calc.kernels import paths
-from pet_calc.kernels.paths import COMPILED, CUTOFF_ATTENTION, LATTICE_ATTENTION, LOCAL_FRAMES
+from pet_calc.kernels.paths import (
+    COMPILED,
+    CUTOFF_ATTENTION,
+    FUSED_LINEAR,
+    LATTICE_ATTENTION,
+    LOCAL_FRAMES,
+)
 from pet_calc.models import Results, evaluate
 from pet_calc.models.pet.layers import Transformer
 from pet_calc.models.recomputation import recomputed
@@ -191,7 +197,7 @@ def find_broken_kernels():
     for dtype in ("float64", "float32"):
         calc = PETCalculator(small_pet(), dtype=dtype)
         calc.evaluate(water)
-        assert calc.accelerated == {CUTOFF_ATTENTION: None}, calc.accelerated
+        assert calc.accelerated == {CUTOFF_ATTENTION: None, FUSED_LINEAR: None}, calc.accelerated
     crystals = CrystalformerCalculator(random_crystalformer(1))
     crystals.evaluate(water)
     assert crystals.accelerated == {LATTICE_ATTENTION: None}, crystals.accelerated
@@ -219,8 +225,11 @@ def find_broken_kernels():
 
 
 MODELS = {
-    "pet-cartesian": (lambda: random_pet(1), {CUTOFF_ATTENTION}),
-    "pet-radial": (lambda: random_pet(2, input_encoding="radial"), {CUTOFF_ATTENTION}),
+    "pet-cartesian": (lambda: random_pet(1), {CUTOFF_ATTENTION, FUSED_LINEAR}),
+    "pet-radial": (
+        lambda: random_pet(2, input_encoding="radial"),
+        {CUTOFF_ATTENTION, FUSED_LINEAR},
+    ),
     "crystalformer": (lambda: random_crystalformer(1), {LATTICE_ATTENTION}),
 }
 
@@ -258,7 +267,7 @@ def compare_contract_cases(name, stride):
 
     framed = (
         lambda: random_pet(3, input_encoding="radial", ecse="layerwise", frames=GENTLE),
-        {CUTOFF_ATTENTION, LOCAL_FRAMES},
+        {CUTOFF_ATTENTION, FUSED_LINEAR, LOCAL_FRAMES},
     )
     make, expected = (MODELS | {"pet-layerwise": framed})[name]
     model = make().requires_grad_(False)

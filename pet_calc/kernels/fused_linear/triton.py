@@ -5,11 +5,11 @@ weights. The root mean square of a token is known at the end of that run, and di
 then. A program of the backward pass holds whole rows of the gradient on the tokens, as their
 normalisation couples all numbers of one, and runs along the outputs.
 
-Tokens are kept for the backward pass where the gradient depends on them. What enters a gate is not
-kept but computed again: it is four times as wide as the tokens (2 KB of each at d = 128), and
-writing and reading it takes longer than the product does from TensorFloat-32 downwards, and as long
-with three of them. Gradients on weights, which only training needs, and second derivatives are
-those of the reference.
+Tokens are kept for the backward pass where the gradient depends on them, and so is what enters a
+gate: 2 KB of a token at d = 128, half of what torch keeps there. To compute that again instead would
+save a fifth of the bytes of a gated layer, for half as many products again; with three products of
+TensorFloat-32 that takes as long as the bytes do, and such a kernel spills registers. Gradients on
+weights, which only training needs, and second derivatives are those of the reference.
 """
 
 # Triton reads the types of kernels from their calls
@@ -48,118 +48,95 @@ def product(a, b, PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.
 
 
 @triton.jit
-def products(
-    x, weight, i, c, n,
-    K: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, C: tl.constexpr, B: tl.constexpr,
-    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
-):  # fmt: skip
-    """Products of tokens i with the rows c and WIDTH + c of the weights."""
-    y = tl.zeros((M, C), x.dtype.element_ty)
-    gate = tl.zeros((M, C), x.dtype.element_ty)
-    for first in range(0, K, B):
-        k = first + tl.arange(0, B)
-        cells = (i < n)[:, None] & (k < K)[None, :]
-        a = tl.load(x + i[:, None] * K + k[None, :], mask=cells, other=0.0)
-        part = weight + c[None, :] * K + k[:, None]
-        there = (k < K)[:, None] & (c < WIDTH)[None, :]
-        w = tl.load(part, mask=there, other=0.0)
-        y += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
-        w = tl.load(part + WIDTH * K, mask=there, other=0.0)
-        gate += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
-    return y, gate
-
-
-@triton.jit
 def forward_kernel(
-    x, weight, bias, residual, out, n, eps,
+    x, weight, bias, residual, out, kept, n, eps,
     K: tl.constexpr, WIDTH: tl.constexpr, PROLOGUE: tl.constexpr, GATED: tl.constexpr,
-    RESIDUAL: tl.constexpr, M: tl.constexpr, C: tl.constexpr, S: tl.constexpr,
+    RESIDUAL: tl.constexpr, KEEP: tl.constexpr, M: tl.constexpr, C: tl.constexpr, S: tl.constexpr,
     PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """A tile of the result: M tokens, C of WIDTH numbers each."""
     # programs that read the same tokens follow each other
     blocks = tl.cdiv(WIDTH, C)
-    i = (tl.program_id(0) // blocks).to(tl.int64) * M + tl.arange(0, M)
-    c = (tl.program_id(0) % blocks) * C + tl.arange(0, C)
+    start = (tl.program_id(0) // blocks).to(tl.int64) * M
+    i, c = tl.arange(0, M), (tl.program_id(0) % blocks) * C + tl.arange(0, C)
+    inside, there = i < n - start, c < WIDTH
     y = tl.zeros((M, C), x.dtype.element_ty)
     gate = tl.zeros((M, C), x.dtype.element_ty)
     squares = tl.zeros((M,), x.dtype.element_ty)
     for first in range(0, K, S):
         k = first + tl.arange(0, S)
-        cells = (i < n)[:, None] & (k < K)[None, :]
-        a = tl.load(x + i[:, None] * K + k[None, :], mask=cells, other=0.0)
+        cells = inside[:, None] & (k < K)[None, :]
+        a = tl.load(x + start * K + i[:, None] * K + k[None, :], mask=cells, other=0.0)
         if PROLOGUE == "rms":
             squares += tl.sum(a * a, 1)
         if PROLOGUE == "silu":
             a = a * tl.sigmoid(a)
-        part = weight + c[None, :] * K + k[:, None]
-        there = (k < K)[:, None] & (c < WIDTH)[None, :]
-        w = tl.load(part, mask=there, other=0.0)
+        cells = (k < K)[:, None] & there[None, :]
+        part = c[None, :] * K + k[:, None]
+        w = tl.load(weight + part, mask=cells, other=0.0)
         y += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
         if GATED:
-            w = tl.load(part + WIDTH * K, mask=there, other=0.0)
+            w = tl.load(weight + WIDTH * K + part, mask=cells, other=0.0)
             gate += product(a, w, PRODUCT, ROUNDED, INTERPRETED)
     if PROLOGUE == "rms":
         scale = (1.0 / tl.sqrt(squares / K + eps))[:, None]
         y = y * scale
         gate = gate * scale
-    y += tl.load(bias + c, mask=c < WIDTH, other=0.0)[None, :]
-    if GATED:
-        y = y * tl.sigmoid(gate + tl.load(bias + WIDTH + c, mask=c < WIDTH, other=0.0)[None, :])
-    cells = (i < n)[:, None] & (c < WIDTH)[None, :]
+    y += tl.load(bias + c, mask=there, other=0.0)[None, :]
+    cells = inside[:, None] & there[None, :]
     to = i[:, None] * WIDTH + c[None, :]
+    if GATED:
+        gate += tl.load(bias + WIDTH + c, mask=there, other=0.0)[None, :]
+        if KEEP:
+            twice = i[:, None] * (2 * WIDTH) + c[None, :]
+            tl.store(kept + start * 2 * WIDTH + twice, y, mask=cells)
+            tl.store(kept + start * 2 * WIDTH + WIDTH + twice, gate, mask=cells)
+        y = y * tl.sigmoid(gate)
     if RESIDUAL:
-        y += tl.load(residual + to, mask=cells, other=0.0)
-    tl.store(out + to, y, mask=cells)
+        y += tl.load(residual + start * WIDTH + to, mask=cells, other=0.0)
+    tl.store(out + start * WIDTH + to, y, mask=cells)
 
 
 @triton.jit
 def backward_kernel(
-    x, weight, bias, grad, d_x, n, eps,
+    x, kept, weight, grad, d_x, n, eps,
     K: tl.constexpr, WIDTH: tl.constexpr, PROLOGUE: tl.constexpr, GATED: tl.constexpr,
-    M: tl.constexpr, C: tl.constexpr, S: tl.constexpr, B: tl.constexpr,
+    M: tl.constexpr, C: tl.constexpr, S: tl.constexpr,
     PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Gradient on M tokens, of K ≤ S numbers each."""
-    i = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
-    k = tl.arange(0, S)
-    cells = (i < n)[:, None] & (k < K)[None, :]
-    row = i[:, None] * K + k[None, :]
+    start = tl.program_id(0).to(tl.int64) * M
+    i, k = tl.arange(0, M), tl.arange(0, S)
+    inside, there = i < n - start, k < K
     d = tl.zeros((M, S), grad.dtype.element_ty)
-    scale = tl.zeros((M,), grad.dtype.element_ty) + 1.0
-    if PROLOGUE == "rms":
-        a = tl.load(x + row, mask=cells, other=0.0)
-        scale = 1.0 / tl.sqrt(tl.sum(a * a, 1) / K + eps)
     for first in range(0, WIDTH, C):
         c = first + tl.arange(0, C)
-        g = tl.load(
-            grad + i[:, None] * WIDTH + c[None, :],
-            mask=(i < n)[:, None] & (c < WIDTH)[None, :], other=0.0,
-        )  # fmt: skip
-        part = weight + c[:, None] * K + k[None, :]
-        there = (c < WIDTH)[:, None] & (k < K)[None, :]
+        cells = inside[:, None] & (c < WIDTH)[None, :]
+        g = tl.load(grad + start * WIDTH + i[:, None] * WIDTH + c[None, :], mask=cells, other=0.0)
+        part = c[:, None] * K + k[None, :]
+        weights = (c < WIDTH)[:, None] & there[None, :]
         if GATED:
-            y, gate = products(
-                x, weight, i, c, n, K, WIDTH, M, C, B, PRODUCT, ROUNDED, INTERPRETED
-            )
-            y = y * scale[:, None] + tl.load(bias + c, mask=c < WIDTH, other=0.0)[None, :]
-            gate = gate * scale[:, None]
-            gate += tl.load(bias + WIDTH + c, mask=c < WIDTH, other=0.0)[None, :]
+            twice = i[:, None] * (2 * WIDTH) + c[None, :]
+            y = tl.load(kept + start * 2 * WIDTH + twice, mask=cells, other=0.0)
+            gate = tl.load(kept + start * 2 * WIDTH + WIDTH + twice, mask=cells, other=0.0)
             opening = tl.sigmoid(gate)
             g = g * opening
-            w = tl.load(part + WIDTH * K, mask=there, other=0.0)
+            w = tl.load(weight + WIDTH * K + part, mask=weights, other=0.0)
             d += product(g * y * (1.0 - opening), w, PRODUCT, ROUNDED, INTERPRETED)
-        w = tl.load(part, mask=there, other=0.0)
+        w = tl.load(weight + part, mask=weights, other=0.0)
         d += product(g, w, PRODUCT, ROUNDED, INTERPRETED)
+    cells = inside[:, None] & there[None, :]
+    row = i[:, None] * K + k[None, :]
     if PROLOGUE != "none":
-        a = tl.load(x + row, mask=cells, other=0.0)
+        a = tl.load(x + start * K + row, mask=cells, other=0.0)
         if PROLOGUE == "rms":
-            a = a * scale[:, None]
-            d = (d - a * (tl.sum(d * a, 1) / K)[:, None]) * scale[:, None]
+            scale = (1.0 / tl.sqrt(tl.sum(a * a, 1) / K + eps))[:, None]
+            a = a * scale
+            d = (d - a * (tl.sum(d * a, 1) / K)[:, None]) * scale
         else:
             opening = tl.sigmoid(a)
             d = d * opening * (1.0 + a * (1.0 - opening))
-    tl.store(d_x + row, d, mask=cells)
+    tl.store(d_x + start * K + row, d, mask=cells)
 
 
 def launch(
@@ -180,7 +157,7 @@ def launch(
     columns = max(16, triton.next_power_of_2(width))
     whole = max(16, triton.next_power_of_2(k))
     forward = {"M": 128, "C": min(64 if gated else 128, columns), "S": min(32, whole)}
-    backward = {"M": 64, "C": min(32, columns), "S": whole, "B": min(32, whole)}
+    backward = {"M": 64, "C": min(32, columns), "S": whole}
     return (
         common | forward | {"num_warps": 8},
         common | backward | {"num_warps": 8 if whole > 64 else 4},
@@ -212,20 +189,22 @@ class _FusedLinear(torch.autograd.Function):
         ctx.form, ctx.precision = {"prologue": prologue, "gated": gated}, precision
         trained = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         ctx.linear = prologue == "none" and not gated and not trained
-        ctx.save_for_backward(None if ctx.linear else x, weight, bias)
         out = x.new_empty(n, width)
+        kept = x.new_empty(n, 2 * width) if gated and ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(None if ctx.linear else x, weight, bias, kept)
         if n > 0:
             how, _ = launch(k, width, prologue, gated, precision)
             grid = (triton.cdiv(n, how["M"]) * triton.cdiv(width, how["C"]),)
-            to = out if residual is None else residual
+            # what is not used may be any tensor
+            others = (out if residual is None else residual, out, out if kept is None else kept)
+            how |= {"RESIDUAL": residual is not None, "KEEP": kept is not None}
             eps = torch.finfo(x.dtype).eps
-            how["RESIDUAL"] = residual is not None
-            forward_kernel[grid](x, weight, bias, to, out, n, eps, **how)
+            forward_kernel[grid](x, weight, bias, *others, n, eps, **how)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias = ctx.saved_tensors
+        x, weight, bias, kept = ctx.saved_tensors
         needed = ctx.needs_input_grad
         d_residual = grad if needed[3] else None
         nothing = (None, None, None)
@@ -242,8 +221,7 @@ class _FusedLinear(torch.autograd.Function):
         if n > 0:
             _, how = launch(k, grad.shape[1], **ctx.form, precision=ctx.precision)
             eps = torch.finfo(grad.dtype).eps
-            # where the tokens do not matter any tensor stands for them
-            tensors = (grad if x is None else x, weight, bias, grad, d_x)
+            tensors = (d_x if x is None else x, d_x if kept is None else kept, weight, grad, d_x)
             backward_kernel[(triton.cdiv(n, how["M"]),)](*tensors, n, eps, **how)
         return d_x, None, None, d_residual, *nothing
 
