@@ -8,7 +8,8 @@ runs in a process of its own with limits of time and memory: one that fails, eve
 device, is reported with its error, keeps what it had measured, and leaves the others alone.
 
 Kernels in Triton are opt-in in the package; here every part measures without and with them, and the
-better one counts, but for bars of a precision that one of the two has. What else is installed (metatrain, pet-kokkos) is compared with.
+better one counts, but for the precisions that one of the two has alone. What else is installed
+(metatrain, pet-kokkos) is compared with.
 
 ``--device cpu --tiny`` runs everything on a few atoms in a minute or two, to see that it runs; its
 figures mean nothing, and Triton's are left out.

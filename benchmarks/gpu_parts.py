@@ -249,10 +249,11 @@ def accuracy(s: Setting) -> Iterator[Row]:
         if dtype == "float64" and not (force < 1e-10 and energy < 1e-10):
             raise RuntimeError(f"a step in float64 must be exact, but deviates by {force:.1e}")
         row = {"contestant": way, "dtype": dtype, "precision": precision, "n_atoms": len(atoms)}
+        counts = (dtype, precision) == ("float32", "highest")
         yield row | {
             "quantity": "force error relative to the largest", "value": force,
             "energy_error_per_atom": energy, "largest_force": size,
-        } | ({"bar": bars[way]} if (dtype, precision) == ("float32", "highest") else {})  # fmt: skip
+        } | ({"bar": bars[way]} if counts else {})  # fmt: skip
     if s.no_triton:
         yield {"skipped": f"triton: {s.no_triton}"}
 

@@ -145,7 +145,7 @@ class _Product(torch.autograd.Function):
 
 
 def three_products(a, b):
-    """What three products of TensorFloat-32 are: high parts, and each with the rest of the other."""
+    """Products of high parts of TensorFloat-32, and of each with the rest of the other."""
     parts = [(rounded(x, 10), rounded(x - rounded(x, 10), 10)) for x in (a, b)]
     (a, a_rest), (b, b_rest) = parts
     return a @ b + a_rest @ b + a @ b_rest

@@ -52,7 +52,7 @@ def compile_for_hopper(precision, form):
     for kernel, how in (
         (triton.forward_kernel, forward), (triton.backward_kernel, backward),
     ):  # fmt: skip
-        options = {"num_warps": how.pop("num_warps")}
+        options = {name: how.pop(name) for name in ("num_warps", "num_stages")}
         signature = dict.fromkeys(kernel.arg_names, "*fp32") | {"n": "i32", "eps": "fp32"}
         signature |= dict.fromkeys(how, "constexpr")
         # torch's memory is aligned, which Triton finds out by itself at a call

@@ -1,6 +1,7 @@
 """The Triton kernels of the fused linear map against the reference."""
 
 import importlib.util
+from functools import partial
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def compare_interpreted():
                 assert deviation(found, expected) < 1e-12, (form, size, trained)
             # control: a deviation of 1e-9 in any of them is seen
             for k, x in enumerate(found):
-                spoilt = [*found[:k], x * (1 + 1e-9) + 1e-9, *found[k + 1 :]]
+                spoilt = [*found[:k], x + 1e-9 * (1 + x.abs()), *found[k + 1 :]]
                 assert deviation(spoilt, expected) > 1e-10 or not x.numel()
     # inputs that are not contiguous keep their second derivatives
     tensors, form = make("silu-residual", "odd")
@@ -51,15 +52,11 @@ def compare_interpreted():
     assert 0 < deviation(found, expected) < 1e-5
     # operands rounded to bfloat16, and nothing else
     tensors, form = make("silu", "odd")
-    found = derivatives(
-        lambda *t, **f: triton.fused_linear(*t, **f, precision="fast"), tensors, form
-    )
+    found = derivatives(partial(triton.fused_linear, precision="fast"), tensors, form)
     expected = derivatives(reference.fused_linear, tensors, form)
     assert 1e-4 < deviation(found[:2], expected[:2]) < 2e-2
-    low = (
-        torch.nn.functional.silu(tensors[0]).bfloat16().double() @ tensors[1].bfloat16().double().mT
-    )
-    assert deviation([low + tensors[2]], found[:1]) < 1e-6
+    a, b = (x.bfloat16().double() for x in (torch.nn.functional.silu(tensors[0]), tensors[1]))
+    assert deviation([a @ b.mT + tensors[2]], found[:1]) < 1e-6
 
 
 @needs_triton

@@ -78,7 +78,8 @@ def edge_embedding(
         the reference at first use. A backend named here is used or raises.
     precision : {"highest", "high", "fast"}, optional
         Of the products in the Triton kernels: that of float32 (three products of TensorFloat-32),
-        or TensorFloat-32, also for "fast". By default what is in force, see `pet_calc.kernels.precision`.
+        or TensorFloat-32, also for "fast". By default what is in force, see
+        `pet_calc.kernels.precision`.
     """
     if backend not in ("auto", "torch", "triton"):
         raise ValueError(f"`backend` must be 'auto', 'torch' or 'triton', got {backend!r}")

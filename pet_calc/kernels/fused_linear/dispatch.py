@@ -154,7 +154,8 @@ def deviation(
             except Exception as error:  # a compiler that fails has many names for it
                 return f"{type(error).__name__}: {error}"
         found.append([out.detach(), *(t.grad for t in inputs if t is not None and t.requires_grad)])
-    for name, value, exact in zip(("value", "gradient", "residual's gradient"), *found):
+    names = ("value", "gradient", "residual's gradient")[: len(found[0])]
+    for name, value, exact in zip(names, *found, strict=True):
         largest = float((value.double() - exact).abs().max() / exact.abs().max().clamp_min(1e-30))
         if not largest <= TOLERANCE[precision]:
             return f"its {name} deviates by {largest:.1e} of the largest ({precision} precision)"

@@ -6,10 +6,10 @@ then. A program of the backward pass holds whole rows of the gradient on the tok
 normalisation couples all numbers of one, and runs along the outputs.
 
 Tokens are kept for the backward pass where the gradient depends on them, and so is what enters a
-gate: 2 KB of a token at d = 128, half of what torch keeps there. To compute that again instead would
-save a fifth of the bytes of a gated layer, for half as many products again; with three products of
-TensorFloat-32 that takes as long as the bytes do, and such a kernel spills registers. Gradients on
-weights, which only training needs, and second derivatives are those of the reference.
+gate: 2 KB of a token at d = 128, half of what torch keeps there. Computing that again instead takes
+half as many products again, with three of TensorFloat-32 as long as to write and read the bytes,
+and such a kernel spills registers. Gradients on weights, which only training needs, and second
+derivatives are those of the reference.
 """
 
 # Triton reads the types of kernels from their calls
@@ -142,7 +142,7 @@ def backward_kernel(
 def launch(
     k: int, width: int, prologue: Prologue, gated: bool, precision: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Constants of the forward and the backward kernel, and the number of warps of a program."""
+    """Constants of the forward and the backward kernel, with warps and stages of a program."""
     product, rounded = PRODUCTS[precision]
     common: dict[str, Any] = {
         "K": k,
@@ -157,10 +157,10 @@ def launch(
     columns = max(16, triton.next_power_of_2(width))
     whole = max(16, triton.next_power_of_2(k))
     forward = {"M": 128, "C": min(64 if gated else 128, columns), "S": min(32, whole)}
-    backward = {"M": 64, "C": min(32, columns), "S": whole}
+    backward = {"M": 64, "C": min(16 if gated and whole > 128 else 32, columns), "S": whole}
     return (
-        common | forward | {"num_warps": 8},
-        common | backward | {"num_warps": 8 if whole > 64 else 4},
+        common | forward | {"num_warps": 8, "num_stages": 3},
+        common | backward | {"num_warps": 8 if whole > 64 else 4, "num_stages": 2 if gated else 3},
     )
 
 
@@ -215,7 +215,7 @@ class _FusedLinear(torch.autograd.Function):
             return *found, d_residual, *nothing
         if not needed[0]:
             return None, None, None, d_residual, *nothing
-        n, (m, k) = len(grad), weight.shape
+        n, k = len(grad), weight.shape[1]
         grad = grad.contiguous()
         d_x = grad.new_empty(n, k)
         if n > 0:
