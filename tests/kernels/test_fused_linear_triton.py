@@ -43,7 +43,7 @@ def compare_interpreted():
     assert deviation(found, derivatives(reference.fused_linear, tensors, form)) < 1e-12
     # float32, with memory of outputs that holds NaN before
     plain = torch.Tensor.new_empty
-    torch.Tensor.new_empty = lambda t, *shape: t.new_full(shape, torch.nan)
+    torch.Tensor.new_empty = lambda t, *shape, **k: t.new_full(shape, torch.nan, **k)
     try:
         found = derivatives(triton.fused_linear, *make("rms-gated", "odd", torch.float32))[:2]
     finally:
