@@ -53,18 +53,22 @@ def compare_interpreted():
     compare_rounded(triton)
 
 
+def cut(x):
+    """Values in float64 with the mantissa of bfloat16, to which Triton's interpreter cuts."""
+    return (x.contiguous().view(torch.int64) & -(1 << 45)).view(torch.float64)
+
+
 def compare_rounded(triton):
     """Operands are rounded to bfloat16 in both passes, and nothing else is."""
     (x, weight, bias, _), form = make("silu", "odd")
     tensors, fast = [x, weight, bias, None], partial(triton.fused_linear, precision="fast")
-    found = derivatives(fast, tensors, form)
-    low = weight.bfloat16().double()
-    out = torch.nn.functional.silu(x).bfloat16().double() @ low.mT + bias
-    grad = (1.3 * out.cos()).bfloat16().double() @ low
+    found = derivatives(fast, tensors, form)[:2]
+    low = cut(weight)
+    out = cut(torch.nn.functional.silu(x)) @ low.mT + bias
+    grad = cut(1.3 * out.cos()) @ low
     slope = x.sigmoid() * (1.0 + x * (1.0 - x.sigmoid()))
-    assert deviation(found[:2], [out, grad * slope]) < 1e-6
-    expected = derivatives(reference.fused_linear, tensors, form)
-    assert deviation(found[:2], expected[:2]) > 1e-4
+    assert deviation(found, [out, grad * slope]) < 1e-6
+    assert deviation(found, derivatives(reference.fused_linear, tensors, form)[:2]) > 1e-4
 
 
 @needs_triton
