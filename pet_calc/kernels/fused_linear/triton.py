@@ -40,8 +40,9 @@ PRODUCTS: Final = {
 def product(a, b, PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr):
     """Matrix product, summed in the precision of the operands as they are stored."""
     if ROUNDED:
-        if INTERPRETED:  # which has no product of bfloat16
-            a, b = a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32)
+        if INTERPRETED:  # which has no product of bfloat16, and makes them of float32 alone
+            a = a.to(tl.float32).to(tl.bfloat16).to(tl.float32)
+            b = b.to(tl.float32).to(tl.bfloat16).to(tl.float32)
             return tl.dot(a, b)
         return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
     return tl.dot(a, b, input_precision=PRODUCT)
