@@ -34,6 +34,7 @@ from pet_calc.geometry import System, node_edge_layout
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.edge_embedding import Encoding, edge_embedding
+from pet_calc.kernels.fused_linear import fused_linear
 from pet_calc.kernels.precision import matmul_precision
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PET, PETConfig
@@ -230,9 +231,12 @@ def accuracy(s: Setting) -> Iterator[Row]:
     expected = evaluate(exact, system, neighbor_list(system, exact.cutoff))
     assert expected.forces is not None
     size = float(expected.forces.abs().max())
+    # in Triton's kernels products of float32 are three of TensorFloat-32
+    bars = {"torch": "8e", "triton": "8f"}
     plans = [("float64", "highest", "torch")]
     plans += [("float32", "highest", k) for k in s.kernels]
     plans += [("float32", "high", k) for k in s.kernels] if s.cuda else []
+    plans += [] if s.no_triton else [("float32", "fast", "triton")]
     for dtype, precision, way in plans:
         model = network(s, getattr(torch, dtype))
         with kernels(way), matmul_precision(precision):  # type: ignore[arg-type]
@@ -245,10 +249,11 @@ def accuracy(s: Setting) -> Iterator[Row]:
         if dtype == "float64" and not (force < 1e-10 and energy < 1e-10):
             raise RuntimeError(f"a step in float64 must be exact, but deviates by {force:.1e}")
         row = {"contestant": way, "dtype": dtype, "precision": precision, "n_atoms": len(atoms)}
+        counts = (dtype, precision) == ("float32", "highest")
         yield row | {
             "quantity": "force error relative to the largest", "value": force,
             "energy_error_per_atom": energy, "largest_force": size,
-        } | ({"bar": "8e"} if (dtype, precision) == ("float32", "highest") else {})  # fmt: skip
+        } | ({"bar": bars[way]} if counts else {})  # fmt: skip
     if s.no_triton:
         yield {"skipped": f"triton: {s.no_triton}"}
 
@@ -342,6 +347,47 @@ def embedding(s: Setting) -> Iterator[Row]:
         yield {"skipped": f"triton: {s.no_triton}"}
 
 
+def linear(s: Setting) -> Iterator[Row]:
+    """Forward and backward pass of the linear maps of a layer, norms and gates included."""
+    n, d = (50, 16) if s.tiny else (480_000, 128)
+    g = torch.Generator().manual_seed(0)
+    tokens = torch.randn(n, 2 * d, generator=g).to(s.device)
+    forms: dict[str, tuple[int, int, bool, dict[str, Any]]] = {
+        "attention, in": (d, 3 * d, False, {"prologue": "rms"}),
+        "attention, out": (d, d, False, {}),
+        "gate": (d, 2 * d, False, {"prologue": "rms", "gated": True}),
+        "after the gate": (2 * d, d, True, {}),
+        "compression": (d, d, False, {"prologue": "silu"}),
+    }
+    ways: list[tuple[str, Any, Any]] = [("torch", "torch", p) for p in ("highest", "high")]
+    if not s.no_triton:
+        ways += [("triton", "triton", p) for p in ("highest", "high", "fast")]
+    for name, (k, m, added, form) in forms.items():
+        x = tokens[:, :k].contiguous().requires_grad_()
+        rows = 2 * m if form.get("gated") else m
+        weight = torch.randn(rows, k, generator=g).to(s.device) * k**-0.5
+        bias = torch.randn(rows, generator=g).to(s.device)
+        residual = torch.randn(n, m, generator=g).to(s.device) if added else None
+        grad = torch.randn(n, m, generator=g).to(s.device)
+        for way, backend, precision in ways if s.cuda else ways[:1]:
+
+            def run(
+                x: Tensor = x, others: Any = (weight, bias, residual), grad: Tensor = grad,
+                form: Any = form, backend: Any = backend, precision: Any = precision,
+            ) -> object:  # fmt: skip
+                options = {"backend": backend, "precision": precision}
+                return torch.autograd.grad(fused_linear(x, *others, **form, **options), x, grad)
+
+            with matmul_precision(precision):
+                value = device_time(s, run, 0.2)
+            yield {
+                "contestant": f"{way}, {precision}", "quantity": "ms", "value": value, "form": name,
+                "n_tokens": n, "d": d, "tflops": 4e-9 * n * rows * k / value,
+            }  # fmt: skip
+    if s.no_triton:
+        yield {"skipped": f"triton: {s.no_triton}"}
+
+
 def saturated(s: Setting) -> Iterator[Row]:
     """Steps of 12,288 atoms of water, in µs per atom."""
     atoms = water(s, 12288)
@@ -354,20 +400,28 @@ def saturated(s: Setting) -> Iterator[Row]:
     a = torch.randn(len(layout.slot_edge), d, device=s.device)
     b = torch.randn(d, 4 * d, device=s.device)
     common: Row = {"n_atoms": len(atoms), "n_edges": edges.n_edges, "d": d}
-    for precision in ("highest", "high") if s.cuda else ("highest",):
+    ways = {"highest": s.kernels}
+    if s.cuda:
+        ways |= {"high": s.kernels, "fast": [k for k in s.kernels if k == "triton"]}
+    # in Triton's kernels products of float32 are three of TensorFloat-32
+    bars = {"highest": {"torch": "8a", "triton": "8b"}, "high": dict.fromkeys(s.kernels, "8c")}
+    bars |= {"fast": {"triton": "8d"}}
+    for precision, named in ways.items():
         with matmul_precision(precision):  # type: ignore[arg-type]
-            rate = 2 * a.numel() * 4 * d / device_time(s, lambda: a @ b) / 1e3  # per µs
+            if precision == "fast":
+                a, b = a.bfloat16(), b.bfloat16()
+            rate = 2 * a.numel() * 4 * d / device_time(s, lambda: a @ b) / 1e3  # noqa: B023
             floor = flops / rate / len(atoms)
             more = common | {"precision": precision, "dtype": "float32"}
             yield more | {"contestant": "products alone", "quantity": "µs per atom", "value": floor}
-            for way in s.kernels:
+            for way in named:
                 with kernels(way):
                     step, systems = prepared_step(s, model, atoms)
                     value = 1e3 * device_time(s, network_replay(step), 0.8) / len(atoms)
                     yield more | {
                         "contestant": f"graph, {way}", "quantity": "µs per atom", "value": value,
                         "times_products": value / floor,
-                        "bar": "8a" if precision == "highest" else "8c",
+                        "bar": bars[precision][way],
                     }  # fmt: skip
                     whole = 1e3 * host_time(s, in_turn(lambda x: step(model, x), systems), 0.8)  # noqa: B023
                     name = {"contestant": f"graph, {way}, with copies"}
@@ -381,6 +435,8 @@ def saturated(s: Setting) -> Iterator[Row]:
                     name = {"contestant": f"eager, {way}"}
                     value = 1e3 * eager / len(atoms)
                     yield more | name | {"quantity": "µs per atom", "value": value}
+    if s.no_triton:
+        yield {"skipped": f"triton: {s.no_triton}"}
 
 
 def small(s: Setting) -> Iterator[Row]:
@@ -587,9 +643,10 @@ def peers(s: Setting) -> Iterator[Row]:
 PARTS = {
     "accuracy": Part(accuracy, 70.0),
     "small": Part(small, 70.0),
-    "saturated": Part(saturated, 100.0),
+    "saturated": Part(saturated, 120.0),
     "attention": Part(attention, 50.0),
     "embedding": Part(embedding, 40.0),
+    "linear": Part(linear, 40.0),
     "lists": Part(lists, 80.0),
     "frames": Part(frames, 70.0),
     "peers": Part(peers, 110.0),

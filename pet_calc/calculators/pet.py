@@ -47,7 +47,8 @@ from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.domain import TrainingDomain
 from pet_calc.io.uncertainty import find_uncertainty
 from pet_calc.io.weights import DTYPES, copy_model
-from pet_calc.kernels.precision import Precision, matmul_precision, require_precision
+from pet_calc.kernels.paths import Precision
+from pet_calc.kernels.precision import matmul_precision, require_precision
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.committee import Committee, evaluate_committee
 from pet_calc.models.crystalformer import Crystalformer
@@ -142,9 +143,11 @@ class PETCalculator(ModelCalculator):
         captured at the first of them (`pet_calc.calculators.fixed_step`). Much faster for small
         systems, with the same results; for one plain model with derivatives of the energy. On a
         CPU the same functions are called, slower than without.
-    precision : {"highest", "high"}
-        Of matrix products in float32 on a GPU: float32, or TensorFloat-32, whose forces deviate by
-        some 1e-3 of the largest. A CPU knows the first one only.
+    precision : {"highest", "high", "fast"}
+        Of matrix products in float32 on a GPU: float32; TensorFloat-32, whose forces deviate by
+        some 1e-3 of the largest; or bfloat16, by some 1e-2, which the Triton kernels alone compute
+        (``PET_CALC_TRITON=1`` in the environment), all others in TensorFloat-32. A CPU knows the
+        first one only.
     compile : bool
         Run the transformers through `torch.compile`, which takes half a minute at the first
         calculation and needs a C++ compiler on a CPU. That one logs (logger ``pet_calc``, level

@@ -22,6 +22,7 @@ Precision = Literal["highest", "high", "fast"]
 CUTOFF_ATTENTION: Final = "cutoff attention in Triton"
 LOCAL_FRAMES: Final = "local frames in Triton"
 EDGE_EMBEDDING: Final = "edge embedding in Triton"
+FUSED_LINEAR: Final = "linear maps in Triton"
 LATTICE_ATTENTION: Final = "lattice attention in Triton"
 COMPILED: Final = "transformers by torch.compile"
 

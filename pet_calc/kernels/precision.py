@@ -9,27 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final, Literal
+from typing import Final
 
 import torch
 
-Precision = Literal["highest", "high"]
+from pet_calc.kernels.paths import Precision, triton_wanted
 
 # what kernels that are written here go by
 _current: ContextVar[Precision] = ContextVar("pet_calc_precision", default="highest")
 
 # by torch's name for it: the state is asked for by attribute, as its name has changed
-_MODES: Final = {"highest": "ieee", "high": "tf32"}
+_MODES: Final = {"highest": "ieee", "high": "tf32", "fast": "tf32"}
+_NAMES: Final = {"high": "TensorFloat-32", "fast": "bfloat16"}
 
 
 def require_precision(precision: str, device: torch.device) -> None:
     """Raise `ValueError` for a precision that does not exist, or not on a device."""
     if precision not in _MODES:
-        raise ValueError(f"`precision` must be 'highest' or 'high', got {precision!r}")
-    if precision == "high" and device.type != "cuda":
+        raise ValueError(f"`precision` must be 'highest', 'high' or 'fast', got {precision!r}")
+    if precision != "highest" and device.type != "cuda":
         raise ValueError(
-            f"`precision` 'high' is TensorFloat-32, which CUDA devices have, but the model is on "
-            f"{device}; leave it out"
+            f"`precision` {precision!r} is {_NAMES[precision]}, which CUDA devices have, but the "
+            f"model is on {device}; leave it out"
+        )
+    if precision == "fast" and not triton_wanted(device):
+        raise ValueError(
+            "`precision` 'fast' is bfloat16 in the Triton kernels, which are to be asked for, but "
+            "are not; set PET_CALC_TRITON=1 in the environment, or take 'high'"
         )
 
 
@@ -44,9 +50,10 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
 
     Parameters
     ----------
-    precision : {"highest", "high"}
+    precision : {"highest", "high", "fast"}
         "highest" leaves everything as it is, which is float32 unless the program around has asked
-        torch for less; "high" is TensorFloat-32.
+        torch for less; "high" is TensorFloat-32; "fast" is that too for torch, and bfloat16 in
+        kernels that are written here.
     """
     if precision == "highest":
         yield

@@ -43,7 +43,9 @@ def test_every_part_runs(gpu, tmp_path):
         assert by_bar[key]["met"] == "tiny"
     assert by_bar["12a"]["met"] == "not measured"
     assert "cpu" in by_bar["12a"]["by"] or "not installed" in by_bar["12a"]["by"]
-    assert by_bar["8d"]["by"] == "the package has no such path"
+    for key in ("8b", "8d", "8f"):  # of Triton's kernels alone
+        assert by_bar[key]["met"] == "not measured"
+        assert "cpu" in by_bar[key]["by"] or "not installed" in by_bar[key]["by"]
     assert float(by_bar["8e"]["measured"]) < 1e-4
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import warnings
+from functools import partial
+from unittest import mock
 
 import pytest
 import torch
@@ -23,7 +26,13 @@ from pet_calc.calculators.self_check import (
 )
 from pet_calc.doctor.consistency import accelerated_paths
 from pet_calc.kernels import paths
-from pet_calc.kernels.paths import COMPILED, CUTOFF_ATTENTION, LATTICE_ATTENTION, LOCAL_FRAMES
+from pet_calc.kernels.paths import (
+    COMPILED,
+    CUTOFF_ATTENTION,
+    FUSED_LINEAR,
+    LATTICE_ATTENTION,
+    LOCAL_FRAMES,
+)
 from pet_calc.models import Results, evaluate
 from pet_calc.models.pet.layers import Transformer
 from pet_calc.models.recomputation import recomputed
@@ -183,29 +192,33 @@ def test_broken_kernels_are_found_out():
 
 
 def find_broken_kernels():
-    from pet_calc.kernels.cutoff_attention import dispatch
+    from pet_calc.kernels.cutoff_attention import dispatch as attention_choice
     from pet_calc.kernels.cutoff_attention import triton as attention
+    from pet_calc.kernels.fused_linear import dispatch as linear_choice
+    from pet_calc.kernels.fused_linear import triton as linear
     from pet_calc.kernels.lattice_attention import triton as lattice
 
     water = liquid(1, length=4.0)
     for dtype in ("float64", "float32"):
         calc = PETCalculator(small_pet(), dtype=dtype)
         calc.evaluate(water)
-        assert calc.accelerated == {CUTOFF_ATTENTION: None}, calc.accelerated
+        assert calc.accelerated == {CUTOFF_ATTENTION: None, FUSED_LINEAR: None}, calc.accelerated
     crystals = CrystalformerCalculator(random_crystalformer(1))
     crystals.evaluate(water)
     assert crystals.accelerated == {LATTICE_ATTENTION: None}, crystals.accelerated
 
-    # control: both kernels 0.1 % off, the first behind the back of its own check
-    whole, dispatch.deviation = attention.cutoff_attention, lambda *a: None
-    dispatch._checked.clear()
-    attention.cutoff_attention = lambda *a, **k: 1.001 * whole(*a, **k)
-    right = lattice.lattice_attention
-    lattice.lattice_attention = lambda *a: tuple(1.001 * x for x in right(*a))
-    for calc, path in (
-        (PETCalculator(small_pet()), CUTOFF_ATTENTION),
-        (CrystalformerCalculator(random_crystalformer(1)), LATTICE_ATTENTION),
+    # control: kernels 0.1 % off, behind the back of their own checks
+    for kernel, name, choice, path, make in (
+        (attention, "cutoff_attention", attention_choice, CUTOFF_ATTENTION, small_pet),
+        (linear, "fused_linear", linear_choice, FUSED_LINEAR, small_pet),
+        (lattice, "lattice_attention", None, LATTICE_ATTENTION, random_crystalformer),
     ):
+        right = getattr(kernel, name)
+        setattr(kernel, name, partial(wrong, right))
+        if choice is not None:
+            choice.deviation = lambda *a: None
+            choice._checked.clear()
+        calc = (PETCalculator if make is small_pet else CrystalformerCalculator)(make())
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = calc.evaluate(water)
@@ -214,13 +227,22 @@ def find_broken_kernels():
         assert len(told) == 1, told
         assert path in told[0]
         assert "differs by" in calc.accelerated[path]
-        with paths.following(paths.Paths(allowed=frozenset())):
+        with mock.patch.dict(os.environ, PET_CALC_TRITON="0"):
             assert torch.equal(found.forces, calc.evaluate(water).forces)
+        setattr(kernel, name, right)
+
+
+def wrong(kernel, *arguments, **options):
+    found = kernel(*arguments, **options)
+    return tuple(1.001 * x for x in found) if isinstance(found, tuple) else 1.001 * found
 
 
 MODELS = {
-    "pet-cartesian": (lambda: random_pet(1), {CUTOFF_ATTENTION}),
-    "pet-radial": (lambda: random_pet(2, input_encoding="radial"), {CUTOFF_ATTENTION}),
+    "pet-cartesian": (lambda: random_pet(1), {CUTOFF_ATTENTION, FUSED_LINEAR}),
+    "pet-radial": (
+        lambda: random_pet(2, input_encoding="radial"),
+        {CUTOFF_ATTENTION, FUSED_LINEAR},
+    ),
     "crystalformer": (lambda: random_crystalformer(1), {LATTICE_ATTENTION}),
 }
 
@@ -258,7 +280,7 @@ def compare_contract_cases(name, stride):
 
     framed = (
         lambda: random_pet(3, input_encoding="radial", ecse="layerwise", frames=GENTLE),
-        {CUTOFF_ATTENTION, LOCAL_FRAMES},
+        {CUTOFF_ATTENTION, FUSED_LINEAR, LOCAL_FRAMES},
     )
     make, expected = (MODELS | {"pet-layerwise": framed})[name]
     model = make().requires_grad_(False)

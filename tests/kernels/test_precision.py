@@ -19,6 +19,9 @@ def test_the_state_is_put_back():
     with matmul_precision("high"):
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         assert current_precision() == "high"
+    with matmul_precision("fast"):  # what is left to torch
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert current_precision() == "fast"
     assert state() == before
     with pytest.raises(RuntimeError, match="inside"), matmul_precision("high"):
         raise RuntimeError("inside")
@@ -26,9 +29,16 @@ def test_the_state_is_put_back():
     assert current_precision() == "highest"
 
 
-def test_refusals():
-    with pytest.raises(ValueError, match="`precision` must be 'highest' or 'high', got 'low'"):
+def test_refusals(monkeypatch):
+    with pytest.raises(ValueError, match="must be 'highest', 'high' or 'fast', got 'low'"):
         require_precision("low", torch.device("cpu"))
     with pytest.raises(ValueError, match="TensorFloat-32, which CUDA devices have"):
         PETCalculator(device="cpu", precision="high")
     require_precision("high", torch.device("cuda"))
+    with pytest.raises(ValueError, match="'fast' is bfloat16, which CUDA devices have"):
+        PETCalculator(device="cpu", precision="fast")
+    monkeypatch.delenv("PET_CALC_TRITON", raising=False)
+    with pytest.raises(ValueError, match="are to be asked for, but are not; set PET_CALC_TRITON=1"):
+        require_precision("fast", torch.device("cuda"))
+    monkeypatch.setenv("PET_CALC_TRITON", "1")
+    require_precision("fast", torch.device("cuda"))

@@ -15,7 +15,8 @@ from torch import Tensor
 from pet_calc.kernels import paths
 from pet_calc.kernels.edge_embedding import reference
 from pet_calc.kernels.edge_embedding.reference import Encoding
-from pet_calc.kernels.precision import Precision, current_precision
+from pet_calc.kernels.paths import Precision
+from pet_calc.kernels.precision import current_precision
 
 _log = logging.getLogger("pet_calc")
 
@@ -24,7 +25,7 @@ Backend = Literal["auto", "torch", "triton"]
 #: Rows of the matrix that one program holds.
 MOST_ROWS: Final = 128
 #: Largest deviation from the reference that a precision may have, relative to the largest value.
-TOLERANCE: Final = {"highest": 1e-4, "high": 2e-2}
+TOLERANCE: Final = {"highest": 1e-4, "high": 2e-2, "fast": 2e-2}
 
 # what the check at first use has found, by device, type and shape
 _checked: dict[tuple[object, ...], str | None] = {}
@@ -75,9 +76,10 @@ def edge_embedding(
     backend : {"auto", "torch", "triton"}
         "auto" is torch, or the Triton kernels where `fused_embedding` says so and they agree with
         the reference at first use. A backend named here is used or raises.
-    precision : {"highest", "high"}, optional
+    precision : {"highest", "high", "fast"}, optional
         Of the products in the Triton kernels: that of float32 (three products of TensorFloat-32),
-        or TensorFloat-32. By default what is in force, see `pet_calc.kernels.precision`.
+        or TensorFloat-32, also for "fast". By default what is in force, see
+        `pet_calc.kernels.precision`.
     """
     if backend not in ("auto", "torch", "triton"):
         raise ValueError(f"`backend` must be 'auto', 'torch' or 'triton', got {backend!r}")

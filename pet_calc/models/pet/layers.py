@@ -10,10 +10,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pet_calc.kernels.cutoff_attention import cutoff_attention
-from pet_calc.kernels.gated_linear_unit import gated_linear_unit
+from pet_calc.kernels.fused_linear import fused_linear
 from pet_calc.kernels.paths import COMPILED, take
 from pet_calc.kernels.rms_direction import rms_direction
 from pet_calc.models.pet.config import PETConfig
@@ -34,13 +33,14 @@ class RMSNorm(nn.Module):
         """Normalise along the last axis."""
         return rms_direction(x) * self.weight
 
-    def then(self, linear: nn.Linear, x: Tensor) -> Tensor:
+    def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
         """``linear(self(x))``, with w multiplied into the weights instead of the tokens."""
-        return functional.linear(rms_direction(x), linear.weight * self.weight, linear.bias)
+        weight = linear.weight * self.weight
+        return fused_linear(x, weight, linear.bias, prologue="rms", gated=gated)
 
 
 class GatedMLP(nn.Module):
-    """Linear, gated linear unit v * sigmoid(g), Linear [GLU, arXiv:1612.08083].
+    """Linear, gated linear unit v * sigmoid(g), Linear [GLU, arXiv:1612.08083], and the sum.
 
     Upstream calls this "SwiGLU", but the gate is a plain sigmoid.
     """
@@ -51,12 +51,13 @@ class GatedMLP(nn.Module):
         self.w_out = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, norm: Normalization) -> Tensor:
-        """Map (..., width) to (..., width), normalised first."""
-        return self.w_out(gated_linear_unit(norm.then(self.w_in, x)))
+        """Tokens (..., width) plus what is made of them, normalised first."""
+        hidden = norm.then(self.w_in, x, gated=True)
+        return fused_linear(hidden, self.w_out.weight, self.w_out.bias, x)
 
 
 class MLP(nn.Module):
-    """Linear, SiLU, Linear."""
+    """Linear, SiLU, Linear, and the sum."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -64,8 +65,9 @@ class MLP(nn.Module):
         self.w_out = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, norm: Normalization) -> Tensor:
-        """Map (..., width) to (..., width), normalised first."""
-        return self.w_out(functional.silu(norm.then(self.w_in, x)))
+        """Tokens (..., width) plus what is made of them, normalised first."""
+        hidden = norm.then(self.w_in, x)
+        return fused_linear(hidden, self.w_out.weight, self.w_out.bias, x, prologue="silu")
 
 
 class Attention(nn.Module):
@@ -89,7 +91,8 @@ class Attention(nn.Module):
             Logarithm of each key's cutoff weight.
         """
         packed = norm.then(self.input_linear, tokens)
-        return self.output_linear(cutoff_attention(packed, log_weight, self.heads, self.scale))
+        attended = cutoff_attention(packed, log_weight, self.heads, self.scale)
+        return fused_linear(attended, self.output_linear.weight, self.output_linear.bias)
 
 
 class TransformerLayer(nn.Module):
@@ -118,17 +121,16 @@ class TransformerLayer(nn.Module):
         tokens = torch.cat([centre[:, None, :], edge], dim=1)
         if self.normalises_last:
             tokens = self.norm_attention(tokens + self.attention(tokens, NO_NORM, log_weight))
-            tokens = self.norm_mlp(tokens + self.mlp(tokens, NO_NORM))
+            tokens = self.norm_mlp(self.mlp(tokens, NO_NORM))
             centre, edge = tokens.split([1, edge.shape[1]], dim=1)
         else:
             attended = self.attention(tokens, self.norm_attention, log_weight)
             # split, as the backward pass of two slices would fill and add two tensors of zeros
             centre, neighbours = attended.split([1, edge.shape[1]], dim=1)
-            edge = edge + neighbours
-            edge = edge + self.mlp(edge, self.norm_mlp)
+            edge = self.mlp(edge + neighbours, self.norm_mlp)
         if self.wide_node:
             node = node + self.center_expansion(centre[:, 0])
-            node = node + self.center_mlp(node, self.norm_center_features)
+            node = self.center_mlp(node, self.norm_center_features)
         else:
             # as published: with equal widths the node token has no residual and no MLP
             node = centre[:, 0]
@@ -222,4 +224,6 @@ class MessageLayer(nn.Module):
 
     def compressed(self, hidden: Tensor) -> Tensor:
         """Edge tokens that enter the transformer, from what `embed` returns."""
-        return self.compress[2](functional.silu(hidden))
+        linear = self.compress[2]
+        assert isinstance(linear, nn.Linear)
+        return fused_linear(hidden, linear.weight, linear.bias, prologue="silu")

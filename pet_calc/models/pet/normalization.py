@@ -1,6 +1,7 @@
 """Normalisations of tokens that precede a linear map, and the absence of one.
 
-Each offers ``then(linear, x)``, which is ``linear(norm(x))``, as `RMSNorm` does.
+Each offers ``then(linear, x)``, which is ``linear(norm(x))``, as `RMSNorm` does; with `gated`
+followed by a gated linear unit.
 """
 
 from __future__ import annotations
@@ -8,30 +9,31 @@ from __future__ import annotations
 from typing import Protocol
 
 from torch import Tensor, nn
-from torch.nn import functional
+
+from pet_calc.kernels.fused_linear import fused_linear
 
 
 class Normalization(Protocol):
     """Something that normalises tokens on their way into a linear map."""
 
-    def then(self, linear: nn.Linear, x: Tensor) -> Tensor:
+    def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
         """``linear(norm(x))`` for tokens (..., width)."""
 
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalisation [arXiv:1607.06450], eps = 1e-5."""
 
-    def then(self, linear: nn.Linear, x: Tensor) -> Tensor:
+    def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
         """``linear(self(x))``."""
-        return functional.linear(self(x), linear.weight, linear.bias)
+        return fused_linear(self(x), linear.weight, linear.bias, gated=gated)
 
 
 class NoNorm:
     """Tokens as they are."""
 
-    def then(self, linear: nn.Linear, x: Tensor) -> Tensor:
+    def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
         """``linear(x)``."""
-        return functional.linear(x, linear.weight, linear.bias)
+        return fused_linear(x, linear.weight, linear.bias, gated=gated)
 
 
 NO_NORM = NoNorm()
