@@ -172,6 +172,11 @@ class TrainConfig:
         Start from another potential.
     dtype : {"float32", "float64"}
         Precision of the weights, in training and as saved.
+    repulsion_reach : float, optional
+        Largest distance at which the short-range repulsion may set in, as a share of the sum of
+        the covalent radii. Without it a pair repels below its shortest distance in the training
+        data, however long that is: right where every pair is seen at all distances that occur,
+        wrong for data of many elements, in which other crystals have shorter ones.
     """
 
     name: str
@@ -185,8 +190,11 @@ class TrainConfig:
     uncertainty: UncertaintyConfig | None = None
     fine_tune: FineTuneConfig | None = None
     dtype: Literal["float32", "float64"] = "float32"
+    repulsion_reach: float | None = None
 
     def __post_init__(self) -> None:
+        if self.repulsion_reach is not None and not self.repulsion_reach > 0:
+            raise ValueError(f"`repulsion_reach` must be positive, got {self.repulsion_reach}")
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"`dtype` must be 'float32' or 'float64', got {self.dtype!r}")
         if not self.stages:
@@ -249,6 +257,8 @@ class TrainConfig:
         # files of PET were written before there was a choice
         named = model if architecture == "pet" else {"architecture": architecture} | model
         values = asdict(self) | {"model": named}
+        if self.repulsion_reach is None:
+            del values["repulsion_reach"]
         if self.fine_tune is None:  # not in files that were written before there was a choice
             del values["fine_tune"]
         else:

@@ -275,8 +275,9 @@ def with_energies_shifted(
 
 
 def shortest_distances(
-    frames: Sequence[Batch], elements: Sequence[int], fallback: float = 0.8
-) -> Tensor:
+    frames: Sequence[Batch], elements: Sequence[int], fallback: float = 0.8,
+    reach: float | None = None,
+) -> Tensor:  # fmt: skip
     """Shortest distance of each pair of elements in the data, in Å.
 
     Parameters
@@ -285,6 +286,8 @@ def shortest_distances(
     elements : sequence of int
     fallback : float
         Share of the sum of covalent radii for a pair that never comes within the cutoff.
+    reach : float, optional
+        Share of that sum which the result does not exceed.
 
     Returns
     -------
@@ -300,8 +303,9 @@ def shortest_distances(
         pair = species[i] * len(elements) + species[j]
         flat = shortest.view(-1)
         flat.scatter_reduce_(0, pair, distances, "amin")
-    bare = fallback * (radii[:, None] + radii[None, :])
-    return torch.where(torch.isfinite(shortest), shortest, bare)
+    bonds = radii[:, None] + radii[None, :]
+    shortest = torch.where(torch.isfinite(shortest), shortest, fallback * bonds)
+    return shortest if reach is None else shortest.minimum(reach * bonds)
 
 
 def fit_composition(

@@ -56,7 +56,10 @@ def starting_model(
         if isinstance(model, PET):
             scale_direct_heads(model, frames)
         if model.repulsion is not None:
-            model.repulsion.onset.copy_(shortest_distances(prepared, config.model.elements))
+            reach = config.repulsion_reach
+            model.repulsion.onset.copy_(
+                shortest_distances(prepared, config.model.elements, reach=reach)
+            )
         if isinstance(model, Crystalformer):
             some = Batch.concatenate(prepared[:: max(1, len(prepared) // 32)])
             model.freeze_widths(some.system, some.edges)

@@ -9,8 +9,10 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.data import covalent_radii
 
 from pet_calc.errors import DatasetError
+from pet_calc.geometry import edge_vectors
 from pet_calc.io.datasets import read_frames
 from pet_calc.models import LennardJones, Results, evaluate
 from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
@@ -19,11 +21,14 @@ from pet_calc.training.data import (
     fit_reference_energies,
     prepare,
     random_orthogonal,
+    shortest_distances,
     turned,
 )
+from pet_calc.training.loop import load_data
 from pet_calc.training.losses import loss
 from pet_calc.training.order import Order, replayed_frames
 from pet_calc.training.schedule import learning_rate
+from pet_calc.training.starting import starting_model
 
 MODEL = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=2.0)
 
@@ -220,3 +225,27 @@ def test_configuration_survives_a_round_trip(config_table):
 
     config = TrainConfig.from_dict(config_table)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_onset_of_the_repulsion(tmp_path, data_folder, config_table):
+    """The shortest distance of the data, or a share of the bond where that is less."""
+    frames = [prepare(f, 4.0) for f in read_frames([data_folder / "train.extxyz"])[0]]
+    elements = [11, 17, 79]
+    found = shortest_distances(frames, elements)
+    vectors = torch.cat([edge_vectors(f.system, f.edges).norm(dim=1) for f in frames])
+    assert found[:2, :2].min() == vectors.min()
+    bonds = torch.tensor([[covalent_radii[a] + covalent_radii[b] for a in elements]
+                          for b in elements])  # fmt: skip
+    assert torch.allclose(found[2], 0.8 * bonds[2])  # gold is not in the data
+    reached = shortest_distances(frames, elements, reach=0.9)
+    assert torch.allclose(reached, found.minimum(0.9 * bonds), atol=1e-6)
+    assert bool((reached < found - 0.05).any())
+    assert torch.equal(shortest_distances(frames, elements, reach=9.0), found)
+    table = config_table | {"model": config_table["model"] | {"short_range_repulsion": True}}
+    config = TrainConfig.from_dict(table | {"repulsion_reach": 0.5})
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    assert "repulsion_reach" not in TrainConfig.from_dict(table).to_dict()
+    model = starting_model(config, load_data(config, data_folder).train, frames)
+    assert torch.allclose(model.repulsion.onset, 0.5 * bonds[:2, :2], atol=1e-6)
+    with pytest.raises(ValueError, match="`repulsion_reach` must be positive"):
+        TrainConfig.from_dict(table | {"repulsion_reach": 0.0})
