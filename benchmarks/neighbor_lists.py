@@ -49,11 +49,11 @@ def copper(repeat: int) -> System:
     return to_system(atoms)
 
 
-def vesin_alone(system: System, cutoff: float) -> Callable[[], object]:
-    """The half list of the library, without sorting, reverse edges or tensors."""
+def vesin_alone(system: System, cutoff: float, *, full: bool) -> Callable[[], object]:
+    """The half or full list of the library, without sorting, reverse edges or tensors."""
     points, box = system.positions.numpy(), system.cell[0].numpy()
     periodic = np.ones(3, dtype=bool)
-    lists = NeighborList(cutoff=cutoff, full_list=False)
+    lists = NeighborList(cutoff=cutoff, full_list=full)
     return lambda: lists.compute(points=points, box=box, periodic=periodic, quantities="ijS")
 
 
@@ -71,7 +71,8 @@ def providers(host: System, device: str, cutoff: float) -> Iterator[Provider]:
     arguments = (system.positions, system.cell, system.pbc, system.system_index, cutoff)
     images = image_counts(system.cell, system.pbc, cutoff)
     if device == "cpu":
-        yield "vesin alone, half list", vesin_alone(host, cutoff), None
+        yield "vesin alone, half list", vesin_alone(host, cutoff, full=False), None
+        yield "vesin alone, full list", vesin_alone(host, cutoff, full=True), None
 
     def on_the_host() -> Edges:
         return neighbor_list(system, cutoff, backend="vesin")
