@@ -17,6 +17,7 @@ from ase.data import atomic_numbers, reference_states
 
 from pet_calc.errors import PetCalcError
 from pet_calc.generation.composition import Composition
+from pet_calc.generation.elements import CRYSTALS, elemental_crystal
 from pet_calc.generation.hull import Hull, Phase
 from pet_calc.io.provenance import calculator_record
 from pet_calc.pretrained import cache_folder
@@ -31,13 +32,17 @@ BOX = 12.0
 
 
 def reference_structure(symbol: str) -> Atoms:
-    """An element in ASE's reference state: its crystal at room temperature, or its molecule.
+    """An element in ASE's reference state: its crystal, or its molecule in a box.
+
+    Where ASE knows the lattice alone, the atoms are those of `pet_calc.generation.elements`.
 
     Raises
     ------
     ValueError
-        If ASE has no reference state that it can build.
+        If there is no reference state that can be built.
     """
+    if symbol in CRYSTALS:
+        return elemental_crystal(symbol)
     state = reference_states[atomic_numbers[symbol]]
     if state is None:
         raise ValueError(f"ASE has no reference state of {symbol}")
