@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
+from importlib.util import find_spec
 from typing import Any, Final, Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["highest", "high", "fast"]
 
@@ -90,3 +92,15 @@ def triton_wanted(device: torch.device) -> bool:
     """Whether ``PET_CALC_TRITON=1`` asks for kernels on such a device, or in the interpreter."""
     runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
     return runs and os.environ.get("PET_CALC_TRITON") == "1"
+
+
+def triton_refusal(tensor: Tensor) -> str | None:
+    """Why Triton kernels cannot run on a tensor at all; None if they can."""
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if tensor.device.type != "cuda" and not interpreted:
+        return f"they run on CUDA devices, not on {tensor.device.type}"
+    if tensor.dtype != torch.float32 and not (interpreted and tensor.dtype == torch.float64):
+        return f"they take float32, not {tensor.dtype}"
+    return None

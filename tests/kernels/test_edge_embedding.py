@@ -1,5 +1,7 @@
 """The edge embedding in torch: its written gradients, its limits, its check at first use."""
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -105,7 +107,7 @@ def test_refusals(monkeypatch):
     a, b = (dispatch.edge_embedding(*tensors, encoding, backend=k) for k in ("auto", "torch"))
     assert torch.equal(a[0], b[0])
     assert not dispatch.fused_embedding(tensors[0], 16)
-    if dispatch.find_spec("triton") is not None:
+    if importlib.util.find_spec("triton") is not None:
         assert "not on cpu" in dispatch.triton_refusal(tensors[0], 16)
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         assert dispatch.triton_refusal(tensors[0], 16) is None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Final, Literal
 
 import torch
@@ -35,13 +33,8 @@ WIDEST_HEAD: Final = 64
 
 def triton_refusal(packed: Tensor, heads: int) -> str | None:
     """Why the Triton kernels cannot run on such tensors; None if they can."""
-    if find_spec("triton") is None:
-        return "the package triton is not installed"
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if packed.device.type != "cuda" and not interpreted:
-        return f"they run on CUDA devices, not on {packed.device.type}"
-    if packed.dtype != torch.float32 and not (interpreted and packed.dtype == torch.float64):
-        return f"they take float32, not {packed.dtype}"
+    if (refusal := paths.triton_refusal(packed)) is not None:
+        return refusal
     if packed.shape[1] > MOST_TOKENS:
         return f"they take at most {MOST_TOKENS} tokens per atom, not {packed.shape[1]}"
     width = packed.shape[2] // (3 * heads)

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Final, Literal
 
 import torch
@@ -33,13 +32,8 @@ _checked: dict[tuple[object, ...], str | None] = {}
 
 def triton_refusal(vectors: Tensor, rows: int) -> str | None:
     """Why the Triton kernels cannot run on such tensors; None if they can."""
-    if find_spec("triton") is None:
-        return "the package triton is not installed"
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if vectors.device.type != "cuda" and not interpreted:
-        return f"they run on CUDA devices, not on {vectors.device.type}"
-    if vectors.dtype != torch.float32 and not (interpreted and vectors.dtype == torch.float64):
-        return f"they take float32, not {vectors.dtype}"
+    if (refusal := paths.triton_refusal(vectors)) is not None:
+        return refusal
     if rows > MOST_ROWS:
         return f"they take a geometry of {MOST_ROWS} numbers at most, not {rows}"
     return None

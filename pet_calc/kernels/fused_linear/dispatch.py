@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, Final, Literal
 
 import torch
@@ -36,13 +34,8 @@ _checked: dict[tuple[object, ...], str | None] = {}
 
 def triton_refusal(x: Tensor) -> str | None:
     """Why the Triton kernels cannot run on such tokens; None if they can."""
-    if find_spec("triton") is None:
-        return "the package triton is not installed"
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if x.device.type != "cuda" and not interpreted:
-        return f"they run on CUDA devices, not on {x.device.type}"
-    if x.dtype != torch.float32 and not (interpreted and x.dtype == torch.float64):
-        return f"they take float32, not {x.dtype}"
+    if (refusal := paths.triton_refusal(x)) is not None:
+        return refusal
     if x.shape[-1] > WIDEST:
         return f"they take tokens of {WIDEST} numbers at most, not {x.shape[-1]}"
     return None
