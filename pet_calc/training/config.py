@@ -14,8 +14,8 @@ from pet_calc.training.data_config import DataConfig, FineTuneConfig
 from pet_calc.training.tables import build
 
 __all__ = [
-    "DataConfig", "FineTuneConfig", "LossConfig", "OptimizerConfig", "StageConfig", "TrainConfig",
-    "UncertaintyConfig",
+    "DataConfig", "FineTuneConfig", "HuberConfig", "LossConfig", "OptimizerConfig", "StageConfig",
+    "TrainConfig", "UncertaintyConfig",
 ]  # fmt: skip
 
 
@@ -26,6 +26,33 @@ class LossConfig:
     energy: float = 1.0
     forces: float = 1.0
     stress: float = 0.0
+
+
+@dataclass(frozen=True)
+class HuberConfig:
+    """Errors from which on the loss grows linearly, no longer as the square (Huber's loss).
+
+    For data of many kinds, of which a few frames have errors many times the usual one: squared,
+    they drown the rest. Without a value the label's loss is the square throughout.
+
+    Attributes
+    ----------
+    energy : float, optional
+        Error per atom, eV.
+    forces : float, optional
+        Length of the error of the force on an atom, eV/Å.
+    stress : float, optional
+        Length of the error of the six components of the stress, eV/Å³.
+    """
+
+    energy: float | None = None
+    forces: float | None = None
+    stress: float | None = None
+
+    def __post_init__(self) -> None:
+        for label, value in asdict(self).items():
+            if value is not None and not value > 0:
+                raise ValueError(f"`huber.{label}` must be positive, got {value}")
 
 
 @dataclass(frozen=True)
@@ -177,6 +204,8 @@ class TrainConfig:
         the covalent radii. Without it a pair repels below its shortest distance in the training
         data, however long that is: right where every pair is seen at all distances that occur,
         wrong for data of many elements, in which other crystals have shorter ones.
+    huber : HuberConfig, optional
+        Errors from which on the loss grows linearly.
     """
 
     name: str
@@ -191,6 +220,7 @@ class TrainConfig:
     fine_tune: FineTuneConfig | None = None
     dtype: Literal["float32", "float64"] = "float32"
     repulsion_reach: float | None = None
+    huber: HuberConfig | None = None
 
     def __post_init__(self) -> None:
         if self.repulsion_reach is not None and not self.repulsion_reach > 0:
@@ -257,8 +287,9 @@ class TrainConfig:
         # files of PET were written before there was a choice
         named = model if architecture == "pet" else {"architecture": architecture} | model
         values = asdict(self) | {"model": named}
-        if self.repulsion_reach is None:
-            del values["repulsion_reach"]
+        for name in ("repulsion_reach", "huber"):  # likewise
+            if values[name] is None:
+                del values[name]
         if self.fine_tune is None:  # not in files that were written before there was a choice
             del values["fine_tune"]
         else:
@@ -279,6 +310,7 @@ class TrainConfig:
         fine_tune = values.pop("fine_tune", None)
         if fine_tune is not None:
             fine_tune = FineTuneConfig.from_dict(fine_tune)
+        huber = values.pop("huber", None)
         optimizer = values.pop("optimizer", {})
         model = dict(values.pop("model"))
         return build(
@@ -291,6 +323,7 @@ class TrainConfig:
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
                 "uncertainty": uncertainty,
                 "fine_tune": fine_tune,
+                "huber": None if huber is None else build(HuberConfig, huber, "huber"),
             },
             "the top level",
         )

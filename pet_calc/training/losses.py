@@ -1,4 +1,4 @@
-"""The training loss: weighted mean squared errors of energy, forces and stress."""
+"""The training loss: weighted mean squared (or Huber) errors of energy, forces and stress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pet_calc.geometry import edge_vectors
 from pet_calc.models import Results
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.direct import direct_forces, direct_stress
-from pet_calc.training.config import LossConfig
+from pet_calc.training.config import HuberConfig, LossConfig
 from pet_calc.training.data import Batch
 
 
@@ -43,15 +43,20 @@ class LabelCounts:
 
 
 def loss(
-    results: Results, batch: Batch, weights: LossConfig, counts: LabelCounts | None = None
+    results: Results,
+    batch: Batch,
+    weights: LossConfig,
+    counts: LabelCounts | None = None,
+    huber: HuberConfig | None = None,
 ) -> Tensor:
     r"""Weighted loss of a batch.
 
-    .. math:: L = w_E \langle (\Delta E / N)^2 \rangle + w_F \langle \Delta F^2 \rangle
-                + w_\sigma \langle \Delta\sigma^2 \rangle
+    .. math:: L = w_E \langle h(\Delta E / N) \rangle + w_F \langle h(\Delta F) \rangle
+                + w_\sigma \langle h(\Delta\sigma) \rangle
 
     with averages over the frames, force components and stress components that have labels;
-    eV, Å units. Labels that are absent (NaN in the batch) do not contribute.
+    eV, Å units. h is the square of the error, or of `penalties`. Labels that are absent (NaN in
+    the batch) do not contribute.
 
     Parameters
     ----------
@@ -60,41 +65,87 @@ def loss(
     weights : LossConfig
     counts : LabelCounts, optional
         What the averages are over; by default the labels of the batch.
+    huber : HuberConfig, optional
+        Errors from which on h is linear.
     """
     n = counts or LabelCounts.of([batch])
+    limits = huber or HuberConfig()
     total = results.energy.new_zeros(())
     if weights.energy > 0:
         error = (results.energy - batch.energy) / batch.n_atoms
-        total = total + weights.energy * squares(error, batch.energy) / n.energy
+        total = total + weights.energy * penalties(error, batch.energy, limits.energy) / n.energy
     if weights.forces > 0 and results.forces is not None:
-        error = results.forces - batch.forces
-        total = total + weights.forces * squares(error, batch.forces) / n.forces
+        total = total + weights.forces * forces_term(results.forces, batch, limits) / n.forces
     if weights.stress > 0 and results.stress is not None:
-        error = results.stress - batch.stress
-        total = total + weights.stress * squares(error, batch.stress) / n.stress
+        total = total + weights.stress * stress_term(results.stress, batch, limits) / n.stress
     return total
 
 
-def direct_loss(model: PET, batch: Batch, weights: LossConfig, counts: LabelCounts) -> Tensor:
+def direct_loss(
+    model: PET,
+    batch: Batch,
+    weights: LossConfig,
+    counts: LabelCounts,
+    huber: HuberConfig | None = None,
+) -> Tensor:
     """Loss of the heads that predict forces and stress directly, with the same weights.
 
     They share the network with the energy, but not the derivatives: a second forward pass.
     """
+    limits = huber or HuberConfig()
     system = batch.system
     species = model.species(system.numbers)
     vectors = edge_vectors(system, batch.edges).to(model.dtype)
     features = model.features(species, batch.edges, vectors, batch.conditions)
     total = batch.energy.new_zeros(())
     if model.config.direct_forces and weights.forces > 0:
-        error = direct_forces(model, features, species, system) - batch.forces
-        total = total + weights.forces * squares(error, batch.forces) / counts.forces
+        forces = direct_forces(model, features, species, system)
+        total = total + weights.forces * forces_term(forces, batch, limits) / counts.forces
     if model.config.direct_stress and weights.stress > 0:
-        error = direct_stress(model, features, system) - batch.stress
-        total = total + weights.stress * squares(error, batch.stress) / counts.stress
+        stress = direct_stress(model, features, system)
+        total = total + weights.stress * stress_term(stress, batch, limits) / counts.stress
     return total
+
+
+def forces_term(forces: Tensor, batch: Batch, limits: HuberConfig) -> Tensor:
+    """Sum of the penalties of forces (n_atoms, 3)."""
+    return penalties(forces - batch.forces, batch.forces, limits.forces)
+
+
+def stress_term(stress: Tensor, batch: Batch, limits: HuberConfig) -> Tensor:
+    """Sum of the penalties of stresses (n_systems, 6)."""
+    return penalties(stress - batch.stress, batch.stress, limits.stress)
+
+
+def penalties(error: Tensor, label: Tensor, delta: float | None = None) -> Tensor:
+    r"""Sum of the squared, or Huber, errors where the label is not NaN.
+
+    .. math:: h(e) = |e|^2 \text{ for } |e| \le \delta, \text{ else } 2 \delta |e| - \delta^2
+
+    with the length of each row of a matrix for its absolute value, so that the loss of forces
+    does not depend on the orientation of the axes.
+
+    Parameters
+    ----------
+    error, label : Tensor (n,) or (n, k)
+    delta : float, optional
+        Without it the square throughout.
+    """
+    if delta is None:
+        return squares(error, label)
+    known = known_errors(error, label).square()
+    norm2 = known if known.ndim == 1 else known.sum(-1)
+    # the clamp keeps the infinite derivative of the root at 0 out of the gradient
+    linear = 2 * delta * norm2.clamp(min=delta**2).sqrt() - delta**2
+    return torch.where(norm2 <= delta**2, norm2, linear).sum()
 
 
 def squares(error: Tensor, label: Tensor) -> Tensor:
     """Sum of the squares where the label is not NaN."""
+    return known_errors(error, label).square().sum()
+
+
+def known_errors(error: Tensor, label: Tensor) -> Tensor:
+    """The errors, 0 where the label is NaN."""
     # the double where keeps NaN labels out of the gradient
-    return torch.where(torch.isfinite(label), error, torch.zeros_like(error)).square().sum()
+    return torch.where(torch.isfinite(label), error, torch.zeros_like(error))

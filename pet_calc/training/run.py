@@ -19,10 +19,10 @@ from pet_calc.io.weights import empty_model
 from pet_calc.models import evaluate
 from pet_calc.models.architectures import TrainableModel
 from pet_calc.models.pet import PET
-from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
+from pet_calc.training.config import HuberConfig, LossConfig, StageConfig, TrainConfig
 from pet_calc.training.data import Batch, conditioned, energy_shift, turned
 from pet_calc.training.ema import start_average, update_average
-from pet_calc.training.evaluate import Evaluation, evaluate_frames
+from pet_calc.training.evaluate import Error, Evaluation, evaluate_frames
 from pet_calc.training.lora import merged_state
 from pet_calc.training.losses import LabelCounts, direct_loss, squares
 from pet_calc.training.losses import loss as loss_of
@@ -172,9 +172,10 @@ class Run:
             stress=derivatives and weights.stress > 0,
             create_graph=True,
         )
-        value = loss_of(results, batch, weights, counts)
+        huber = self.config.huber
+        value = loss_of(results, batch, weights, counts, huber)
         if isinstance(self.model, PET) and self.model.direct:
-            value = value + direct_loss(self.model, batch, weights, counts)
+            value = value + direct_loss(self.model, batch, weights, counts, huber)
         value.backward()
         if results.forces is None:
             return value.detach(), torch.zeros((), dtype=torch.float64)
@@ -200,12 +201,13 @@ class Run:
         w = self.config.stages[self.stage].last_loss
         frames = self.on_zero(frames)
         evaluation = evaluate_frames(self.averaged(self.average), frames, self.team)
+        limits = self.config.huber or HuberConfig()
         terms = (
-            (w.energy, evaluation.energy),
-            (w.forces, evaluation.forces),
-            (w.stress, evaluation.stress),
+            (w.energy, evaluation.energy, limits.energy),
+            (w.forces, evaluation.forces, limits.forces),
+            (w.stress, evaluation.stress, limits.stress),
         )
-        total = sum(weight * e.rmse**2 for weight, e in terms if weight > 0 and e.count)
+        total = sum(weight * penalty(e, d) for weight, e, d in terms if weight > 0 and e.count)
         if total < self.best_loss:
             self.best_loss = total
             self.best = {name: t.clone() for name, t in self.average.items()}
@@ -275,3 +277,14 @@ class Run:
             self.step, self.stage, rate, value, self.forces_rmse,
             evaluation.energy.mae, evaluation.forces.rmse, evaluation.stress.rmse,
         ]  # fmt: skip
+
+
+def penalty(error: Error, delta: float | None) -> float:
+    """What an error on validation frames adds to the loss that chooses the best weights, meV, Å.
+
+    The mean square, or with a Huber limit `delta` (eV) what the mean absolute error bounds
+    Huber's loss by, where that is less.
+    """
+    if delta is None:
+        return error.rmse**2
+    return min(error.rmse**2, 2e3 * delta * error.mae)

@@ -15,7 +15,7 @@ from pet_calc.errors import DatasetError
 from pet_calc.geometry import edge_vectors
 from pet_calc.io.datasets import read_frames
 from pet_calc.models import LennardJones, Results, evaluate
-from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
+from pet_calc.training.config import HuberConfig, LossConfig, StageConfig, TrainConfig
 from pet_calc.training.data import (
     Batch,
     fit_reference_energies,
@@ -24,9 +24,11 @@ from pet_calc.training.data import (
     shortest_distances,
     turned,
 )
+from pet_calc.training.evaluate import Error
 from pet_calc.training.loop import load_data
-from pet_calc.training.losses import loss
+from pet_calc.training.losses import loss, penalties
 from pet_calc.training.order import Order, replayed_frames
+from pet_calc.training.run import penalty
 from pet_calc.training.schedule import learning_rate
 from pet_calc.training.starting import starting_model
 
@@ -198,6 +200,49 @@ def test_absent_labels_do_not_contribute(data_folder):
         batch.n_atoms,
     )
     assert loss(shifted, nothing, weights).item() == pytest.approx(2 * 0.04 + 3 * 0.09)
+
+
+def test_large_errors_count_linearly_beyond_the_huber_limit(data_folder):
+    _, prepared = batches(data_folder)
+    batch = Batch.concatenate(prepared[:2])
+    size = torch.tensor([0.01, 0.5]).repeat(len(batch.forces))[: len(batch.forces), None]
+    results = Results(
+        energy=batch.energy + batch.n_atoms * torch.tensor([0.1, 0.01]),
+        energies=torch.zeros(batch.system.n_atoms),
+        forces=batch.forces + size * torch.tensor([2.0, -1.0, 2.0]) / 3,
+        stress=batch.stress + 0.1,  # of length 0.24
+    )
+    weights = LossConfig(energy=2.0, forces=3.0, stress=5.0)
+    limits = HuberConfig(energy=0.03, forces=0.1, stress=0.4)
+    forces = torch.where(size <= 0.1, size**2, 2 * 0.1 * size - 0.1**2)
+    expected = 2 * ((2 * 0.03 * 0.1 - 0.03**2) + 0.01**2) / 2
+    expected += 3 * forces.sum().item() / batch.forces.numel() + 5 * 0.01
+    assert loss(results, batch, weights, huber=limits).item() == pytest.approx(expected)
+    squared = loss(results, batch, weights).item()
+    assert squared > 1.5 * expected  # so that the test can tell one from the other
+    wide = HuberConfig(energy=9.0, forces=9.0, stress=9.0)
+    assert loss(results, batch, weights, huber=wide).item() == pytest.approx(squared)
+
+
+def test_huber_gradients_are_finite_at_zero_error_and_without_labels():
+    error = torch.tensor([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
+    label = torch.zeros(3, 3)
+    label[2] = torch.nan
+    penalties(error, label, 0.5).backward()
+    # 2 δ e / |e| beyond the limit
+    expected = torch.tensor([[0.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(error.grad, expected)
+
+
+def test_huber_limits_must_be_positive():
+    with pytest.raises(ValueError, match=r"huber\.forces.*must be positive, got 0"):
+        HuberConfig(forces=0.0)
+
+
+def test_best_weights_are_chosen_by_the_loss_that_is_learnt():
+    many_small, one_large = Error(10.0, 60.0, 100), Error(12.0, 20.0, 100)
+    assert penalty(many_small, None) > penalty(one_large, None)
+    assert penalty(many_small, 0.01) < penalty(one_large, 0.01)
 
 
 def test_schedule_warms_up_and_decays_to_the_final_rate():
