@@ -22,8 +22,10 @@ from pathlib import Path
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
+from torch import Tensor
 
 from pet_calc import pretrained
+from pet_calc.calculators.potential_estimates import PotentialEstimates
 from pet_calc.errors import (
     InvalidStructureError,
     PetCalcError,
@@ -64,6 +66,24 @@ class Prediction:
     reason: str
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A crystal as a model reads it.
+
+    Attributes
+    ----------
+    graph : CrystalGraph
+    swelling : float
+        `PropertyPredictor.swelling`.
+    energy : Tensor, optional, shape (1,)
+        Per atom, of the potential that the model names, in eV.
+    """
+
+    graph: CrystalGraph
+    swelling: float
+    energy: Tensor | None
+
+
 class PropertyPredictor:
     """A property model for use in loops; called with atoms, it predicts.
 
@@ -83,6 +103,8 @@ class PropertyPredictor:
         self.target = self.model.config.targets[names.index(property)]
         self._column = names.index(property)
         self._metal = names.index(METAL) if property == GAP and METAL in names else None
+        term = self.model.config.potential
+        self._potential = PotentialEstimates(term.name) if term is not None else None
 
     def __call__(self, atoms: Atoms) -> Prediction:
         """The property of one crystal.
@@ -94,7 +116,7 @@ class PropertyPredictor:
         UnsupportedElementError
             For an element that the model was not trained on.
         """
-        return self._predict([(self.graph(atoms), self.swelling(atoms))])[0]
+        return self._predict([self._prepared(atoms)])[0]
 
     def many(self, crystals: Sequence[Atoms]) -> list[Prediction]:
         """The property of several; one without an answer is NaN, with the error as its reason."""
@@ -102,16 +124,15 @@ class PropertyPredictor:
 
     def iterate(self, crystals: Sequence[Atoms]) -> Iterator[Prediction]:
         """As `many`, one after the other."""
-        waiting: list[tuple[CrystalGraph, float] | str] = []
+        waiting: list[Prepared | str] = []
         size = 0
         for atoms in crystals:
             try:
-                graph = self.graph(atoms)
+                waiting.append(self._prepared(atoms))
             except (InvalidStructureError, UnsupportedElementError) as error:
                 waiting.append(str(error))
             else:
-                waiting.append((graph, self.swelling(atoms)))
-                size += len(graph.numbers)
+                size += len(atoms)
             if size > _BATCH_ATOMS:
                 yield from self._answers(waiting)
                 waiting, size = [], 0
@@ -136,27 +157,33 @@ class PropertyPredictor:
         """Features of the atoms and their mean, for models of one's own."""
         return self.model.encode(self.graph(atoms).to(torch.float64))
 
-    def _answers(self, waiting: Sequence[tuple[CrystalGraph, float] | str]) -> Iterator[Prediction]:
-        graphs = [g for g in waiting if not isinstance(g, str)]
-        found = iter(self._predict(graphs) if graphs else [])
-        for g in waiting:
-            if isinstance(g, str):
-                yield Prediction(math.nan, self.target.unit, math.nan, False, g)
+    def _prepared(self, atoms: Atoms) -> Prepared:
+        graph = self.graph(atoms)
+        energy = self._potential([atoms]) if self._potential is not None else None
+        return Prepared(graph, self.swelling(atoms), energy)
+
+    def _answers(self, waiting: Sequence[Prepared | str]) -> Iterator[Prediction]:
+        crystals = [c for c in waiting if not isinstance(c, str)]
+        found = iter(self._predict(crystals) if crystals else [])
+        for c in waiting:
+            if isinstance(c, str):
+                yield Prediction(math.nan, self.target.unit, math.nan, False, c)
             else:
                 yield next(found)
 
-    def _predict(self, crystals: Sequence[tuple[CrystalGraph, float]]) -> list[Prediction]:
+    def _predict(self, crystals: Sequence[Prepared]) -> list[Prediction]:
         model, k = self.model, self._column
+        energies = [c.energy for c in crystals if c.energy is not None]
         with torch.no_grad():
-            graph = CrystalGraph.concatenate([g for g, _ in crystals]).to(torch.float64)
-            answers = model(graph)
+            graph = CrystalGraph.concatenate([c.graph for c in crystals]).to(torch.float64)
+            answers = model(graph, torch.cat(energies) if energies else None)
             sigmas = model.deviations(answers)[:, k]
         found = []
-        for row, distance, sigma, (_, swelling) in zip(
+        for row, distance, sigma, crystal in zip(
             answers.values.tolist(), answers.distances.tolist(), sigmas.tolist(), crystals,
             strict=True,
         ):  # fmt: skip
-            reason = self._unlike(distance, swelling)
+            reason = self._unlike(distance, crystal.swelling)
             answer = replace(self._answer(row[k], sigma), in_domain=not reason, reason=reason)
             if self._metal is not None:
                 answer = gated(answer, sigmoid(row[self._metal]))

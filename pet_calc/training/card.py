@@ -28,7 +28,7 @@ from pet_calc.training.data import Batch, prepare
 from pet_calc.training.data_config import DataSet
 from pet_calc.training.evaluate import Evaluation, evaluate_frames
 from pet_calc.training.property import errors_of
-from pet_calc.training.property_data import crystal_set
+from pet_calc.training.property_data import crystal_set, with_energies
 from pet_calc.training.property_uncertainty import answers
 from pet_calc.training.splits import read_set
 from pet_calc.training.tables import build
@@ -177,6 +177,7 @@ def measure_property_card(entry: PotentialEntry, data: Path) -> list[CardNumber]
         crystals = read_crystals([data / f for f in values["files"]], entry.targets)
         covered = [c for c in crystals if set(c.atoms.numbers.tolist()) <= known]
         found = crystal_set(covered, model.networks[0])
+        found = with_energies(found, covered, model.config)
         errors = errors_of(model.config.targets, answers(model, found)[0], found.targets)
         for target in model.config.targets:
             stated = float(values[f"{target.name}_mae"])

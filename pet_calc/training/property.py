@@ -26,6 +26,7 @@ from pet_calc.io.crystals import read_crystals
 from pet_calc.io.property_weights import save_property_model
 from pet_calc.models.property import (
     CrystalGraph,
+    PotentialTerm,
     PropertyConfig,
     PropertyEnsemble,
     PropertyModel,
@@ -40,13 +41,17 @@ from pet_calc.training.property_data import (
     batches,
     crystal_set,
     gather,
+    require_potential,
     sample,
+    select,
     standardize,
+    with_energies,
 )
 from pet_calc.training.property_uncertainty import (
     answers,
     errors_and_deviations,
     fit_distances,
+    fit_potential_weight,
     fit_uncertainty,
     fit_volumes,
 )
@@ -122,8 +127,8 @@ class PropertyTraining:
     ----------
     name : str
     property : dict
-        ``backbone``, ``hidden``, ``options`` and ``targets`` of `PropertyConfig`; the elements
-        come from the data.
+        ``backbone``, ``hidden``, ``options``, ``targets``, ``scales`` and ``potential`` of
+        `PropertyConfig`; the elements come from the data.
     data : PropertyData
     schedule : PropertySchedule
     seed : int
@@ -327,6 +332,7 @@ def train_property(
         for s, crystals in found.items()
     }
     first = new_network(config, 0, elements, initial)
+    require_potential(first.config)
     sets = {s: crystal_set(c, first, on_graph) for s, c in covered.items() if c}
     out.mkdir(parents=True, exist_ok=True)
     members = []
@@ -340,11 +346,15 @@ def train_property(
             return None
         members.append(network)
     # some thousands of crystals say enough of means and covariances
-    sets["train"] = some = sample(sets["train"], 5000, config.seed)
+    rows = sample(len(covered["train"]), 5000, config.seed)
+    sets["train"] = some = select(sets["train"], rows)
     for network in members:
         refresh_statistics(network, some, schedule.batch_size)
         fit_distances(network, some)
     model = PropertyEnsemble.of(members).requires_grad_(False)
+    chosen = covered | {"train": [covered["train"][r] for r in rows]}
+    sets = {s: with_energies(d, chosen[s], model.config) for s, d in sets.items()}
+    fit_potential_weight(model, sets["validation"])
     fit_uncertainty(model, sets["validation"])
     fit_volumes(model, covered["train"])
     table = {s: errors_of(config.targets, answers(model, d)[0], d.targets) for s, d in sets.items()}
@@ -369,6 +379,8 @@ def new_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + member)
         values = config.property | {"targets": config.targets, "elements": elements}
+        if (term := config.property.get("potential")) is not None:
+            values["potential"] = build(PotentialTerm, term)
         network = PropertyModel(build(PropertyConfig, values))
     if initial is not None:
         start_from(network, initial)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
+from pet_calc.calculators.potential_estimates import PotentialEstimates
 from pet_calc.errors import DatasetError
 from pet_calc.io.crystals import LabelledCrystal, graph_of
-from pet_calc.models.property import CrystalGraph, PropertyModel, Target
+from pet_calc.models.property import CrystalGraph, PropertyConfig, PropertyModel, Target
 
 NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -27,10 +29,13 @@ class CrystalSet:
     graphs : list of CrystalGraph
     targets : Tensor, shape (n, n_targets), float64
         In a logarithm where the target is one; NaN where it is not known.
+    energies : Tensor, optional, shape (n,), float64
+        Per atom, of the potential that an ensemble asks for; see `with_energies`.
     """
 
     graphs: list[CrystalGraph]
     targets: Tensor
+    energies: Tensor | None = None
 
 
 def crystal_set(
@@ -45,6 +50,28 @@ def crystal_set(
         graphs.append(graph_of(c.atoms, config, merge=True).to(torch.float32))
         on_graph()
     return CrystalSet(graphs, target_table(crystals, model.config.targets))
+
+
+def require_potential(config: PropertyConfig) -> None:
+    """`DatasetError` unless the potential that `config` names covers all elements."""
+    if config.potential is None:
+        return
+    covered = PotentialEstimates(config.potential.name).model.atomic_numbers
+    if missing := sorted(set(config.elements) - set(covered)):
+        raise DatasetError(
+            f"{config.potential.name} must cover all elements of the training crystals, and lacks "
+            f"{', '.join(chemical_symbols[z] for z in missing)}; leave it out, or these crystals"
+        )
+
+
+def with_energies(
+    data: CrystalSet, crystals: Sequence[LabelledCrystal], config: PropertyConfig
+) -> CrystalSet:
+    """The set with energies of the potential that `config` names; itself if it names none."""
+    if config.potential is None:
+        return data
+    energies = PotentialEstimates(config.potential.name)([c.atoms for c in crystals])
+    return replace(data, energies=energies)
 
 
 def target_table(crystals: Sequence[LabelledCrystal], targets: Sequence[Target]) -> Tensor:
@@ -101,12 +128,15 @@ def gather(data: CrystalSet, rows: NDArrayInt) -> tuple[CrystalGraph, Tensor]:
     return CrystalGraph.concatenate([data.graphs[r] for r in rows]), data.targets[rows]
 
 
-def sample(data: CrystalSet, most: int, seed: int) -> CrystalSet:
-    """At most so many crystals of a set, drawn at random."""
-    if len(data.graphs) <= most:
-        return data
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data.graphs))[:most])
-    return CrystalSet([data.graphs[r] for r in rows], data.targets[rows])
+def select(data: CrystalSet, rows: NDArrayInt) -> CrystalSet:
+    """Some rows of a set."""
+    energies = None if data.energies is None else data.energies[rows]
+    return CrystalSet([data.graphs[r] for r in rows], data.targets[rows], energies)
+
+
+def sample(n: int, most: int, seed: int) -> NDArrayInt:
+    """At most so many rows of n, drawn at random, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
 
 
 def standardize(model: PropertyModel, targets: Tensor) -> None:

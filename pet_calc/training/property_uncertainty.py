@@ -36,7 +36,11 @@ _RIDGE: Final = 1e-3
 def answers(model: PropertyEnsemble, data: CrystalSet, size: int = 256) -> tuple[Tensor, Tensor]:
     """Values (n, n_targets) and what their errors depend on (n, n_targets, 4) of a set."""
     model.eval()
-    found = [model(gather(data, rows)[0]) for rows in batches(data, size)]
+    energies = data.energies
+    found = [
+        model(gather(data, rows)[0], None if energies is None else energies[rows])
+        for rows in batches(data, size)
+    ]
     return torch.cat([a.values for a in found]), torch.cat([a.factors for a in found])
 
 
@@ -49,6 +53,22 @@ def fit_distances(network: PropertyModel, data: CrystalSet) -> None:
     covariance = features.T @ features / len(features)
     ridge = 1e-6 * covariance.diagonal().mean()
     network.cholesky.copy_(torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance))))
+
+
+def fit_potential_weight(model: PropertyEnsemble, validation: CrystalSet) -> None:
+    """Set the weight of the potential's estimate to that of the least mean absolute error."""
+    term = model.config.potential
+    if term is None:
+        return
+    k = [t.name for t in model.config.targets].index(term.target)
+    ends = []
+    for weight in (0.0, 1.0):
+        model.potential_weight.fill_(weight)
+        ends.append(answers(model, validation)[0][:, k] - validation.targets[:, k])
+    network, potential = (e[torch.isfinite(e)] for e in ends)
+    grid = torch.linspace(0, 1, 101, dtype=torch.float64)
+    errors = torch.stack([((1 - w) * network + w * potential).abs().mean() for w in grid])
+    model.potential_weight.fill_(float(grid[errors.argmin()]))
 
 
 def fit_uncertainty(model: PropertyEnsemble, validation: CrystalSet) -> None:

@@ -2,17 +2,27 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 from typer.testing import CliRunner
 
+from pet_calc.calculators.potential_estimates import PotentialEstimates
 from pet_calc.calculators.properties import Prediction, PropertyPredictor, gated, predict
 from pet_calc.cli import app
-from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
+from pet_calc.errors import (
+    DatasetError,
+    InvalidStructureError,
+    PetCalcError,
+    UnsupportedElementError,
+)
+from pet_calc.io.property_weights import load_property_model
+from pet_calc.training.property import PropertyData, PropertyTraining, train_property
 from pet_calc.workflows.properties import PropertyObserver
 
 CONFIG = """
@@ -158,3 +168,72 @@ def test_an_observer_averages_over_frames(folder):
     assert found.error > 0
     with pytest.raises(ValueError, match="needs a frame"):
         PropertyObserver(observer.predictor).summary()
+
+
+@pytest.fixture(scope="module")
+def blended(folder, tmp_path_factory):
+    """The model of `folder`, of one network, with the energies of a shipped potential."""
+    out = tmp_path_factory.mktemp("blended")
+    text = CONFIG.replace("members = 2", "members = 1")
+    text = text.replace(
+        "hidden = 8", 'hidden = 8\npotential = { name = "pet-general-v1", target = "x" }'
+    )
+    config = PropertyTraining.from_toml(written(out / "train.toml", text))
+    data = PropertyData(("crystals.csv",), ("energies.xyz",))
+    held = crystals(12, 4)
+    energies = PotentialEstimates("pet-general-v1")(held)
+    for atoms, energy in zip(held, energies.tolist(), strict=True):
+        atoms.info["x"] = 0.75 * energy + 0.25 * atoms.info["x"]
+    write(folder / "energies.xyz", held)
+    train_property(replace(config, data=data), out / "run", folder)
+    return out / "run" / "model"
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_potential_has_a_say_in_proportion_to_how_right_it_is(blended):
+    weight = float(load_property_model(blended).potential_weight)
+    assert weight == pytest.approx(0.75, abs=0.1)
+    atoms = crystals(1, 4)[0]
+    found = predict(atoms, "x", blended)
+    network, energy = atoms.info["x"], float(PotentialEstimates("pet-general-v1")([atoms]))
+    assert found.value == pytest.approx(0.75 * energy + 0.25 * network, abs=0.1)
+    assert found.std > 0
+    assert abs(energy - network) > 0.5  # so that it can be told from either
+
+
+def test_a_prediction_with_a_potential_is_invariant(blended):
+    atoms = crystals(1, 9)[0]
+    predictor = PropertyPredictor("x", blended)
+    turned = atoms.repeat((2, 1, 1))
+    turned.rotate(37, (1, 2, 3), rotate_cell=True)
+    turned.positions += 0.3
+    many = predictor.many([turned, molecule("H2O"), atoms])
+    assert many[0].value == pytest.approx(predictor(atoms).value, rel=1e-9)
+    assert many[0].std == pytest.approx(predictor(atoms).std, rel=1e-7)
+    assert np.isnan(many[1].value)
+    assert many[2].value == predictor(atoms).value
+
+
+def test_a_potential_must_cover_the_elements_and_estimate_a_target(folder, tmp_path):
+    text = CONFIG.replace("hidden = 8", 'potential = { name = "pet-water-v3", target = "x" }')
+    config = PropertyTraining.from_toml(written(tmp_path / "train.toml", text))
+    with pytest.raises(DatasetError, match=r"pet-water-v3 must cover all elements.*lacks Na, Mg"):
+        train_property(config, tmp_path / "run", folder)
+    text = text.replace('target = "x"', 'target = "bulk_modulus"')
+    config = PropertyTraining.from_toml(written(tmp_path / "train.toml", text))
+    with pytest.raises(ValueError, match="must be one of the targets, and of kind 'linear'"):
+        train_property(config, tmp_path / "other", folder)
+
+
+def test_energies_are_given_if_and_only_if_they_are_asked_for(blended, folder):
+    predictor = PropertyPredictor("x", blended)
+    graph = predictor.graph(crystals(1, 9)[0]).to(torch.float64)
+    with pytest.raises(ValueError, match="must be given if the model has a potential"):
+        predictor.model(graph)
+    without = PropertyPredictor("x", folder / "run" / "model").model
+    with pytest.raises(ValueError, match="which is none"):
+        without(graph, torch.zeros(1))

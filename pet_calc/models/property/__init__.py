@@ -2,11 +2,12 @@
 
 from pet_calc.models.property.ensemble import PropertyEnsemble
 from pet_calc.models.property.graph import CrystalGraph, GraphConfig, crystal_graph
-from pet_calc.models.property.heads import PropertyConfig, PropertyModel, Target
+from pet_calc.models.property.heads import PotentialTerm, PropertyConfig, PropertyModel, Target
 
 __all__ = [
     "CrystalGraph",
     "GraphConfig",
+    "PotentialTerm",
     "PropertyConfig",
     "PropertyEnsemble",
     "PropertyModel",

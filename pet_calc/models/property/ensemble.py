@@ -7,6 +7,12 @@ the spread s of the members. The standard deviation is a product of powers of th
 .. math:: \sigma_t = \exp(c_0 + c_d \ln d + c_b \ln b_t + c_s \ln s_t)
 
 whose exponents are fitted to errors on crystals that were not trained on.
+
+A potential whose energy per atom e estimates a target as well (`PotentialTerm`) has a say in it:
+networks on graphs of neighbours and potentials err differently, and their mean errs less [stacked
+generalisation, Wolpert, Neural Networks 5, 241 (1992)]. With a weight w fitted on held-out crystals
+the value is :math:`(1 - w) y + w e`, and s the distance of the two, with
+:math:`s^2 = (e - y)^2 + (m / 100)^2` for targets that vary by m.
 """
 
 from __future__ import annotations
@@ -64,12 +70,15 @@ class PropertyEnsemble(nn.Module):
         Volume in Å³ that an atom of each element takes in the training crystals, on average.
     volume_limits : Tensor, shape (2,), float64
         Between these lies ln(V / sum of those volumes) of a crystal like those of the training.
+    potential_weight : Tensor, scalar, float64
+        w, if the configuration names a potential.
     """
 
     exponents: Tensor
     distance_limit: Tensor
     volumes: Tensor
     volume_limits: Tensor
+    potential_weight: Tensor
 
     def __init__(self, config: PropertyConfig, members: int = 1) -> None:
         super().__init__()
@@ -81,6 +90,8 @@ class PropertyEnsemble(nn.Module):
         self.register_buffer("distance_limit", torch.tensor(torch.inf, dtype=torch.float64))
         self.register_buffer("volumes", torch.ones(len(config.elements), dtype=torch.float64))
         self.register_buffer("volume_limits", limits)
+        if config.potential is not None:
+            self.register_buffer("potential_weight", torch.tensor(0.5, dtype=torch.float64))
 
     @classmethod
     def of(cls, members: Sequence[PropertyModel]) -> PropertyEnsemble:
@@ -107,8 +118,15 @@ class PropertyEnsemble(nn.Module):
             torch.cat([e.atoms for e in found], dim=1), torch.cat([e.pooled for e in found], dim=1)
         )
 
-    def forward(self, graph: CrystalGraph) -> Answer:
-        """Values and what is known of their errors."""
+    def forward(self, graph: CrystalGraph, energies: Tensor | None = None) -> Answer:
+        """Values and what is known of their errors.
+
+        Parameters
+        ----------
+        graph : CrystalGraph
+        energies : Tensor, optional, shape (n_systems,), float64
+            Energies per atom in eV of the potential that the configuration names, if it does.
+        """
         values, scales, distances = [], [], []
         for network in self.networks:
             features = network.last_features(graph)
@@ -125,6 +143,20 @@ class PropertyEnsemble(nn.Module):
             factors[..., 2] = torch.stack(scales).mean(0).log()
         if len(found) > 1:
             factors[..., 3] = found.std(0).clamp_min(_TINY).log()
+        term = self.config.potential
+        if (term is None) is not (energies is None):
+            raise ValueError(
+                f"`energies` must be given if the model has a potential, which is "
+                f"{'none' if term is None else term.name}"
+            )
+        if term is not None and energies is not None:
+            k = [t.name for t in self.config.targets].index(term.target)
+            apart = energies - mean[:, k]
+            least = self.networks[0].target_scale[k] / 100
+            mean = mean.index_add(
+                1, torch.tensor([k]), (self.potential_weight * apart)[:, None].to(mean.dtype)
+            )
+            factors[:, k, 3] = 0.5 * (apart.square() + least**2).log()
         return Answer(mean, factors, distance)
 
     def deviations(self, answer: Answer) -> Tensor:

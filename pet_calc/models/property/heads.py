@@ -75,6 +75,22 @@ class Target:
 
 
 @dataclass(frozen=True)
+class PotentialTerm:
+    """A potential whose energy is an estimate of a target too.
+
+    Attributes
+    ----------
+    name : str
+        Of a shipped potential, whose energies count from the zero of the target.
+    target : str
+        That its energy per atom estimates, such as "formation_energy".
+    """
+
+    name: str
+    target: str
+
+
+@dataclass(frozen=True)
 class PropertyConfig:
     """Options of `PropertyModel`.
 
@@ -91,6 +107,8 @@ class PropertyConfig:
         Features that the properties are read from.
     scales : bool
         Learn the size of the error of each crystal too.
+    potential : PotentialTerm, optional
+        A potential that has a say in the value of an ensemble.
     """
 
     elements: tuple[int, ...]
@@ -99,8 +117,17 @@ class PropertyConfig:
     options: dict[str, Any] = field(default_factory=dict)
     hidden: int = 64
     scales: bool = False
+    potential: PotentialTerm | None = None
 
     def __post_init__(self) -> None:
+        term = self.potential
+        if term is not None and (term.target, "linear") not in [
+            (t.name, t.kind) for t in self.targets
+        ]:
+            raise ValueError(
+                f"`potential.target` must be one of the targets, and of kind 'linear', got "
+                f"{term.target!r}"
+            )
         if self.backbone not in BACKBONES:
             raise ValueError(
                 f"`backbone` must be one of {sorted(BACKBONES)}, got {self.backbone!r}"
@@ -116,10 +143,13 @@ class PropertyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or TOML."""
-        return asdict(self) | {
+        values = asdict(self) | {
             "elements": list(self.elements),
             "targets": [asdict(t) for t in self.targets],
         }
+        if self.potential is None:  # not in files that were written before there was a choice
+            del values["potential"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PropertyConfig:
@@ -128,7 +158,15 @@ class PropertyConfig:
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown option(s) {unknown} of a property model; known: {known}")
         targets = tuple(Target(**t) for t in values["targets"])
-        return cls(**values | {"elements": tuple(values["elements"]), "targets": targets})
+        term = values.get("potential")
+        return cls(
+            **values
+            | {
+                "elements": tuple(values["elements"]),
+                "targets": targets,
+                "potential": None if term is None else PotentialTerm(**term),
+            }
+        )
 
 
 class PropertyModel(nn.Module):
