@@ -80,11 +80,11 @@ def measure(
 
     `on_frame` is told how many of how many frames are begun.
     """
+    model = potential.model
     frames = []
     for file in files:
         options = {"file": file} if isinstance(file, str) else dict(file)
-        frames += read_set(build(DataSet, options, "files"), data)[0]
-    model = potential.model
+        frames += read_set(build(DataSet, options, "files"), data, model.atomic_numbers)[0]
     conditions = isinstance(model, PET) and model.config.system_conditioning
 
     def prepared() -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -37,6 +38,8 @@ class DataSet:
         Which of its frames, as a slice: ":900" are the first 900, "::10" every tenth.
     max_atoms : int, optional
         Leave out larger structures.
+    covered_only : bool
+        Leave out structures with elements that the model does not cover, instead of refusing them.
     max_force : float, optional
         Leave out structures where the force on an atom is larger, in eV/Å.
     zero : str, optional
@@ -55,6 +58,7 @@ class DataSet:
     keys: dict[str, str] = field(default_factory=dict)
     frames: str = ":"
     max_atoms: int | None = None
+    covered_only: bool = False
     max_force: float | None = None
     zero: str | None = None
     hubbard: bool = False
@@ -83,11 +87,14 @@ class DataSet:
         if self.repeat < 1:
             raise ValueError(f"`repeat` in [[data.sets]] must be at least 1, got {self.repeat}")
 
-    def choose(self, frames: list[Atoms]) -> list[Atoms]:
-        """The frames that are wanted of those in the file."""
+    def choose(self, frames: list[Atoms], elements: Collection[int] = ()) -> list[Atoms]:
+        """The frames that are wanted of those in the file, for a model that covers `elements`."""
         found = frames[slice(*(int(x) if x else None for x in self.frames.split(":")))]
-        limit = self.max_atoms
-        return found if limit is None else [a for a in found if len(a) <= limit]
+        if self.max_atoms is not None:
+            found = [a for a in found if len(a) <= self.max_atoms]
+        if self.covered_only:
+            found = [a for a in found if set(a.numbers.tolist()) <= set(elements)]
+        return found
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from pet_calc.errors import CheckpointError, DatasetError, SimulationError
 from pet_calc.io.crystals import read_crystals
-from pet_calc.io.property_weights import save_property_model
+from pet_calc.io.property_weights import load_property_model, save_property_model
 from pet_calc.models.property import (
     CrystalGraph,
     PotentialTerm,
@@ -34,6 +34,7 @@ from pet_calc.models.property import (
 )
 from pet_calc.models.property.backbone import WeightedBatchNorm
 from pet_calc.models.property.heads import LARGEST_LOG
+from pet_calc.pretrained import find_property_model
 from pet_calc.training.checkpoint import load_checkpoint, save_checkpoint
 from pet_calc.training.figures import reliability_figure, write_figure
 from pet_calc.training.property_data import (
@@ -135,6 +136,9 @@ class PropertyTraining:
     members : int
         Networks that are trained one after the other, with seeds from `seed` on; the model is
         their mean.
+    fine_tune : str, optional
+        Shipped model or folder whose weights the networks start from; ``from`` in a table
+        [fine_tune]. Its elements stay, and so do mean and scale of targets that it has.
     """
 
     name: str
@@ -143,6 +147,7 @@ class PropertyTraining:
     schedule: PropertySchedule
     seed: int = 0
     members: int = 1
+    fine_tune: str | None = None
 
     def __post_init__(self) -> None:
         if self.members < 1:
@@ -160,14 +165,19 @@ class PropertyTraining:
         if missing := sorted({"name", "property", "data", "schedule"} - set(values)):
             raise ValueError(f"the training configuration lacks the section(s) {missing}")
         data = {k: tuple(v) for k, v in values["data"].items()}
-        return build(
-            cls,
-            values
-            | {
-                "data": build(PropertyData, data),
-                "schedule": build(PropertySchedule, values["schedule"]),
-            },
-        )
+        settings = values | {
+            "data": build(PropertyData, data),
+            "schedule": build(PropertySchedule, values["schedule"]),
+        }
+        if "fine_tune" in settings:
+            source = settings["fine_tune"]
+            if not isinstance(source, dict) or set(source) != {"from"}:
+                raise ValueError(
+                    f"the table [fine_tune] of a property model has one option, `from`, got "
+                    f"{source!r}"
+                )
+            settings["fine_tune"] = source["from"]
+        return build(cls, settings)
 
 
 def build(cls: type[T], values: dict[str, Any]) -> T:
@@ -292,7 +302,6 @@ def train_property(
     on_graph: Callable[[], None] = lambda: None,
     checkpoint_seconds: float = 120.0,
     stop_after: int | None = None,
-    initial: PropertyModel | None = None,
 ) -> dict[str, dict[str, float]] | None:
     """Train a property model in a folder; called again, it goes on after the last epoch.
 
@@ -309,8 +318,6 @@ def train_property(
         Least time between checkpoints.
     stop_after : int, optional
         Stop with a checkpoint after so many epochs over all.
-    initial : PropertyModel, optional
-        Start from its weights (fine-tuning), where shapes agree with the configuration.
 
     Returns
     -------
@@ -325,19 +332,22 @@ def train_property(
     if len(found["train"]) < 2 or not found["validation"]:
         raise DatasetError("a property model needs two training crystals and one for validation")
     numbers = {int(z) for c in found["train"] for z in set(c.atoms.numbers.tolist())}
-    elements = initial.config.elements if initial is not None else tuple(sorted(numbers))
+    source = load_source(config.fine_tune) if config.fine_tune is not None else None
+    elements = source.config.elements if source is not None else tuple(sorted(numbers))
     # crystals of elements that were never seen cannot be judged
     covered = {
         s: [c for c in crystals if set(c.atoms.numbers.tolist()) <= set(elements)]
         for s, crystals in found.items()
     }
-    first = new_network(config, 0, elements, initial)
+    first = new_network(config, 0, elements, source)
     require_potential(first.config)
     sets = {s: crystal_set(c, first, on_graph) for s, c in covered.items() if c}
     out.mkdir(parents=True, exist_ok=True)
     members = []
+    kept = {k for k, _ in shared_targets(first.config, source.config)} if source else set()
     for k in range(config.members):
-        network = new_network(config, k, elements, initial)
+        network = new_network(config, k, elements, source)
+        standardize(network, sets["train"].targets, kept)
         done = train_network(
             network, config, out, k, sets, report,
             checkpoint_seconds=checkpoint_seconds, stop_after=stop_after,
@@ -373,17 +383,17 @@ def new_network(
     config: PropertyTraining,
     member: int,
     elements: tuple[int, ...],
-    initial: PropertyModel | None,
+    source: PropertyEnsemble | None,
 ) -> PropertyModel:
-    """The network that a member starts as."""
+    """The network that a member starts as; a member of `source` if that is given."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + member)
         values = config.property | {"targets": config.targets, "elements": elements}
         if (term := config.property.get("potential")) is not None:
             values["potential"] = build(PotentialTerm, term)
         network = PropertyModel(build(PropertyConfig, values))
-    if initial is not None:
-        start_from(network, initial)
+    if source is not None:
+        start_from(network, source.networks[member % len(source.networks)])
     return network
 
 
@@ -407,7 +417,6 @@ def train_network(
         member * schedule.epochs,
         out / (STATE if not member else f"{member}-{STATE}"),
     )
-    standardize(model, train.targets)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -471,16 +480,55 @@ def train_network(
     return True
 
 
+def load_source(name: str) -> PropertyEnsemble:
+    """The shipped model, or that of a folder, that a fine-tuning starts from."""
+    entry = find_property_model(name)
+    if entry is not None:
+        return load_property_model(entry.folder, entry.sha256)
+    return load_property_model(Path(name).expanduser())
+
+
 def start_from(model: PropertyModel, initial: PropertyModel) -> None:
-    """Copy weights of a trained model wherever name and shape agree."""
-    own = model.state_dict()
-    taken = {n: t for n, t in initial.state_dict().items() if n in own and own[n].shape == t.shape}
-    model.load_state_dict(own | taken)
+    """Copy the weights of a trained network, and what reads the targets that both have.
+
+    Raises
+    ------
+    ValueError
+        If the networks differ in more than their targets.
+    """
+    for option in ("backbone", "options", "hidden", "scales"):
+        own, theirs = getattr(model.config, option), getattr(initial.config, option)
+        if own != theirs:
+            raise ValueError(
+                f"`{option}` in [property] must be that of the model to start from, {theirs!r}, "
+                f"got {own!r}"
+            )
+    last = {n: t for n, t in initial.state_dict().items() if not n.startswith(("last.", "target"))}
+    model.load_state_dict(model.state_dict() | last)
+    n, n_theirs = len(model.config.targets), len(initial.config.targets)
+    with torch.no_grad():
+        for k, j in shared_targets(model.config, initial.config):
+            model.target_mean[k] = initial.target_mean[j]
+            model.target_scale[k] = initial.target_scale[j]
+            rows = [(k, j), (n + k, n_theirs + j)] if model.config.scales else [(k, j)]
+            for own, theirs in rows:
+                model.last.weight[own] = initial.last.weight[theirs]
+                model.last.bias[own] = initial.last.bias[theirs]
+
+
+def shared_targets(own: PropertyConfig, theirs: PropertyConfig) -> list[tuple[int, int]]:
+    """Index in both of each target that is of the same name and kind."""
+    places = {(t.name, t.kind): j for j, t in enumerate(theirs.targets)}
+    return [
+        (k, places[t.name, t.kind]) for k, t in enumerate(own.targets) if (t.name, t.kind) in places
+    ]
 
 
 def plain(config: PropertyTraining) -> dict[str, Any]:
     """The configuration as JSON holds it."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    if config.fine_tune is None:  # not in checkpoints that were written before there was a choice
+        del values["fine_tune"]
     return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,9 +139,11 @@ def sample(n: int, most: int, seed: int) -> NDArrayInt:
     return np.sort(np.random.default_rng(seed).permutation(n)[:most])
 
 
-def standardize(model: PropertyModel, targets: Tensor) -> None:
-    """Set mean and scale of the targets; classes keep 0 and 1."""
+def standardize(model: PropertyModel, targets: Tensor, kept: Collection[int] = ()) -> None:
+    """Set mean and scale of the targets but `kept` ones; classes keep 0 and 1."""
     for k, t in enumerate(model.config.targets):
+        if k in kept:
+            continue
         column = targets[:, k][torch.isfinite(targets[:, k])]
         if len(column) == 0:
             raise DatasetError(f"no training crystal has the property {t.name}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from pet_calc.errors import DatasetError
 from pet_calc.io.datasets import LabelCensus, LabelledFrame, read_frames
@@ -69,14 +71,14 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
     train: list[LabelledFrame] = []
     repeats: list[int] = []
     for source in data.of_split("train"):
-        frames, found = read_set(source, folder)
+        frames, found = read_set(source, folder, config.model.elements)
         train += frames
         repeats += [source.repeat] * len(frames)
         census["train"] = census["train"] + found if "train" in census else found
     held: dict[Split, list[LabelledFrame]] = {"validation": [], "test": []}
     for split, frames in held.items():
         for source in data.of_split(split):
-            more, found = read_set(source, folder)
+            more, found = read_set(source, folder, config.model.elements)
             frames += more
             census[split] = census[split] + found if split in census else found
     if not held["validation"]:
@@ -109,9 +111,16 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
     return TrainingData(train, held["validation"], held["test"], census, order, replay_test)
 
 
-def read_set(source: DataSet, folder: Path) -> tuple[list[LabelledFrame], LabelCensus]:
-    """Frames of one file with the labels that are known beside those in it, and their census."""
-    frames, census = read_frames([folder / source.file], source.keys, source.choose)
+def read_set(
+    source: DataSet, folder: Path, elements: Collection[int]
+) -> tuple[list[LabelledFrame], LabelCensus]:
+    """Frames of one file with the labels that are known beside those in it, and their census.
+
+    `elements` are those that the model covers.
+    """
+    frames, census = read_frames(
+        [folder / source.file], source.keys, partial(source.choose, elements=elements)
+    )
     marks: dict[str, Any] = {
         "level": source.level, "zero": source.zero, "hubbard": source.hubbard
     }  # fmt: skip
@@ -119,7 +128,15 @@ def read_set(source: DataSet, folder: Path) -> tuple[list[LabelledFrame], LabelC
     frames = [replace(f, **marks) for f in frames if limit is None or largest_force(f) <= limit]
     if not frames:
         raise DatasetError(
-            f"no frame of {source.file} is left by `frames`, `max_atoms` and `max_force`"
+            f"no frame of {source.file} is left by `frames`, `max_atoms`, `max_force` and "
+            f"`covered_only`"
+        )
+    found_in = {z for f in frames for z in f.atoms.numbers.tolist()}
+    if missing := sorted(found_in - set(elements)):
+        raise DatasetError(
+            f"`model.elements` must cover all data, but {source.file} has "
+            f"{', '.join(chemical_symbols[z] for z in missing)} too; add them, or leave such "
+            f"structures out with `covered_only = true` in [[data.sets]]"
         )
     if source.stationary == "no":
         return frames, census

@@ -237,3 +237,36 @@ def test_energies_are_given_if_and_only_if_they_are_asked_for(blended, folder):
     without = PropertyPredictor("x", folder / "run" / "model").model
     with pytest.raises(ValueError, match="which is none"):
         without(graph, torch.zeros(1))
+
+
+def test_heads_are_fine_tuned_from_a_model(folder, tmp_path):
+    """It starts where that model is, so that one epoch at a tiny rate changes nothing."""
+    tuned = CONFIG.replace("members = 2", "members = 1").replace("epochs = 30", "epochs = 1")
+    tuned = tuned.replace("learning_rate = 0.02", "learning_rate = 1e-9")
+    tuned = tuned.replace('{ name = "bulk_modulus"', '{ name = "new" }, { name = "bulk_modulus"')
+    tuned = tuned.replace("[property]", f'[fine_tune]\nfrom = "{folder}/run/model"\n[property]')
+    held = crystals(20, 5)
+    for k, atoms in enumerate(held):
+        atoms.info |= {"new": float(k), "x": atoms.info["x"] + 100.0}
+    write(folder / "tuned.xyz", held)
+    tuned = tuned.replace("crystals.csv", "tuned.xyz").replace("held.xyz", "tuned.xyz")
+    config = PropertyTraining.from_toml(written(tmp_path / "train.toml", tuned))
+    train_property(config, tmp_path / "run", folder)
+    member = load_property_model(folder / "run" / "model").networks[0]
+    network = load_property_model(tmp_path / "run" / "model").networks[0]
+    torch.testing.assert_close(network.last.weight[[1, 2]], member.last.weight[[0, 1]])
+    torch.testing.assert_close(network.last.weight[[4, 5]], member.last.weight[[2, 3]])
+    # of a target that both have, mean and scale stay, whatever the new data
+    assert float(network.target_mean[2]) == float(member.target_mean[1])
+    assert float(network.target_mean[0]) == pytest.approx(9.5)
+    encoded = dict(member.named_parameters())
+    for name, parameter in network.backbone.named_parameters():
+        torch.testing.assert_close(parameter, encoded[f"backbone.{name}"])
+    other = tuned.replace("width = 8", "width = 4")
+    config = PropertyTraining.from_toml(written(tmp_path / "train.toml", other))
+    with pytest.raises(ValueError, match=r"`options` in .* must be that of the model to start"):
+        train_property(config, tmp_path / "other", folder)
+    with pytest.raises(ValueError, match="one option, `from`"):
+        PropertyTraining.from_toml(
+            written(tmp_path / "train.toml", tuned.replace("[property]", "rank = 8\n[property]", 1))
+        )

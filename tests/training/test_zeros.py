@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from training.conftest import labelled_crystals
 
 from pet_calc.errors import DatasetError
@@ -178,6 +179,21 @@ def test_parts_of_a_file(folder, config_table):
     ):
         with pytest.raises(ValueError, match=message):
             config_with(config_table, {"file": "other.extxyz"} | wrong)
+
+
+def test_structures_of_other_elements_are_refused_or_left_out(folder, config_table):
+    frames = labelled_crystals(6, seed=4)
+    strange = frames[2].copy()
+    strange.numbers[0] = 10
+    strange.calc = SinglePointCalculator(strange, energy=-1.0)
+    ase.io.write(folder / "strange.extxyz", [*frames, strange])
+    source = {"file": "strange.extxyz"}
+    with pytest.raises(DatasetError, match=r"`model\.elements` must cover .* has Ne too"):
+        load_data(config_with(config_table, source), folder)
+    without = load_data(config_with(config_table, {**source, "file": "other.extxyz"}), folder)
+    more = load_data(config_with(config_table, source | {"covered_only": True}), folder)
+    n, n_more = (len(d.train) + len(d.validation) for d in (without, more))
+    assert n_more == n - 12 + 6
 
 
 def test_a_table_of_crystals_is_a_data_set(folder, config_table):
