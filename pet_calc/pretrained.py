@@ -89,6 +89,8 @@ class PotentialEntry:
         "energy", or "property" for a model of properties of crystals, which is no potential.
     targets : tuple of str
         The properties of such a model.
+    crystals_only : bool
+        Its data are periodic in three dimensions throughout, and it may be far off elsewhere.
     """
 
     name: str
@@ -102,6 +104,7 @@ class PotentialEntry:
     domain: TrainingDomain | None = None
     kind: str = "energy"
     targets: tuple[str, ...] = ()
+    crystals_only: bool = False
 
     @property
     def family(self) -> str:
@@ -167,6 +170,8 @@ class LoadedPotential:
         None where there is none.
     domain : TrainingDomain or None
         What it was trained on; None where that was not recorded.
+    crystals_only : bool
+        As in `PotentialEntry`.
     """
 
     name: str
@@ -176,6 +181,7 @@ class LoadedPotential:
     folder: Path | None = None
     card: Card | None = field(default=None, repr=False)
     domain: TrainingDomain | None = field(default=None, repr=False)
+    crystals_only: bool = False
 
 
 def list_potentials(kind: str = "energy") -> list[PotentialEntry]:
@@ -232,6 +238,7 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         domain=TrainingDomain.from_dict(values["domain"]) if "domain" in values else None,
         kind=values.get("kind", "energy"),
         targets=tuple(values.get("targets", ())),
+        crystals_only=bool(values.get("crystals_only", False)),
     )
 
 
@@ -432,7 +439,9 @@ def load(
     digest = entry.sha256.get(WEIGHTS) or read_config(entry.folder)["weights_sha256"]
     card = read_card(entry.folder) if (entry.folder / CARD).is_file() else None
     domain = read_domain(entry.folder) or entry.domain
-    return LoadedPotential(entry.name, model, elements, digest, entry.folder, card, domain)
+    return LoadedPotential(
+        entry.name, model, elements, digest, entry.folder, card, domain, entry.crystals_only
+    )
 
 
 def read_card(folder: Path) -> Card:

@@ -71,6 +71,15 @@ _DIRECT: Final[dict[NonConservative, tuple[bool, bool]]] = {
 }
 
 
+def warn_of_open_directions(name: str) -> None:
+    """Log that a potential was made for crystals, when it is asked about something else."""
+    _log.warning(
+        "%s was trained on structures that are periodic in three dimensions; of molecules, "
+        "clusters and surfaces it may be wrong by any amount",
+        name,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Environments:
     """What each atom sees.
@@ -222,6 +231,7 @@ class PETCalculator(ModelCalculator):
         self.dtype = dtype or common_dtype(sources)
         self.potentials: tuple[LoadedPotential, ...] = ()
         self._told = False
+        self._told_open: set[str] = set()  # names of potentials
         self._llpr: LLPR | None = None
         if not self.auto:
             self._use([self._load(source) for source in sources])
@@ -284,6 +294,11 @@ class PETCalculator(ModelCalculator):
         if odd != 1 and not self._told and not all(knows_conditions(p.model) for p in potentials):
             self._told = True
             warn_of_spin(self.name, odd)
+        if not bool(system.pbc.all()):
+            made_for_crystals = {p.name for p in potentials if p.crystals_only}
+            for name in sorted(made_for_crystals - self._told_open):
+                warn_of_open_directions(name)
+            self._told_open |= made_for_crystals
         sizes = torch.bincount(system.system_index, minlength=system.n_systems).tolist()
         models = [
             symmetrised(
@@ -311,10 +326,17 @@ class PETCalculator(ModelCalculator):
         )
         if self.auto and not covered:
             symbols = [symbol(z) for z in numbers]
+            before = self.name if self.potential is not None else None
             self._use([self._load(pretrained.choose_for(symbols))])
             _log.info(
                 "using the potential %s for %s (%s)", self.name, ", ".join(symbols), self.dtype
             )
+            if before is not None:
+                _log.warning(
+                    "using %s instead of %s from now on, which does not cover %s: energies of "
+                    "different potentials do not compare",
+                    self.name, before, ", ".join(symbols),
+                )  # fmt: skip
         for potential in self.potentials:
             require_elements(
                 system, potential.model.atomic_numbers, f"the potential {potential.name}"

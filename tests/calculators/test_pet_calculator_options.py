@@ -140,6 +140,39 @@ def test_a_model_without_charges_refuses_them_and_warns_of_spins(caplog):
     assert "2S + 1 = 3" in messages[0]
 
 
+def test_a_potential_for_crystals_warns_of_what_is_none(caplog):
+    def told() -> list[str]:
+        messages = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        caplog.clear()
+        return messages
+
+    carbon_dioxide, crystal = ase.build.molecule("CO2"), ase.build.bulk("GaAs", "zincblende", 5.7)
+    calculator = PETCalculator()
+    with caplog.at_level(logging.WARNING, logger="pet_calc"):
+        energy(crystal, calculator)
+        energy(ase.build.molecule("H2O"), PETCalculator())  # a potential of another kind
+        assert told() == []
+        energy(carbon_dioxide, calculator)
+        (message,) = told()
+        assert "pet-general" in message
+        assert "periodic in three dimensions" in message
+        carbon_dioxide.rattle(0.01)
+        energy(carbon_dioxide, calculator)
+        assert told() == []  # once
+
+
+def test_another_choice_of_potential_is_warned_of(caplog):
+    calculator = PETCalculator()
+    with caplog.at_level(logging.WARNING, logger="pet_calc"):
+        energy(ase.build.molecule("H2O"), calculator)
+        assert not caplog.records
+        energy(ase.build.bulk("GaAs", "zincblende", 5.7), calculator)
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert "pet-general" in message
+    assert "instead of pet-water" in message
+    assert "do not compare" in message
+
+
 # direct heads
 
 
