@@ -31,7 +31,7 @@ from pet_calc.workflows.water_box import water_box
 
 
 def structure(entry: PotentialEntry) -> tuple[str, Atoms]:
-    """Liquid water, an alloy at random of up to four of the metals, or a perovskite."""
+    """Liquid water, an alloy at random of up to four of the metals, an oxide, or a perovskite."""
     if len(entry.elements) > 20:
         sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
         atoms = Atoms("SrTiO3", scaled_positions=sites, cell=[3.94] * 3, pbc=True).repeat(2)
@@ -44,6 +44,10 @@ def structure(entry: PotentialEntry) -> tuple[str, Atoms]:
         atoms.symbols = np.random.default_rng(0).permutation(["Ag", "Au"] * 54)
         atoms.rattle(0.05, seed=1)
         return "108 atoms of fcc AgAu", atoms
+    if set(entry.elements) == {"Mg", "O"}:
+        atoms = bulk("MgO", "rocksalt", a=4.25, cubic=True).repeat(2)
+        atoms.rattle(0.05, seed=1)
+        return "64 atoms of rocksalt MgO", atoms
     atoms = bulk("Mo", "bcc", a=3.24, cubic=True).repeat(4)
     atoms.symbols = np.random.default_rng(0).permutation(["Nb", "Mo", "Ta", "W"] * 32)
     atoms.rattle(0.05, seed=1)

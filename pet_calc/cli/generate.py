@@ -38,7 +38,7 @@ def generate(
         str,
         typer.Option(
             help="Formula such as SrTiO3; several with commas; Na-Cl is a chemical system.  "
-            "[default: a generator given by --source chooses]",
+            "[default: a generator chooses]",
             show_default=False,
         ),
     ] = "",
@@ -63,7 +63,7 @@ def generate(
         list[str] | None,
         typer.Option(
             help="substitution, random, or name or folder of a generator; may be repeated.  "
-            "[default: substitution and random]",
+            "[default: unimat-mp, substitution and random]",
             show_default=False,
         ),
     ] = None,
@@ -138,7 +138,7 @@ def generate(
 
     from pet_calc.cli.relax import check_same
     from pet_calc.diffusion.sampler import SamplerConfig
-    from pet_calc.generation.config import BASELINES, GenerateConfig, default_relaxation
+    from pet_calc.generation.config import DEFAULT_SOURCES, GenerateConfig, default_relaxation
     from pet_calc.generation.geometry_window import GeometryWindow
     from pet_calc.generation.hull import Hull
     from pet_calc.generation.pipeline import generate as run
@@ -152,7 +152,7 @@ def generate(
         formula=formula,
         z=whole_numbers(z, "--z"),
         n=n,
-        sources=tuple(source or BASELINES),
+        sources=tuple(source or DEFAULT_SOURCES),
         seed=seed,
         sampler=SamplerConfig(
             method="ddim" if ddim else "ddpm", steps=sampler_steps, guidance=guidance

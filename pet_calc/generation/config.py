@@ -14,6 +14,8 @@ from pet_calc.workflows.relax import RelaxConfig
 
 #: Proposals that need no trained model.
 BASELINES = ("substitution", "random")
+#: Proposals of a generation that is not told otherwise.
+DEFAULT_SOURCES = ("unimat-mp", *BASELINES)
 
 
 def default_relaxation() -> RelaxConfig:
@@ -36,7 +38,8 @@ class GenerateConfig:
         Candidates in all.
     sources : tuple of str
         "substitution", "random", or name or folder of a generator. Substitution gives as many as
-        it has structure types, at most its share; the others divide the rest.
+        it has structure types, at most its share; the others divide the rest. Cells with more
+        atoms than a generator was trained on are left to the others.
     seed : int
     sampler : SamplerConfig
         Of the generators.
@@ -66,7 +69,7 @@ class GenerateConfig:
     formula: str = ""
     z: tuple[int, ...] = (1, 2, 4)
     n: int = 64
-    sources: tuple[str, ...] = BASELINES
+    sources: tuple[str, ...] = DEFAULT_SOURCES
     seed: int = 0
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     window: GeometryWindow = field(default_factory=GeometryWindow)

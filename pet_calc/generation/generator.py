@@ -103,6 +103,13 @@ class Generator:
         """SHA-256 of the weights."""
         return str(self.config["weights_sha256"])
 
+    @property
+    def most_atoms(self) -> int:
+        """Largest number of atoms in a cell of the training crystals."""
+        if self.occupancy is not None:
+            return self.occupancy.config.atoms
+        return self.model.config.slots
+
     def compositions(
         self,
         n: int,

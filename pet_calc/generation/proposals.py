@@ -69,10 +69,11 @@ def propose(
         left = config.n - len(found)
         share = left // (len(sources) - k) if k < len(sources) - 1 else left
         if config.formula:
-            shares = _shares(share, len(config.compositions))
+            placed = _placed(source, config, generators)
+            shares = _shares(share, len(placed))
             made = [
                 (c, i, atoms)
-                for c, n in zip(config.compositions, shares, strict=True)
+                for c, n in zip(placed, shares, strict=True)
                 if n
                 for i, atoms in enumerate(_from_source(source, c, n, config, generators, templates))
             ]
@@ -110,6 +111,23 @@ def _of_each(
         for k, c in enumerate(compositions)
         for atoms in _from_source(source, c, 1, config, generators, templates)
     ]
+
+
+def _placed(
+    source: str, config: GenerateConfig, generators: dict[str, Generator]
+) -> tuple[Composition, ...]:
+    """Compositions that a source makes cells of; none that are larger than it has learnt."""
+    if source not in generators:
+        return config.compositions
+    most = generators[source].most_atoms
+    found = tuple(c for c in config.compositions if c.n_atoms <= most)
+    if not found and len(config.sources) == 1:
+        least = min(c.n_atoms for c in config.compositions)
+        raise ValueError(
+            f"{source} has learnt cells of up to {most} atoms, but the smallest one asked for has "
+            f"{least}; ask for fewer formula units, or for another source too"
+        )
+    return found
 
 
 def _shares(total: int, parts: int) -> list[int]:

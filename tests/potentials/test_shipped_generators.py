@@ -9,9 +9,11 @@ import pytest
 from pet_calc import pretrained
 from pet_calc.diffusion.sampler import SamplerConfig
 from pet_calc.generation import Composition, Generator, propose_random, propose_substituted
+from pet_calc.generation.config import DEFAULT_SOURCES, GenerateConfig
 from pet_calc.generation.fingerprint import distance, fingerprint
 from pet_calc.generation.generator import shipped_generators
 from pet_calc.generation.geometry_window import closest_contact
+from pet_calc.generation.proposals import propose
 from pet_calc.io.weights import CONFIG, WEIGHTS, sha256
 
 POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
@@ -79,3 +81,48 @@ def test_perovskites_are_found_where_random_search_fails() -> None:
 
     assert np.median(far(made)) < 0.1 < np.median(far(random))
     assert np.mean([closest_contact(a, 0.5) >= 0.5 for a in made]) > 0.8
+
+
+@pytest.mark.skipif("unimat-mp-v1" not in NAMES, reason="unimat-mp-v1 does not ship")
+def test_simple_crystals_are_found_where_random_search_fails() -> None:
+    formulas = ("NaCl", "CsCl", "NiAl", "SrTiO3", "MgO", "CaF2", "Cu3Au", "TiC", "LiF")
+    compositions = [Composition.of(f) for f in formulas]
+    made = Generator.load("unimat-mp").sample(compositions, 4, seed=0)
+    random = [a for c in compositions for a in propose_random(c, 4, seed=0)]
+
+    def nearest(proposals) -> list[float]:
+        found = []
+        for k, c in enumerate(compositions):
+            ideal = [fingerprint(a) for a in propose_substituted(c, 4)]
+            own = [fingerprint(a) for a in proposals[4 * k : 4 * k + 4]]
+            found.append(min(distance(a, b) for a in own for b in ideal))
+        return found
+
+    assert np.mean(np.array(nearest(made)) < 0.02) > 0.8
+    assert np.mean(np.array(nearest(random)) < 0.02) < 0.2
+
+
+@pytest.mark.skipif("unimat-mp-v1" not in NAMES, reason="unimat-mp-v1 does not ship")
+def test_compositions_of_crystals_are_chosen_within_bounds() -> None:
+    generator = Generator.load("unimat-mp")
+    chosen = generator.compositions(50, seed=0)
+    assert len(set(chosen)) > 45
+    assert max(c.n_atoms for c in chosen) <= generator.most_atoms == 20
+    oxides = generator.compositions(10, seed=0, elements=["Li", "Fe", "O", "P"])
+    assert {e for c in oxides for e in c.elements} <= {"Li", "Fe", "O", "P"}
+
+
+@pytest.mark.skipif("unimat-mp-v1" not in NAMES, reason="unimat-mp-v1 does not ship")
+def test_a_generator_is_asked_for_no_larger_cells_than_it_knows() -> None:
+    def sources(z: tuple[int, ...], names: tuple[str, ...] = DEFAULT_SOURCES) -> dict[str, set]:
+        found = propose(GenerateConfig("NaCl", z, 12, names, symprec=0.0))
+        assert len(found) == 12
+        return {s: {p.z for p in found if p.source == s} for s in names}
+
+    assert sources((1, 2))["unimat-mp"] == {1, 2}
+    mixed = sources((2, 14))
+    assert mixed["unimat-mp"] == {2}
+    assert mixed["random"] == {2, 14}
+    assert sources((14,))["unimat-mp"] == set()
+    with pytest.raises(ValueError, match="cells of up to 20 atoms, but the smallest one asked"):
+        sources((14,), ("unimat-mp",))
