@@ -103,12 +103,12 @@ class Generator:
         """SHA-256 of the weights."""
         return str(self.config["weights_sha256"])
 
-    @property
-    def most_atoms(self) -> int:
-        """Largest number of atoms in a cell of the training crystals."""
-        if self.occupancy is not None:
-            return self.occupancy.config.atoms
-        return self.model.config.slots
+    def knows(self, composition: Composition) -> bool:
+        """Whether cells of this size were in the training; of one element, without occupancy."""
+        most = max(k for _, k in composition.counts)
+        if self.occupancy is not None and composition.n_atoms > self.occupancy.config.atoms:
+            return False
+        return most <= self.model.config.slots
 
     def compositions(
         self,

@@ -116,18 +116,18 @@ def _of_each(
 def _placed(
     source: str, config: GenerateConfig, generators: dict[str, Generator]
 ) -> tuple[Composition, ...]:
-    """Compositions that a source makes cells of; none that are larger than it has learnt."""
+    """Compositions that a source is asked for.
+
+    Cells larger than a generator has learnt are left to the sources that make them, if any.
+    """
     if source not in generators:
         return config.compositions
-    most = generators[source].most_atoms
-    found = tuple(c for c in config.compositions if c.n_atoms <= most)
-    if not found and len(config.sources) == 1:
-        least = min(c.n_atoms for c in config.compositions)
-        raise ValueError(
-            f"{source} has learnt cells of up to {most} atoms, but the smallest one asked for has "
-            f"{least}; ask for fewer formula units, or for another source too"
-        )
-    return found
+
+    def others_make(c: Composition) -> bool:
+        return any(s not in generators or generators[s].knows(c) for s in config.sources)
+
+    knows = generators[source].knows
+    return tuple(c for c in config.compositions if knows(c) or not others_make(c))
 
 
 def _shares(total: int, parts: int) -> list[int]:

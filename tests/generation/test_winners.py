@@ -142,7 +142,7 @@ def test_generator_chooses_compositions(chooser, tmp_path) -> None:
     assert sum(c.proposal.source == "random" for c in found.candidates) == 3
     # without a formula a generator that has learnt compositions is needed
     with pytest.raises(ValueError, match="has to choose"):
-        GenerateConfig(n=2)
+        GenerateConfig(n=2, sources=("random",))
     with torch.random.fork_rng(devices=[]):
         mute = UniMatSparse(SparseConfig(width=24, heads=2, layers=1, slots=3))
     save_generator(tmp_path / "mute", mute, {})
