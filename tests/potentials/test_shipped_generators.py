@@ -27,6 +27,16 @@ def checkout(monkeypatch):
     monkeypatch.setattr("pet_calc.generation.generator.ROOTS", (POTENTIALS,))
 
 
+def nearest(compositions, proposals, types: int) -> np.ndarray:
+    """How near one of four proposals for each composition is to a common structure type."""
+    found = []
+    for k, c in enumerate(compositions):
+        ideal = [fingerprint(a) for a in propose_substituted(c, types)]
+        own = [fingerprint(a) for a in proposals[4 * k : 4 * k + 4]]
+        found.append(min(distance(a, b) for a in own for b in ideal))
+    return np.array(found)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_files_card_and_size(name) -> None:
     folder, entry = shipped_generators()[name]
@@ -71,15 +81,8 @@ def test_perovskites_are_found_where_random_search_fails() -> None:
     made = Generator.load("unimat-perov").sample(compositions, 4, seed=0, sampler=sampler)
     random = [a for c in compositions for a in propose_random(c, 4, seed=0)]
 
-    def far(proposals) -> list[float]:
-        found = []
-        for k, c in enumerate(compositions):
-            ideal = [fingerprint(a) for a in propose_substituted(c, 2)]
-            own = [fingerprint(a) for a in proposals[4 * k : 4 * k + 4]]
-            found.append(min(distance(a, b) for a in own for b in ideal))
-        return found
-
-    assert np.median(far(made)) < 0.1 < np.median(far(random))
+    assert np.median(nearest(compositions, made, 2)) < 0.1
+    assert np.median(nearest(compositions, random, 2)) > 0.1
     assert np.mean([closest_contact(a, 0.5) >= 0.5 for a in made]) > 0.8
 
 
@@ -90,16 +93,8 @@ def test_simple_crystals_are_found_where_random_search_fails() -> None:
     made = Generator.load("unimat-mp").sample(compositions, 4, seed=0)
     random = [a for c in compositions for a in propose_random(c, 4, seed=0)]
 
-    def nearest(proposals) -> list[float]:
-        found = []
-        for k, c in enumerate(compositions):
-            ideal = [fingerprint(a) for a in propose_substituted(c, 4)]
-            own = [fingerprint(a) for a in proposals[4 * k : 4 * k + 4]]
-            found.append(min(distance(a, b) for a in own for b in ideal))
-        return found
-
-    assert np.mean(np.array(nearest(made)) < 0.02) > 0.8
-    assert np.mean(np.array(nearest(random)) < 0.02) < 0.2
+    assert np.mean(nearest(compositions, made, 4) < 0.02) > 0.8
+    assert np.mean(nearest(compositions, random, 4) < 0.02) < 0.2
 
 
 @pytest.mark.skipif("unimat-mp-v1" not in NAMES, reason="unimat-mp-v1 does not ship")

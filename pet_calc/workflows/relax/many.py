@@ -51,6 +51,9 @@ def settle_model(structures: Sequence[Atoms], calculator: Any) -> None:
     union = System.single(
         positions=torch.zeros(len(elements), 3, dtype=torch.float64),
         numbers=torch.tensor(elements, dtype=torch.int64),
+        # what has no cell would be warned of
+        cell=torch.eye(3, dtype=torch.float64),
+        pbc=(True, True, True),
     )
     with contextlib.suppress(UnsupportedElementError):
         # each structure is asked about again, and named if no potential covers it

@@ -252,3 +252,12 @@ def test_one_by_one_is_explained(structures, calculator):
         relax_all(crystals, EMT(), config, batched=True)
     with pytest.raises(ValueError, match="FIRE"):
         relax_batched(crystals, calculator, RelaxConfig(optimizer="bfgs"))
+
+
+def test_choosing_one_potential_for_all_crystals_warns_of_nothing(caplog):
+    calculator = PETCalculator()
+    crystals = [bulk("GaAs", "zincblende", 5.75), bulk("Ga", "fcc", 4.3)]
+    with caplog.at_level("WARNING", logger="pet_calc"):
+        relax_all(crystals, calculator, RelaxConfig(steps=1))
+    assert calculator.potential.crystals_only
+    assert not caplog.records
