@@ -21,7 +21,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -91,6 +91,9 @@ class PotentialEntry:
         The properties of such a model.
     crystals_only : bool
         Its data are periodic in three dimensions throughout, and it may be far off elsewhere.
+    systems : frozenset of frozenset of str
+        Sets of elements that occur together in its data; empty for all subsets of `elements`. A
+        potential for magnesium oxide covers Mg, but knows nothing of the metal.
     """
 
     name: str
@@ -105,6 +108,11 @@ class PotentialEntry:
     kind: str = "energy"
     targets: tuple[str, ...] = ()
     crystals_only: bool = False
+    systems: frozenset[frozenset[str]] = frozenset()
+
+    def suits(self, elements: Collection[str]) -> bool:
+        """Whether structures of exactly these elements are like those of its data."""
+        return suits(self, elements)
 
     @property
     def family(self) -> str:
@@ -170,7 +178,7 @@ class LoadedPotential:
         None where there is none.
     domain : TrainingDomain or None
         What it was trained on; None where that was not recorded.
-    crystals_only : bool
+    crystals_only, systems
         As in `PotentialEntry`.
     """
 
@@ -182,6 +190,19 @@ class LoadedPotential:
     card: Card | None = field(default=None, repr=False)
     domain: TrainingDomain | None = field(default=None, repr=False)
     crystals_only: bool = False
+    systems: frozenset[frozenset[str]] = field(default=frozenset(), repr=False)
+
+    def suits(self, elements: Collection[str]) -> bool:
+        """Whether structures of exactly these elements are like those of its data."""
+        return suits(self, elements)
+
+
+def suits(potential: PotentialEntry | LoadedPotential, elements: Collection[str]) -> bool:
+    """Whether a potential covers all `elements`, and they occur together in its data."""
+    wanted = frozenset(elements)
+    if not wanted <= set(potential.elements):
+        return False
+    return not potential.systems or wanted in potential.systems
 
 
 def list_potentials(kind: str = "energy") -> list[PotentialEntry]:
@@ -239,6 +260,7 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         kind=values.get("kind", "energy"),
         targets=tuple(values.get("targets", ())),
         crystals_only=bool(values.get("crystals_only", False)),
+        systems=frozenset(frozenset(s.split("-")) for s in values.get("systems", ())),
     )
 
 
@@ -364,32 +386,41 @@ def entry_from_path(path: Path) -> PotentialEntry:
 
 
 def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialEntry:
-    """The shipped potential of an architecture that covers all `elements`.
+    """The shipped potential of an architecture for structures of exactly these `elements`.
 
-    Among several, the one with the fewest elements, which is the most specialised; then a stable
-    one before an experimental one; then the newest version. Deprecated potentials have to be
-    asked for by name.
+    See `choose_for_all`.
+    """
+    return choose_for_all([elements], architecture)
+
+
+def choose_for_all(systems: Iterable[Iterable[str]], architecture: str = "pet") -> PotentialEntry:
+    """The shipped potential of an architecture that suits structures of several chemical systems.
+
+    It covers all elements, and those of each system occur together in its data. Among several, the
+    one with the fewest elements, which is the most specialised; then a stable one before an
+    experimental one; then the newest version. Deprecated potentials have to be asked for by name.
 
     Parameters
     ----------
-    elements : iterable of str
-        Chemical symbols.
+    systems : iterable of iterables of str
+        Chemical symbols of the elements in each structure.
     architecture : str
         "pet" or "crystalformer".
 
     Raises
     ------
     UnsupportedElementError
-        If none covers them; the message lists what each one covers.
+        If none suits them; the message lists what each one covers.
     """
-    wanted = set(elements)
+    sets = [frozenset(s) for s in systems]
+    wanted = frozenset().union(*sets)
     entries = [e for e in list_potentials() if e.architecture == architecture]
-    fitting = [e for e in entries if wanted <= set(e.elements) and e.status != "deprecated"]
+    fitting = [e for e in entries if all(map(e.suits, sets)) and e.status != "deprecated"]
     if not fitting:
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
         others = [e.name for e in list_potentials() if wanted <= set(e.elements)]
         remedy = (
-            f"name {' or '.join(others)}, of another architecture"
+            f"name {' or '.join(others)}, of another architecture or made for other structures"
             if others
             else "name the folder of one that does, such as one that `pet-calc train` made"
         )
@@ -440,7 +471,15 @@ def load(
     card = read_card(entry.folder) if (entry.folder / CARD).is_file() else None
     domain = read_domain(entry.folder) or entry.domain
     return LoadedPotential(
-        entry.name, model, elements, digest, entry.folder, card, domain, entry.crystals_only
+        entry.name,
+        model,
+        elements,
+        digest,
+        entry.folder,
+        card,
+        domain,
+        entry.crystals_only,
+        entry.systems,
     )
 
 

@@ -286,3 +286,20 @@ def test_damaged_checkpoint_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"model\.ckpt"):
         pretrained.resolve(tmp_path / "model.ckpt")
     assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+def test_a_potential_is_chosen_only_for_elements_that_occur_together_in_its_data(root):
+    index = root / "index.toml"
+    text = index.read_text().replace('"water-v10"', '"water-v10"\nsystems = ["H-O", "O"]')
+    index.write_text(text)
+    assert pretrained.choose_for(["O", "H"]).name == "water-v10"
+    assert pretrained.choose_for(["O"]).name == "water-v10"
+    assert pretrained.choose_for(["H"]).name == "water-v2"
+    assert pretrained.choose_for_all([["O", "H"], ["O"]]).name == "water-v10"
+    # the one that suits both
+    assert pretrained.choose_for_all([["O", "H"], ["H"]]).name == "water-v2"
+    loaded = pretrained.load("water-v10")
+    assert loaded.suits({"H", "O"})
+    assert not loaded.suits({"H"})
+    assert not loaded.suits({"C", "O"})
+    assert pretrained.load("water-v2").suits({"H"})

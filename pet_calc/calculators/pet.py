@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, Modeller
-from pet_calc.calculators.checks import require_elements, symbol
+from pet_calc.calculators.checks import chemical_systems, require_elements
 from pet_calc.calculators.conditions import (
     joint_conditions,
     known_conditions,
@@ -121,8 +121,9 @@ class PETCalculator(ModelCalculator):
         Name of a shipped potential ("pet-water-v1", or "pet-water" for its newest version) or of
         a published one ("pet-mad-s", downloaded once), path of a folder that ``pet-calc train``
         wrote or of a model in another package's form, or a model. With "auto" the first calculation
-        picks the shipped potential that covers the elements present and logs which one (logger
-        ``pet_calc``, level INFO); later structures that it does not cover make it pick again.
+        picks the shipped potential that was made for structures of the elements present and logs
+        which one (logger ``pet_calc``, level INFO); a later structure that it was not made for
+        makes it pick again, and warn: energies of different potentials do not compare.
         Of several models the results are the mean, and the uncertainties their spread.
     device : str or torch.device, optional
         "cpu", "cuda" or "cuda:1". By default a GPU if there is one that works.
@@ -313,35 +314,37 @@ class PETCalculator(ModelCalculator):
         return models[0] if len(models) == 1 else Committee(models)
 
     def potentials_for(self, system: System) -> tuple[LoadedPotential, ...]:
-        """The potentials in use; with "auto" one that covers the elements of `system`.
+        """The potentials in use; with "auto" one that was made for such structures.
 
         Raises
         ------
         UnsupportedElementError
             If the potential, or with "auto" every shipped one, lacks an element.
         """
-        numbers = torch.unique(system.numbers).tolist()
-        covered = self.potential is not None and set(numbers) <= set(
-            self.potential.model.atomic_numbers
-        )
-        if self.auto and not covered:
-            symbols = [symbol(z) for z in numbers]
-            before = self.name if self.potential is not None else None
-            self._use([self._load(pretrained.choose_for(symbols))])
-            _log.info(
-                "using the potential %s for %s (%s)", self.name, ", ".join(symbols), self.dtype
-            )
-            if before is not None:
-                _log.warning(
-                    "using %s instead of %s from now on, which does not cover %s: energies of "
-                    "different potentials do not compare",
-                    self.name, before, ", ".join(symbols),
-                )  # fmt: skip
+        if self.auto:
+            found = chemical_systems(system)
+            if self.potential is None or not all(map(self.potential.suits, found)):
+                self._choose(found)
         for potential in self.potentials:
             require_elements(
                 system, potential.model.atomic_numbers, f"the potential {potential.name}"
             )
         return self.potentials
+
+    def _choose(self, systems: Sequence[frozenset[str]]) -> None:
+        """Take the shipped potential that suits these chemical systems, and say which one."""
+        before = self.name if self.potential is not None else None
+        names = "; ".join(", ".join(pretrained.in_order(s)) for s in systems)
+        self._use([self._load(pretrained.choose_for_all(systems))])
+        _log.info("using the potential %s for %s (%s)", self.name, names, self.dtype)
+        if before is not None:
+            _log.warning(
+                "using %s instead of %s from now on, which was not made for %s: energies of "
+                "different potentials do not compare",
+                self.name,
+                before,
+                names,
+            )
 
     def step(self, atoms: Atoms, modeller: Modeller) -> Results:
         """As without `cuda_graph`, or with it in fixed shapes."""

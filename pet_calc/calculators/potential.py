@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, Modeller
-from pet_calc.calculators.checks import require_elements, symbol
+from pet_calc.calculators.checks import chemical_systems, require_elements
 from pet_calc.calculators.conditions import known_conditions, warn_of_spin
 from pet_calc.calculators.pet import choose_device
 from pet_calc.geometry import System
@@ -125,19 +125,14 @@ class PotentialCalculator(ModelCalculator):
         UnsupportedElementError
             If the potential, or with "auto" every shipped one, lacks an element.
         """
-        numbers = torch.unique(system.numbers).tolist()
-        covered = self.potential is not None and set(numbers) <= set(
-            self.potential.model.atomic_numbers
-        )
-        if self.auto and not covered:
-            symbols = [symbol(z) for z in numbers]
-            self.potential = self._load(pretrained.choose_for(symbols, self.architecture))
-            _log.info(
-                "using the potential %s for %s (%s)",
-                self.potential.name,
-                ", ".join(symbols),
-                self.dtype,
-            )
+        if self.auto:
+            found = chemical_systems(system)
+            if self.potential is None or not all(map(self.potential.suits, found)):
+                self.potential = self._load(pretrained.choose_for_all(found, self.architecture))
+                names = "; ".join(", ".join(pretrained.in_order(s)) for s in found)
+                _log.info(
+                    "using the potential %s for %s (%s)", self.potential.name, names, self.dtype
+                )
         assert self.potential is not None
         require_elements(
             system, self.potential.model.atomic_numbers, f"the potential {self.potential.name}"

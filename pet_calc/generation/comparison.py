@@ -28,6 +28,7 @@ from pet_calc.generation.references import competitors, elemental_hull, relaxed_
 from pet_calc.generation.stability import Stability, stability
 from pet_calc.io.unimat import atoms_from_crystal
 from pet_calc.workflows.relax import RelaxConfig
+from pet_calc.workflows.relax.many import settle_model
 
 #: Told the name of a stage, how far it is, and its length.
 OnProgress = Callable[[str, int, int], None]
@@ -175,6 +176,7 @@ def _hull(
         say("hull", done, total)
 
     symbols = sorted({e for c in wanted for e in c.elements})
+    settle_model([Atoms(c.numbers) for c in wanted], calculator, symbols)
     hull, reasons = elemental_hull(symbols, calculator, on_progress=told)
     hull = Hull(tuple(p for p in hull.phases if p.composition.elements[0] in symbols), hull.origin)
     inside: list[Atoms] = competitors([atoms_from_crystal(c) for c in rivals], wanted)

@@ -221,7 +221,8 @@ def _relaxed(
             on_result(todo[position], outcome)
 
     if waiting:
-        settle_model(waiting, calculator)
+        # energies of the elements are compared with those of the candidates
+        settle_model(waiting, calculator, {e for a in waiting for e in a.get_chemical_symbols()})
         relax_all(waiting, calculator, config.relax, on_result=done, deadline=deadline)
     journal.finish()
     outcomes = {wanted[k].id: line for k, line in journal.lines.items()}

@@ -22,6 +22,7 @@ from pet_calc.generation.hull import Hull, Phase
 from pet_calc.io.provenance import calculator_record
 from pet_calc.pretrained import cache_folder
 from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all
+from pet_calc.workflows.relax.many import settle_model
 
 _log = logging.getLogger("pet_calc")
 
@@ -185,6 +186,7 @@ def build_hull(
     `on_progress` is told how many of how many structures are relaxed, first of the elements.
     """
     symbols = sorted({s for atoms in structures for s in atoms.get_chemical_symbols()})
+    settle_model(structures, calculator, symbols)
     elements, reasons = elemental_hull(symbols, calculator, config, on_progress=on_progress)
     phases, failed = relaxed_phases(structures, calculator, config, names, on_progress=on_progress)
     for k, reason in failed.items():

@@ -196,3 +196,15 @@ def test_limit_of_a_device():
     assert batches.EdgeLimit.for_device(torch.device("cpu")).edges == batches.EDGES
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         PETCalculator(small_pet()).evaluate_many(RATTLED, max_edges=0)
+
+
+def test_structures_that_one_potential_suits_share_it_and_others_do_not(caplog):
+    crystals = [bulk("Li"), bulk("Si"), bulk("Mo"), bulk("MgO", "rocksalt", a=4.2), bulk("Mg")]
+    calculator = PETCalculator()
+    with caplog.at_level("INFO", logger="pet_calc"):
+        found = calculator.evaluate_many(crystals)
+    chosen = [r.getMessage() for r in caplog.records if r.levelname == "INFO"]
+    assert [m.split()[3][:8] for m in chosen] == ["pet-pbe-", "pet-mgo-", "pet-gene"]
+    for atoms, results in zip(crystals, found, strict=True):
+        alone = PETCalculator().evaluate(atoms)  # whatever was computed before
+        assert results.energy.item() == pytest.approx(alone.energy.item(), abs=1e-4)

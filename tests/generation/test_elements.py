@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.data import chemical_symbols
 from ase.neighborlist import neighbor_list
 
+from pet_calc import PETCalculator
 from pet_calc.generation.elements import CRYSTALS, elemental_crystal
-from pet_calc.generation.references import reference_structure
+from pet_calc.generation.references import build_hull, reference_structure
+from pet_calc.workflows.relax import RelaxConfig
 
 # atoms, shortest distance in Å, neighbours within 15 % of it (least and most), Å³ per atom
 KNOWN = {
@@ -49,3 +52,15 @@ def test_every_element_but_a_few_has_a_reference():
             assert atoms.pbc.all()
             assert atoms.get_volume() > 0
     assert missing == ["At", "Rn", "Fr", "Ra", "Pu"]
+
+
+def test_elements_and_compounds_of_a_hull_are_computed_by_one_potential(monkeypatch, tmp_path):
+    monkeypatch.setenv("PET_CALC_CACHE", str(tmp_path))
+    calculator = PETCalculator()
+    hull, reasons = build_hull(
+        [bulk("MgO", "rocksalt", a=4.25)], calculator, RelaxConfig(cell="free", steps=3)
+    )
+    assert not reasons
+    # the potential of magnesium oxide knows no metal
+    assert calculator.name.startswith("pet-general")
+    assert {p.composition.formula for p in hull.phases} == {"Mg", "O", "MgO"}

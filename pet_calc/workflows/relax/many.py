@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
@@ -40,24 +41,39 @@ def why_not_batched(
     return None
 
 
-def settle_model(structures: Sequence[Atoms], calculator: Any) -> None:
-    """Let an "auto" calculator choose one potential for all structures, where one covers them.
+def settle_model(
+    structures: Sequence[Atoms], calculator: Any, elements: Iterable[str] = ()
+) -> None:
+    """Let an "auto" calculator choose one potential for all structures, where one suits them.
 
     Otherwise the choice would depend on the order of the structures.
+
+    Parameters
+    ----------
+    structures : sequence of Atoms
+    calculator : Calculator
+    elements : iterable of str
+        Whose pure phases will be computed too, as references.
     """
     if not isinstance(calculator, ModelCalculator):
         return
-    elements = sorted({int(z) for atoms in structures for z in atoms.numbers})
-    union = System.single(
-        positions=torch.zeros(len(elements), 3, dtype=torch.float64),
-        numbers=torch.tensor(elements, dtype=torch.int64),
-        # what has no cell would be warned of
-        cell=torch.eye(3, dtype=torch.float64),
-        pbc=(True, True, True),
-    )
+    systems = {frozenset(atoms.numbers.tolist()) for atoms in structures}
+    systems |= {frozenset([atomic_numbers[e]]) for e in elements}
+    if not systems:
+        return
+    examples = [
+        System.single(
+            positions=torch.zeros(len(numbers), 3, dtype=torch.float64),
+            numbers=torch.tensor(sorted(numbers), dtype=torch.int64),
+            # what has no cell would be warned of
+            cell=torch.eye(3, dtype=torch.float64),
+            pbc=(True, True, True),
+        )
+        for numbers in sorted(systems, key=sorted)
+    ]
     with contextlib.suppress(UnsupportedElementError):
         # each structure is asked about again, and named if no potential covers it
-        calculator.model_for(union.to(calculator.device))
+        calculator.model_for(System.concatenate(examples).to(calculator.device))
 
 
 def starting_problem(atoms: Atoms, calculator: Any, config: RelaxConfig) -> Exception | None:
