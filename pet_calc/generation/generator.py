@@ -30,6 +30,7 @@ from pet_calc.errors import (
     PotentialNotFoundError,
 )
 from pet_calc.generation.composition import Composition
+from pet_calc.generation.geometry_window import GeometryWindow
 from pet_calc.io.generators import load_generator
 from pet_calc.io.unimat import atoms_from_crystal
 from pet_calc.io.weights import sha256
@@ -152,6 +153,8 @@ class Generator:
         *,
         seed: int,
         sampler: SamplerConfig | None = None,
+        window: GeometryWindow | None = None,
+        attempts: int = 3,
     ) -> list[Atoms | Exception]:
         """`n` crystals of each composition, those of the first one first.
 
@@ -162,6 +165,10 @@ class Generator:
         seed : int
             The same seed gives the same crystals.
         sampler : SamplerConfig, optional
+        window : GeometryWindow, optional
+            What is outside of it, or no crystal, is drawn again.
+        attempts : int
+            How often each is drawn at most, with a window.
 
         Returns
         -------
@@ -182,16 +189,19 @@ class Generator:
                     f"{self.name} places at most {most} atoms of one element, but {c.formula} "
                     f"with {c.n_atoms} atoms has more; ask for fewer formula units"
                 )
-        jobs = [(c, k) for c in single for k in range(n)]
-        # batches of similar size waste little on padding
-        order = sorted(range(len(jobs)), key=lambda j: jobs[j][0].n_atoms)
+        jobs = [c for c in single for _ in range(n)]
         found: list[Atoms | Exception] = [InvalidStructureError("not sampled")] * len(jobs)
         generator = torch.Generator().manual_seed(seed)
-        for begin in range(0, len(order), BATCH):
-            part = order[begin : begin + BATCH]
-            crystals = self._denoise([jobs[j][0] for j in part], sampler, generator)
-            for j, crystal in zip(part, crystals, strict=True):
-                found[j] = crystal
+        # batches of similar size waste little on padding
+        wanted = sorted(range(len(jobs)), key=lambda j: jobs[j].n_atoms)
+        for _ in range(1 if window is None else attempts):
+            for begin in range(0, len(wanted), BATCH):
+                part = wanted[begin : begin + BATCH]
+                crystals = self._denoise([jobs[j] for j in part], sampler, generator)
+                for j, crystal in zip(part, crystals, strict=True):
+                    found[j] = crystal
+            if window is not None:
+                wanted = [j for j in wanted if outside(found[j], window)]
         return found
 
     def _denoise(
@@ -231,3 +241,8 @@ class Generator:
             except InvalidStructureError as error:
                 found.append(error)
         return found
+
+
+def outside(proposal: Atoms | Exception, window: GeometryWindow) -> bool:
+    """Whether a proposal is no crystal, or none that a window lets through."""
+    return isinstance(proposal, Exception) or bool(window.objection(proposal))

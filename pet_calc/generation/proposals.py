@@ -104,7 +104,9 @@ def _of_each(
 ) -> list[tuple[Composition, int, Atoms | Exception]]:
     """One proposal for each composition, where the source has one, with its index."""
     if source in generators:
-        made = generators[source].sample(compositions, 1, seed=config.seed, sampler=config.sampler)
+        made = generators[source].sample(
+            compositions, 1, seed=config.seed, sampler=config.sampler, window=config.window
+        )
         return [(c, k, a) for k, (c, a) in enumerate(zip(compositions, made, strict=True))]
     return [
         (c, k, atoms)
@@ -151,7 +153,9 @@ def _from_source(
             return propose_substituted(composition, n, templates)
         if source == "random":
             return propose_random(composition, n, seed=seed, window=config.window)
-        return generators[source].sample(composition, n, seed=seed, sampler=config.sampler)
+        return generators[source].sample(
+            composition, n, seed=seed, sampler=config.sampler, window=config.window
+        )
     except (PetCalcError, ValueError) as error:
         return [error]
 

@@ -12,7 +12,7 @@ from pet_calc.generation import Composition, Generator, propose_random, propose_
 from pet_calc.generation.config import DEFAULT_SOURCES, GenerateConfig
 from pet_calc.generation.fingerprint import distance, fingerprint
 from pet_calc.generation.generator import shipped_generators
-from pet_calc.generation.geometry_window import closest_contact
+from pet_calc.generation.geometry_window import GeometryWindow, closest_contact
 from pet_calc.generation.proposals import propose
 from pet_calc.io.weights import CONFIG, WEIGHTS, sha256
 
@@ -122,3 +122,22 @@ def test_a_generator_is_asked_for_no_larger_cells_than_it_knows() -> None:
     assert sources((14,))["unimat-mp"] == set()
     # nobody else makes them
     assert sources((14,), ("unimat-mp",))["unimat-mp"] == {14}
+
+
+@pytest.mark.skipif("unimat-mp-v1" not in NAMES, reason="unimat-mp-v1 does not ship")
+def test_what_is_outside_of_the_window_is_drawn_again() -> None:
+    generator, window = Generator.load("unimat-mp"), GeometryWindow()
+    wanted = [Composition.of("LiFePO4"), Composition.of("K2GeH2O5")]
+
+    def refused(made) -> int:
+        return sum(bool(window.objection(a)) for a in made)
+
+    first = generator.sample(wanted, 8, seed=0)
+    again = generator.sample(wanted, 8, seed=0, window=window)
+    assert refused(first) >= 3 * max(1, refused(again))
+    kept = [k for k, a in enumerate(first) if not window.objection(a)]
+    # what was good stays as it is, and what was not has the same composition
+    assert kept
+    for k, (a, b) in enumerate(zip(first, again, strict=True)):
+        assert (k in kept) is np.array_equal(a.positions, b.positions)
+        assert a.get_chemical_formula() == b.get_chemical_formula()
