@@ -385,15 +385,7 @@ def entry_from_path(path: Path) -> PotentialEntry:
                           elements=elements, architecture=values["architecture"])  # fmt: skip
 
 
-def choose_for(elements: Iterable[str], architecture: str = "pet") -> PotentialEntry:
-    """The shipped potential of an architecture for structures of exactly these `elements`.
-
-    See `choose_for_all`.
-    """
-    return choose_for_all([elements], architecture)
-
-
-def choose_for_all(systems: Iterable[Iterable[str]], architecture: str = "pet") -> PotentialEntry:
+def choose_for(systems: Iterable[Iterable[str]], architecture: str = "pet") -> PotentialEntry:
     """The shipped potential of an architecture that suits structures of several chemical systems.
 
     It covers all elements, and those of each system occur together in its data. Among several, the

@@ -66,7 +66,7 @@ def test_alloy_swaps_with_a_calculator_of_ones_own(tmp_path):
 
 def test_alloy_swaps(tmp_path):
     try:
-        pretrained.choose_for(["Nb", "Mo", "Ta", "W"])
+        pretrained.choose_for([["Nb", "Mo", "Ta", "W"]])
     except UnsupportedElementError:
         pytest.skip("no shipped potential covers Nb, Mo, Ta and W")
     check_alloy(smoke("02_nbmotaw_swaps.py", tmp_path))

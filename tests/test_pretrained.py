@@ -185,12 +185,12 @@ def test_a_loaded_potential_knows_its_origin(root):
     ],
 )
 def test_the_most_special_newest_potential_is_chosen(root, elements, chosen):
-    assert pretrained.choose_for(elements).name == chosen
+    assert pretrained.choose_for([elements]).name == chosen
 
 
 def test_no_choice_lists_what_each_covers(root):
     with pytest.raises(UnsupportedElementError) as caught:
-        pretrained.choose_for(["Na", "O"])
+        pretrained.choose_for([["Na", "O"]])
     message = str(caught.value)
     assert message.startswith("no shipped pet potential covers O, Na (water-v1: H, O; ")
     assert "organic-v1: H, C, N, O" in message
@@ -201,7 +201,7 @@ def test_an_experimental_potential_is_chosen_only_where_no_stable_one_fits(root)
     index = root / "index.toml"
     text = index.read_text().replace('"water-v10"', '"water-v10"\nstatus = "experimental"')
     index.write_text(text)
-    assert pretrained.choose_for(["H"]).name == "water-v2"
+    assert pretrained.choose_for([["H"]]).name == "water-v2"
     assert pretrained.resolve("water").name == "water-v10"
 
 
@@ -209,7 +209,7 @@ def test_a_deprecated_potential_is_not_chosen_but_loads(root):
     index = root / "index.toml"
     text = index.read_text().replace('"water-v10"', '"water-v10"\nstatus = "deprecated"')
     index.write_text(text)
-    assert pretrained.choose_for(["H"]).name == "water-v2"
+    assert pretrained.choose_for([["H"]]).name == "water-v2"
     assert pretrained.load("water-v10").name == "water-v10"
 
 
@@ -292,12 +292,12 @@ def test_a_potential_is_chosen_only_for_elements_that_occur_together_in_its_data
     index = root / "index.toml"
     text = index.read_text().replace('"water-v10"', '"water-v10"\nsystems = ["H-O", "O"]')
     index.write_text(text)
-    assert pretrained.choose_for(["O", "H"]).name == "water-v10"
-    assert pretrained.choose_for(["O"]).name == "water-v10"
-    assert pretrained.choose_for(["H"]).name == "water-v2"
-    assert pretrained.choose_for_all([["O", "H"], ["O"]]).name == "water-v10"
+    assert pretrained.choose_for([["O", "H"]]).name == "water-v10"
+    assert pretrained.choose_for([["O"]]).name == "water-v10"
+    assert pretrained.choose_for([["H"]]).name == "water-v2"
+    assert pretrained.choose_for([["O", "H"], ["O"]]).name == "water-v10"
     # the one that suits both
-    assert pretrained.choose_for_all([["O", "H"], ["H"]]).name == "water-v2"
+    assert pretrained.choose_for([["O", "H"], ["H"]]).name == "water-v2"
     loaded = pretrained.load("water-v10")
     assert loaded.suits({"H", "O"})
     assert not loaded.suits({"H"})

@@ -103,14 +103,3 @@ def require_finite(results: Results) -> None:
             f"{values[atom].tolist()} {unit} ({int((~finite).sum())} such atom(s)); the structure "
             f"lies far outside of what it was trained on"
         )
-
-
-def chemical_systems(system: System) -> list[frozenset[str]]:
-    """Chemical symbols of the elements in each structure of a batch, each set once."""
-    if system.n_systems == 1:
-        return [frozenset(symbol(z) for z in torch.unique(system.numbers).tolist())]
-    pairs = torch.unique(torch.stack([system.system_index, system.numbers]), dim=1)
-    found: dict[int, set[str]] = {}
-    for k, z in pairs.T.tolist():
-        found.setdefault(k, set()).add(symbol(z))
-    return list(dict.fromkeys(frozenset(s) for s in found.values()))

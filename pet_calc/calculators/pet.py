@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, Modeller
-from pet_calc.calculators.checks import chemical_systems, require_elements
+from pet_calc.calculators.checks import require_elements
 from pet_calc.calculators.conditions import (
     joint_conditions,
     known_conditions,
@@ -40,6 +40,7 @@ from pet_calc.calculators.results import (
     array,
     ase_uncertainties,
 )
+from pet_calc.calculators.selection import other_choice
 from pet_calc.calculators.symmetry import Symmetry, check_symmetry, is_ensemble, symmetrised
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.io.atoms import system_from_atoms
@@ -322,29 +323,14 @@ class PETCalculator(ModelCalculator):
             If the potential, or with "auto" every shipped one, lacks an element.
         """
         if self.auto:
-            found = chemical_systems(system)
-            if self.potential is None or not all(map(self.potential.suits, found)):
-                self._choose(found)
+            entry = other_choice(self.potential, system, "pet", self.dtype)
+            if entry is not None:
+                self._use([self._load(entry)])
         for potential in self.potentials:
             require_elements(
                 system, potential.model.atomic_numbers, f"the potential {potential.name}"
             )
         return self.potentials
-
-    def _choose(self, systems: Sequence[frozenset[str]]) -> None:
-        """Take the shipped potential that suits these chemical systems, and say which one."""
-        before = self.name if self.potential is not None else None
-        names = "; ".join(", ".join(pretrained.in_order(s)) for s in systems)
-        self._use([self._load(pretrained.choose_for_all(systems))])
-        _log.info("using the potential %s for %s (%s)", self.name, names, self.dtype)
-        if before is not None:
-            _log.warning(
-                "using %s instead of %s from now on, which was not made for %s: energies of "
-                "different potentials do not compare",
-                self.name,
-                before,
-                names,
-            )
 
     def step(self, atoms: Atoms, modeller: Modeller) -> Results:
         """As without `cuda_graph`, or with it in fixed shapes."""

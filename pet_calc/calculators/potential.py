@@ -12,9 +12,10 @@ from ase.data import chemical_symbols
 
 from pet_calc import pretrained
 from pet_calc.calculators.base import ModelCalculator, Modeller
-from pet_calc.calculators.checks import chemical_systems, require_elements
+from pet_calc.calculators.checks import require_elements
 from pet_calc.calculators.conditions import known_conditions, warn_of_spin
 from pet_calc.calculators.pet import choose_device
+from pet_calc.calculators.selection import other_choice
 from pet_calc.geometry import System
 from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.weights import DTYPES, copy_model
@@ -126,13 +127,9 @@ class PotentialCalculator(ModelCalculator):
             If the potential, or with "auto" every shipped one, lacks an element.
         """
         if self.auto:
-            found = chemical_systems(system)
-            if self.potential is None or not all(map(self.potential.suits, found)):
-                self.potential = self._load(pretrained.choose_for_all(found, self.architecture))
-                names = "; ".join(", ".join(pretrained.in_order(s)) for s in found)
-                _log.info(
-                    "using the potential %s for %s (%s)", self.potential.name, names, self.dtype
-                )
+            entry = other_choice(self.potential, system, self.architecture, self.dtype)
+            if entry is not None:
+                self.potential = self._load(entry)
         assert self.potential is not None
         require_elements(
             system, self.potential.model.atomic_numbers, f"the potential {self.potential.name}"

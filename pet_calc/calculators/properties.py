@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from torch import Tensor
 
 from pet_calc import pretrained
 from pet_calc.calculators.potential_estimates import PotentialEstimates
@@ -75,13 +74,14 @@ class Prepared:
     graph : CrystalGraph
     swelling : float
         `PropertyPredictor.swelling`.
-    energy : Tensor, optional, shape (1,)
-        Per atom, of the potential that the model names, in eV.
+    energy : float
+        Per atom, of the potential that the model names, in eV; NaN where it has no say in the
+        property that is asked for.
     """
 
     graph: CrystalGraph
     swelling: float
-    energy: Tensor | None
+    energy: float
 
 
 class PropertyPredictor:
@@ -104,7 +104,8 @@ class PropertyPredictor:
         self._column = names.index(property)
         self._metal = names.index(METAL) if property == GAP and METAL in names else None
         term = self.model.config.potential
-        self._potential = PotentialEstimates(term.name) if term is not None else None
+        has_a_say = term is not None and term.target == property
+        self._potential = PotentialEstimates(term.name) if term and has_a_say else None
 
     def __call__(self, atoms: Atoms) -> Prediction:
         """The property of one crystal.
@@ -159,7 +160,7 @@ class PropertyPredictor:
 
     def _prepared(self, atoms: Atoms) -> Prepared:
         graph = self.graph(atoms)
-        energy = self._potential([atoms]) if self._potential is not None else None
+        energy = float(self._potential([atoms])) if self._potential is not None else math.nan
         return Prepared(graph, self.swelling(atoms), energy)
 
     def _answers(self, waiting: Sequence[Prepared | str]) -> Iterator[Prediction]:
@@ -173,10 +174,10 @@ class PropertyPredictor:
 
     def _predict(self, crystals: Sequence[Prepared]) -> list[Prediction]:
         model, k = self.model, self._column
-        energies = [c.energy for c in crystals if c.energy is not None]
+        energies = torch.tensor([c.energy for c in crystals], dtype=torch.float64)
         with torch.no_grad():
             graph = CrystalGraph.concatenate([c.graph for c in crystals]).to(torch.float64)
-            answers = model(graph, torch.cat(energies) if energies else None)
+            answers = model(graph, energies if model.config.potential is not None else None)
             sigmas = model.deviations(answers)[:, k]
         found = []
         for row, distance, sigma, crystal in zip(

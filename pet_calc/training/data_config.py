@@ -87,7 +87,7 @@ class DataSet:
         if self.repeat < 1:
             raise ValueError(f"`repeat` in [[data.sets]] must be at least 1, got {self.repeat}")
 
-    def choose(self, frames: list[Atoms], elements: Collection[int] = ()) -> list[Atoms]:
+    def choose(self, frames: list[Atoms], elements: Collection[int]) -> list[Atoms]:
         """The frames that are wanted of those in the file, for a model that covers `elements`."""
         found = frames[slice(*(int(x) if x else None for x in self.frames.split(":")))]
         if self.max_atoms is not None:

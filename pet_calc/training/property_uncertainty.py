@@ -61,11 +61,12 @@ def fit_potential_weight(model: PropertyEnsemble, validation: CrystalSet) -> Non
     if term is None:
         return
     k = [t.name for t in model.config.targets].index(term.target)
-    ends = []
-    for weight in (0.0, 1.0):
-        model.potential_weight.fill_(weight)
-        ends.append(answers(model, validation)[0][:, k] - validation.targets[:, k])
-    network, potential = (e[torch.isfinite(e)] for e in ends)
+    assert validation.energies is not None
+    model.potential_weight.fill_(0.0)
+    wanted = validation.targets[:, k]
+    known = torch.isfinite(wanted)
+    network = (answers(model, validation)[0][:, k] - wanted)[known]
+    potential = (validation.energies - wanted)[known]
     grid = torch.linspace(0, 1, 101, dtype=torch.float64)
     errors = torch.stack([((1 - w) * network + w * potential).abs().mean() for w in grid])
     model.potential_weight.fill_(float(grid[errors.argmin()]))

@@ -218,6 +218,18 @@ def test_a_prediction_with_a_potential_is_invariant(blended):
     assert many[2].value == predictor(atoms).value
 
 
+def test_a_potential_is_not_asked_about_other_properties(blended, monkeypatch):
+    def refuse(self, crystals):
+        raise AssertionError("evaluated in vain")
+
+    atoms = crystals(1, 9)[0]
+    monkeypatch.setattr(PotentialEstimates, "__call__", refuse)
+    found = predict(atoms, "bulk_modulus", blended)
+    assert np.isfinite([found.value, found.std]).all()
+    with pytest.raises(AssertionError, match="in vain"):
+        predict(atoms, "x", blended)
+
+
 def test_a_potential_must_cover_the_elements_and_estimate_a_target(folder, tmp_path):
     text = CONFIG.replace("hidden = 8", 'potential = { name = "pet-water-v3", target = "x" }')
     config = PropertyTraining.from_toml(written(tmp_path / "train.toml", text))
