@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=12, help="largest cell")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--sampler-steps", type=int, default=100)
+    parser.add_argument("--attempts", type=int, default=3, help="1: no proposal is drawn again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", help="name or folder of a potential, to relax with")
     parser.add_argument("--calculator", help="module:factory of another ASE calculator")
@@ -67,6 +68,7 @@ def main() -> None:
             n=options.n,
             seed=options.seed,
             sampler=SamplerConfig(steps=options.sampler_steps, guidance=options.guidance),
+            attempts=options.attempts,
             relax=RelaxConfig(cell="free", fmax=0.05, steps=options.steps, seconds=300.0),
         ),
         matcher=matcher,
@@ -80,6 +82,7 @@ def main() -> None:
     rows = []
     for measures, after in zip(found.proposed, relaxed, strict=True):
         row = asdict(measures) | {f"relaxed_{k}": v for k, v in after.items() if k != "source"}
+        row |= {"attempts": options.attempts, "guidance": options.guidance}
         row |= {"matching": matcher.label, "torch": version("torch")}
         row["calculator"] = options.model or options.calculator or ""
         rows.append(row)

@@ -94,6 +94,8 @@ class PotentialEntry:
     systems : frozenset of frozenset of str
         Sets of elements that occur together in its data; empty for all subsets of `elements`. A
         potential for magnesium oxide covers Mg, but knows nothing of the metal.
+    formation_energies : bool
+        Its energies count from the elements in their reference states, whose energy is thus zero.
     """
 
     name: str
@@ -109,6 +111,7 @@ class PotentialEntry:
     targets: tuple[str, ...] = ()
     crystals_only: bool = False
     systems: frozenset[frozenset[str]] = frozenset()
+    formation_energies: bool = False
 
     def suits(self, elements: Collection[str]) -> bool:
         """Whether structures of exactly these elements are like those of its data."""
@@ -178,7 +181,7 @@ class LoadedPotential:
         None where there is none.
     domain : TrainingDomain or None
         What it was trained on; None where that was not recorded.
-    crystals_only, systems
+    crystals_only, systems, formation_energies
         As in `PotentialEntry`.
     """
 
@@ -191,6 +194,7 @@ class LoadedPotential:
     domain: TrainingDomain | None = field(default=None, repr=False)
     crystals_only: bool = False
     systems: frozenset[frozenset[str]] = field(default=frozenset(), repr=False)
+    formation_energies: bool = False
 
     def suits(self, elements: Collection[str]) -> bool:
         """Whether structures of exactly these elements are like those of its data."""
@@ -261,6 +265,7 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         targets=tuple(values.get("targets", ())),
         crystals_only=bool(values.get("crystals_only", False)),
         systems=frozenset(frozenset(s.split("-")) for s in values.get("systems", ())),
+        formation_energies=bool(values.get("formation_energies", False)),
     )
 
 
@@ -472,6 +477,7 @@ def load(
         domain,
         entry.crystals_only,
         entry.systems,
+        entry.formation_energies,
     )
 
 

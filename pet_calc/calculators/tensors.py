@@ -20,6 +20,7 @@ from pet_calc.models.ecse.tensors import (
     TensorEnsemble,
     TensorHead,
     cartesian_basis,
+    cross_validated_ridge,
     evaluate_tensor,
     fitted_weight,
     from_cartesian,
@@ -56,7 +57,7 @@ def fit_tensor_head(
     irreps: str = "1o",
     quantity: str = "",
     unit: str = "",
-    ridge: float = 1e-6,
+    ridge: float | None = None,
     mode: str = "auto",
 ) -> TensorHead:
     """A head whose totals meet `values`, by ridge regression on the features of `model`.
@@ -72,15 +73,16 @@ def fit_tensor_head(
         "1o" for vectors, "0e + 2e" for symmetric tensors.
     quantity, unit : str
         Kept with the head.
-    ridge : float
-        Strength of the regularisation, relative to the mean square of the features; choose it by
-        the error on structures that were left out.
+    ridge : float, optional
+        Strength of the regularisation, relative to the mean square of the features. By default the
+        one with the least error in five-fold cross-validation.
     mode : {"auto", "local", "structure"}
 
     Raises
     ------
     ValueError
-        For values of another shape, or that are not finite.
+        For values of another shape, or that are not finite; for fewer than five structures
+        without `ridge`.
     """
     targets = torch.as_tensor(np.asarray(values, dtype=np.float64))
     shape = (len(structures), *cartesian_basis(irreps).shape[1:])
@@ -93,7 +95,10 @@ def fit_tensor_head(
     for atoms in structures:
         ensemble, edges = ensemble_of(model, atoms, mode)
         rows.append(ensemble.design(edges, irreps).cpu())
-    weight = fitted_weight(torch.cat(rows), from_cartesian(targets, irreps), ridge)
+    design, components = torch.cat(rows), from_cartesian(targets, irreps)
+    if ridge is None:
+        ridge = cross_validated_ridge(design, components)
+    weight = fitted_weight(design, components, ridge)
     return TensorHead(irreps, weight, quantity, unit)
 
 

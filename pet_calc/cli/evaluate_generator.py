@@ -43,6 +43,10 @@ def evaluate_generator(
     guidance: Annotated[float, typer.Option(help="Weight of the composition.")] = 1.0,
     sampler_steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 100,
     ddim: Annotated[bool, typer.Option("--ddim", help="Deterministic denoising.")] = False,
+    attempts: Annotated[
+        int,
+        typer.Option(min=1, help="Draw what is out of bounds again, so often in all; 1 for never."),
+    ] = 3,
     match: Annotated[bool, typer.Option(help="Match rate, with pymatgen.")] = True,
     smact: Annotated[bool, typer.Option(help="Composition validity, with SMACT.")] = False,
     free: Annotated[
@@ -124,6 +128,7 @@ def evaluate_generator(
         sampler=SamplerConfig(
             method="ddim" if ddim else "ddpm", steps=sampler_steps, guidance=guidance
         ),
+        attempts=attempts,
         smact=smact,
         free=free,
         relax=replace(default_relaxation(), fmax=fmax, steps=steps),

@@ -21,7 +21,7 @@ from pet_calc.generation.evaluation import (
     measure_free,
     timed_proposals,
 )
-from pet_calc.generation.generator import Generator
+from pet_calc.generation.generator import ATTEMPTS, Generator
 from pet_calc.generation.hull import Hull
 from pet_calc.generation.matching import Matcher
 from pet_calc.generation.references import competitors, elemental_hull, relaxed_phases
@@ -44,6 +44,9 @@ class ComparisonConfig:
         Proposals for each reference.
     seed : int
     sampler : SamplerConfig
+    attempts : int
+        How often a generator draws each proposal at most until it is in the window of random
+        search, as `generate` does; with 1 every draw counts.
     smact : bool
         Ask SMACT for the validity of compositions.
     free : bool
@@ -58,6 +61,7 @@ class ComparisonConfig:
     n: int = 1
     seed: int = 0
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    attempts: int = ATTEMPTS
     smact: bool = False
     free: bool = False
     relax: RelaxConfig = field(default_factory=lambda: RelaxConfig(cell="free", fmax=0.05))
@@ -114,7 +118,9 @@ def compare(
         wanted = generator.compositions(len(references), seed=config.seed)
         for source in sources:
             say(f"proposals, {_name(source)}", 0, 0)
-            made, seconds = timed_proposals(source, wanted, 1, config.seed, config.sampler)
+            made, seconds = timed_proposals(
+                source, wanted, 1, config.seed, config.sampler, attempts=config.attempts
+            )
             found = measure_free(
                 _name(source), [a for g in made for a in g], references, matcher=matcher,
                 smact=config.smact,
@@ -126,7 +132,9 @@ def compare(
         wanted = [Composition.from_numbers(np.asarray(a.numbers)) for a in targets]
         for source in sources:
             say(f"proposals, {_name(source)}", 0, 0)
-            made, seconds = timed_proposals(source, wanted, config.n, config.seed, config.sampler)
+            made, seconds = timed_proposals(
+                source, wanted, config.n, config.seed, config.sampler, attempts=config.attempts
+            )
             found = measure(
                 _name(source), made, references, matcher=matcher, smact=config.smact,
                 on_progress=partial(_told, say, f"measures, {_name(source)}", len(targets)),

@@ -20,7 +20,7 @@ from pet_calc.errors import PetCalcError
 from pet_calc.generation.composition import Composition
 from pet_calc.generation.fingerprint import Fingerprint, distance, fingerprint
 from pet_calc.generation.generator import Generator
-from pet_calc.generation.geometry_window import closest_contact
+from pet_calc.generation.geometry_window import GeometryWindow, closest_contact
 from pet_calc.generation.matching import Matcher, smact_valid
 from pet_calc.generation.random_search import propose_random
 from pet_calc.io.unimat import atoms_from_crystal
@@ -95,11 +95,20 @@ def timed_proposals(
     n: int,
     seed: int,
     sampler: SamplerConfig | None = None,
+    *,
+    attempts: int = 1,
 ) -> tuple[Proposals, float]:
-    """`n` proposals for each composition by a generator or ``"random"``, and the wall time."""
+    """`n` proposals for each composition by a generator or ``"random"``, and the wall time.
+
+    A generator draws each at most `attempts` times, until it is in the window that random search
+    has too (`GeometryWindow`).
+    """
     began = time.monotonic()
     if isinstance(source, Generator):
-        flat = source.sample(wanted, n, seed=seed, sampler=sampler)
+        window = GeometryWindow() if attempts > 1 else None
+        flat = source.sample(
+            wanted, n, seed=seed, sampler=sampler, window=window, attempts=attempts
+        )
         found: Proposals = [flat[k * n : (k + 1) * n] for k in range(len(wanted))]
     else:
         found = random_proposals(wanted, n, seed)

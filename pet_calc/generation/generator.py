@@ -36,6 +36,8 @@ from pet_calc.io.unimat import atoms_from_crystal
 from pet_calc.io.weights import sha256
 from pet_calc.pretrained import INDEX, ROOTS
 
+#: How often a proposal out of bounds is drawn at most.
+ATTEMPTS = 3
 #: Crystals denoised in one call of the model.
 BATCH = 128
 
@@ -154,7 +156,7 @@ class Generator:
         seed: int,
         sampler: SamplerConfig | None = None,
         window: GeometryWindow | None = None,
-        attempts: int = 3,
+        attempts: int = ATTEMPTS,
     ) -> list[Atoms | Exception]:
         """`n` crystals of each composition, those of the first one first.
 

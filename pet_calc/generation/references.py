@@ -60,6 +60,28 @@ def reference_structure(symbol: str) -> Atoms:
         raise ValueError(f"ASE does not build the reference state of {symbol}: {error}") from error
 
 
+def takes_the_zero(symbol: str, calculator: Any) -> bool:
+    """Whether an element's energy is zero by the definition of a potential's energies.
+
+    So it is of a potential for crystals alone whose energies count from the elements, for elements
+    that are no crystal in their reference state, or none that ASE builds: such a potential knows
+    nothing of their molecules, which it may misjudge by an eV per atom.
+    """
+    potential = getattr(calculator, "potential", None)
+    if potential is None or not (potential.formation_energies and potential.crystals_only):
+        return False
+    if symbol in CRYSTALS:
+        return False
+    state = reference_states[atomic_numbers[symbol]]
+    if state is None or state["symmetry"] in ("diatom", "atom"):
+        return True
+    try:
+        reference_structure(symbol)
+    except ValueError:
+        return True
+    return False
+
+
 def identity(calculator: Any) -> dict[str, Any]:
     """What tells energies of one calculator from those of another."""
     record = calculator_record(calculator)
@@ -86,7 +108,7 @@ def elemental_hull(
     *,
     on_progress: OnProgress | None = None,
 ) -> tuple[Hull, dict[str, str]]:
-    """Relaxed reference states of the elements.
+    """Relaxed reference states of the elements, or the zero of the energies (`takes_the_zero`).
 
     Known ones are taken from the cache if the calculator tells the hash of its weights.
 
@@ -100,7 +122,12 @@ def elemental_hull(
     path = cache_path(calculator)
     origin = identity(calculator)
     hull = Hull.load(path) if path is not None and path.is_file() else Hull((), origin)
-    known = {p.composition.elements[0] for p in hull.phases}
+    zeros = [s for s in wanted if takes_the_zero(s, calculator)]
+    phases_at_zero = [
+        Phase(Composition.of(s), 0.0, f"{s} (zero of the potential's energies)") for s in zeros
+    ]
+    hull = Hull(tuple(p for p in hull.phases if p.composition.elements[0] not in zeros), origin)
+    known = {p.composition.elements[0] for p in hull.phases} | set(zeros)
     structures: dict[str, Atoms] = {}
     reasons: dict[str, str] = {}
     for symbol in wanted:
@@ -122,7 +149,7 @@ def elemental_hull(
     hull = hull.with_phases(phases)
     if path is not None and phases:
         hull.save(path)
-    return hull, reasons
+    return hull.with_phases(phases_at_zero), reasons
 
 
 def relaxed_phases(

@@ -53,5 +53,7 @@ def stress_from_virial(virial: Tensor, cell: Tensor) -> Tensor:
         negative trace. NaN for a cell without volume.
     """
     v = volume(cell)
-    v = torch.where(v > 0, v, torch.full_like(v, torch.nan))
-    return voigt_from_matrix(virial) / v[:, None]
+    known = (v > 0)[:, None]
+    # NaN comes last: a quotient by it would make gradients NaN that other systems of a batch share
+    stress = voigt_from_matrix(virial) / torch.where(known, v[:, None], torch.ones_like(v[:, None]))
+    return torch.where(known, stress, torch.full_like(stress, torch.nan))

@@ -37,6 +37,25 @@ _FORM_OF: Final = {"virial": "stress", "energy_per_atom": "energy"}
 
 
 @dataclass(frozen=True, eq=False)
+class LeastRise:
+    """A lower bound on how fast the energy rises in one direction.
+
+    Attributes
+    ----------
+    displacement : array, shape (n_atoms, 3)
+        Of the atoms in Å, beside what the strain moves.
+    strain : array, shape (6,)
+        Symmetric, Voigt order without factors of two.
+    least : float
+        Bound on the derivative of the energy along both, eV.
+    """
+
+    displacement: NDArray[np.float64]
+    strain: NDArray[np.float64]
+    least: float
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledFrame:
     """A structure and the first-principles labels that its file gave.
 
@@ -58,6 +77,8 @@ class LabelledFrame:
         Name of the zero that the energy counts from, if it is not that of the training run.
     hubbard : bool
         The energy is one of PBE+U as `pet_calc.training.zeros` says.
+    rise : LeastRise or None
+        Instead of labels (`pet_calc.training.restoring`).
     """
 
     atoms: Atoms
@@ -68,6 +89,7 @@ class LabelledFrame:
     level: str | None = None
     zero: str | None = None
     hubbard: bool = False
+    rise: LeastRise | None = None
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the squared errors: energy per atom, force component, stress component."""
+    """Weights of the squared errors: energy per atom, force component, stress component.
+
+    `rise` is that of what the energy per atom of a disturbed crystal rises too little
+    (`pet_calc.training.restoring`).
+    """
 
     energy: float = 1.0
     forces: float = 1.0
     stress: float = 0.0
+    rise: float = 0.0
 
 
 @dataclass(frozen=True)

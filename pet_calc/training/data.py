@@ -18,7 +18,7 @@ from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.conditions import charge_and_spin
-from pet_calc.io.datasets import LabelledFrame
+from pet_calc.io.datasets import LabelledFrame, LeastRise
 from pet_calc.models import EnergyModel, evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
@@ -45,6 +45,60 @@ class ZeroOfEnergy:
 
 
 @dataclass(frozen=True, eq=False)
+class Rise:
+    """Lower bounds on derivatives of energies, see `LeastRise`.
+
+    Attributes
+    ----------
+    displacement : Tensor, shape (n_atoms, 3), Å
+    strain : Tensor, shape (n_systems, 6)
+    least : Tensor, shape (n_systems,), eV
+        NaN for systems without a bound.
+    """
+
+    displacement: Tensor
+    strain: Tensor
+    least: Tensor
+
+    @classmethod
+    def of(cls, known: LeastRise) -> Rise:
+        """That of a single frame."""
+        return cls(
+            torch.from_numpy(known.displacement.copy()),
+            torch.from_numpy(known.strain.copy())[None],
+            torch.tensor([known.least], dtype=torch.float64),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Batch]) -> Rise | None:
+        """Those of several batches; None if none has any."""
+        if all(p.rise is None for p in parts):
+            return None
+        given = [p.rise or cls.none(p) for p in parts]
+        return cls(
+            torch.cat([r.displacement for r in given]),
+            torch.cat([r.strain for r in given]),
+            torch.cat([r.least for r in given]),
+        )
+
+    @classmethod
+    def none(cls, batch: Batch) -> Rise:
+        """No bound for any system of a batch."""
+        return cls(
+            torch.zeros_like(batch.forces),
+            torch.zeros_like(batch.stress),
+            torch.full_like(batch.energy, torch.nan),
+        )
+
+    def transformed(self, matrix: Tensor) -> Rise:
+        """Under x -> x @ matrix with an orthogonal matrix (3, 3)."""
+        strain = matrix.T @ matrix_from_voigt(self.strain) @ matrix
+        return replace(
+            self, displacement=self.displacement @ matrix, strain=voigt_from_matrix(strain)
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Frames ready for a model, with their labels; NaN where a label is absent.
 
@@ -65,6 +119,8 @@ class Batch:
         all are read from the head in use.
     zero : ZeroOfEnergy or None
         Of a single frame whose energy counts from another zero than the model's.
+    rise : Rise or None
+        None where no energy is known to rise.
     """
 
     system: System
@@ -76,11 +132,14 @@ class Batch:
     conditions: Conditions | None = None
     level: Tensor | None = None
     zero: ZeroOfEnergy | None = None
+    rise: Rise | None = None
 
     @property
     def has_derivatives(self) -> bool:
-        """Whether any force or stress is known."""
-        return any(bool(torch.isfinite(x).any()) for x in (self.forces, self.stress))
+        """Whether any force or stress is known, or a bound on a derivative."""
+        return self.rise is not None or any(
+            bool(torch.isfinite(x).any()) for x in (self.forces, self.stress)
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence[Batch]) -> Batch:
@@ -96,6 +155,7 @@ class Batch:
             level=None
             if parts[0].level is None
             else torch.cat([p.level for p in parts if p.level is not None]),
+            rise=Rise.concatenate(parts),
         )
 
     def transformed(self, matrix: Tensor) -> Batch:
@@ -110,6 +170,7 @@ class Batch:
             ),
             forces=self.forces @ matrix,
             stress=voigt_from_matrix(stress),
+            rise=None if self.rise is None else self.rise.transformed(matrix),
         )
 
 
@@ -148,6 +209,7 @@ def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) ->
         n_atoms=torch.tensor([n]),
         conditions=Conditions.uniform(n, *charge_and_spin(frame.atoms)) if conditions else None,
         zero=None if frame.zero is None else ZeroOfEnergy(frame.zero, frame.hubbard),
+        rise=None if frame.rise is None else Rise.of(frame.rise),
     )
 
 

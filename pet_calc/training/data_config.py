@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from ase import Atoms
 
+from pet_calc.training.restoring import RestoringConfig
 from pet_calc.training.tables import build
 
 Split = Literal["train", "validation", "test"]
@@ -48,6 +49,9 @@ class DataSet:
         energies, so that only energies relative to it are learnt (`pet_calc.training.zeros`).
     hubbard : bool
         Its energies mix PBE and PBE+U as the Materials Project does; with `zero`.
+    restoring : RestoringConfig, optional
+        Instead of its structures, which were relaxed, take disturbed copies of them. Their labels
+        are left out; the energy must rise towards them (`pet_calc.training.restoring`).
     """
 
     file: str
@@ -62,8 +66,14 @@ class DataSet:
     max_force: float | None = None
     zero: str | None = None
     hubbard: bool = False
+    restoring: RestoringConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.restoring is not None and (self.split != "train" or self.stationary != "no"):
+            raise ValueError(
+                "`restoring` in [[data.sets]] is for training, and its structures are not at rest: "
+                "leave out `split` and `stationary`, and name the file twice for both"
+            )
         if not re.fullmatch(r"-?\d*:-?\d*(:-?[1-9]\d*)?", self.frames):
             raise ValueError(
                 f"`frames` in [[data.sets]] must be a slice such as ':900' or '::10', got "
@@ -86,6 +96,14 @@ class DataSet:
                 )
         if self.repeat < 1:
             raise ValueError(f"`repeat` in [[data.sets]] must be at least 1, got {self.repeat}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataSet:
+        """A set from its table."""
+        if values.get("restoring") is not None:
+            table = build(RestoringConfig, dict(values["restoring"]), "restoring")
+            values = values | {"restoring": table}
+        return build(cls, values, "data.sets")
 
     def choose(self, frames: list[Atoms], elements: Collection[int]) -> list[Atoms]:
         """The frames that are wanted of those in the file, for a model that covers `elements`."""
@@ -148,7 +166,7 @@ class DataConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataConfig:
         """Config from the table of a file."""
-        sets = tuple(build(DataSet, dict(s), "data.sets") for s in values.get("sets", ()))
+        sets = tuple(DataSet.from_dict(dict(s)) for s in values.get("sets", ()))
         return build(cls, values | {"sets": sets}, "data")
 
 

@@ -25,19 +25,24 @@ class LabelCounts:
 
     Attributes
     ----------
-    energy, forces, stress : int
-        Energies, force components and stress components; at least 1.
+    energy, forces, stress, rise : int
+        Energies, force components, stress components and bounds on the rise; at least 1.
     """
 
     energy: int
     forces: int
     stress: int
+    rise: int = 1
 
     @classmethod
     def of(cls, batches: Iterable[Batch]) -> LabelCounts:
         """Of the labels that are present in some batches."""
         found = [
-            [int(torch.isfinite(x).sum()) for x in (b.energy, b.forces, b.stress)] for b in batches
+            [
+                0 if x is None else int(torch.isfinite(x).sum())
+                for x in (b.energy, b.forces, b.stress, None if b.rise is None else b.rise.least)
+            ]
+            for b in batches
         ]
         return cls(*(max(1, sum(column)) for column in zip(*found, strict=True)))
 
@@ -52,11 +57,11 @@ def loss(
     r"""Weighted loss of a batch.
 
     .. math:: L = w_E \langle h(\Delta E / N) \rangle + w_F \langle h(\Delta F) \rangle
-                + w_\sigma \langle h(\Delta\sigma) \rangle
+                + w_\sigma \langle h(\Delta\sigma) \rangle + w_R \langle h(R / N) \rangle
 
     with averages over the frames, force components and stress components that have labels;
-    eV, Å units. h is the square of the error, or of `penalties`. Labels that are absent (NaN in
-    the batch) do not contribute.
+    eV, Å units. R is by how much a rise of the energy is below its bound, else 0. h is the square
+    of the error, or of `penalties`. Labels that are absent (NaN in the batch) do not contribute.
 
     Parameters
     ----------
@@ -78,7 +83,36 @@ def loss(
         total = total + weights.forces * forces_term(results.forces, batch, limits) / n.forces
     if weights.stress > 0 and results.stress is not None:
         total = total + weights.stress * stress_term(results.stress, batch, limits) / n.stress
+    if weights.rise > 0 and batch.rise is not None:
+        total = total + weights.rise * rise_term(results, batch, limits) / n.rise
     return total
+
+
+def rise_term(results: Results, batch: Batch, limits: HuberConfig) -> Tensor:
+    """Sum of the penalties, per atom, of energies that rise less than they must."""
+    assert batch.rise is not None
+    short = (batch.rise.least - rises(results, batch)).clamp(min=0.0) / batch.n_atoms
+    return penalties(short, batch.rise.least, limits.energy)
+
+
+def rises(results: Results, batch: Batch) -> Tensor:
+    """Derivatives of the energies (n_systems,) in eV along the directions of `batch.rise`.
+
+    Zero for systems without one, of which molecules have no stress (NaN).
+    """
+    assert batch.rise is not None
+    assert results.forces is not None
+    assert results.stress is not None
+    known = torch.isfinite(batch.rise.least)[:, None]
+    stress = torch.where(known, results.stress, torch.zeros_like(results.stress))
+    system = batch.system
+    work = torch.zeros_like(batch.energy).index_add(
+        0, system.system_index, -(results.forces * batch.rise.displacement).sum(-1).double()
+    )
+    volume = torch.linalg.det(system.cell).abs()
+    # a shear has two components in the matrix
+    twice = batch.rise.strain.new_tensor([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+    return work + volume * (stress * batch.rise.strain * twice).sum(-1)
 
 
 def direct_loss(

@@ -169,7 +169,7 @@ class Run:
             batch.system,
             batch.edges,
             forces=derivatives,
-            stress=derivatives and weights.stress > 0,
+            stress=derivatives and (weights.stress > 0 or batch.rise is not None),
             create_graph=True,
         )
         huber = self.config.huber

@@ -138,6 +138,12 @@ def read_set(
             f"{', '.join(chemical_symbols[z] for z in missing)} too; add them, or leave such "
             f"structures out with `covered_only = true` in [[data.sets]]"
         )
+    if source.restoring is not None:
+        disturbed = [
+            source.restoring.disturb(f, f"frame {k} of {source.file}", seed=k)
+            for k, f in enumerate(frames)
+        ]
+        return disturbed, replace(census, found={"rise": {"(restoring)": len(disturbed)}})
     if source.stationary == "no":
         return frames, census
     relaxed = [at_rest(f, f"frame {k} of {source.file}", cell=source.stationary == "cell")
@@ -191,12 +197,13 @@ def check_labels(census: LabelCensus, stages: Sequence[StageConfig]) -> None:
             "the training files hold no label (no energy, forces or stress under any known key); "
             "name the keys in [data.keys]"
         )
-    for label in ("energy", "forces", "stress"):
+    for label in ("energy", "forces", "stress", "rise"):
         wanted = any(getattr(w, label) > 0 for s in stages for w in (s.loss, s.last_loss))
         if wanted and census.count(label) == 0:
             raise DatasetError(
-                f"the loss asks for {label}, but no training frame carries it; name its key in "
-                f"[data.keys], or set its loss weight to 0"
+                f"the loss asks for {label}, but no training frame carries it; "
+                + ("give a set `restoring`" if label == "rise" else "name its key in [data.keys]")
+                + ", or set its loss weight to 0"
             )
 
 

@@ -66,9 +66,14 @@ def test_a_fitted_dipole_is_that_of_the_charge_model() -> None:
     model = local_pet()
     train, test = molecules(120, 0), molecules(16, 1)
     targets = [charge_transfer(a) for a in train]
-    head = fit_tensor_head(model, train, targets, quantity="dipole", unit="e Å", ridge=1e-8)
+    head = fit_tensor_head(model, train, targets, quantity="dipole", unit="e Å")
     error = relative_error(model, head, test)
     assert error < 0.05
+    # the strength that cross-validation chose is no worse than others, by much
+    for ridge in (1e-10, 1e-6, 1e-2):
+        other = fit_tensor_head(model, train, targets, ridge=ridge)
+        assert error < 1.3 * relative_error(model, other, test)
+    assert error < 0.5 * relative_error(model, other, test)
     # positive controls: a shuffled set teaches nothing, and a constant is far off
     wrong = fit_tensor_head(model, train, targets[2:] + targets[:2], ridge=1e-8)
     assert relative_error(model, wrong, test) > 0.5

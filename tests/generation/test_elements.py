@@ -1,5 +1,8 @@
 """Crystals of the elements that ASE has no atoms for: bonds, neighbours and volumes as known."""
 
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -7,8 +10,16 @@ from ase.data import chemical_symbols
 from ase.neighborlist import neighbor_list
 
 from pet_calc import PETCalculator
+from pet_calc.generation.composition import Composition
 from pet_calc.generation.elements import CRYSTALS, elemental_crystal
-from pet_calc.generation.references import build_hull, reference_structure
+from pet_calc.generation.hull import Hull, Phase
+from pet_calc.generation.references import (
+    build_hull,
+    cache_path,
+    elemental_hull,
+    reference_structure,
+    takes_the_zero,
+)
 from pet_calc.workflows.relax import RelaxConfig
 
 # atoms, shortest distance in Å, neighbours within 15 % of it (least and most), Å³ per atom
@@ -63,4 +74,35 @@ def test_elements_and_compounds_of_a_hull_are_computed_by_one_potential(monkeypa
     assert not reasons
     # the potential of magnesium oxide knows no metal
     assert calculator.name.startswith("pet-general")
-    assert {p.composition.formula for p in hull.phases} == {"Mg", "O", "MgO"}
+    energies = {p.composition.formula: p.energy for p in hull.phases}
+    assert set(energies) == {"Mg", "O", "MgO"}
+    # its energies count from the elements, and of molecules it knows nothing
+    assert energies["O"] == 0.0
+    assert energies["Mg"] != 0.0
+    # a potential that says nothing of its zero is asked about the molecule
+    alone = PETCalculator(model=shutil.copytree(calculator.potential.folder, tmp_path / "copy"))
+    found, _ = elemental_hull(["O"], alone, RelaxConfig(steps=0))
+    assert 0.05 < abs(found.phases[0].energy) < 2.0
+    # an earlier reference in the cache does not stand beside the zero
+    elemental_hull(["Mg"], calculator, RelaxConfig(steps=0))
+    path = cache_path(calculator)
+    old = Hull.load(path)
+    old.with_phases([Phase(Composition.of("O"), -0.5, "old")]).save(path)
+    again, _ = elemental_hull(["O"], calculator)
+    assert [p.energy for p in again.phases if p.composition.elements == ("O",)] == [0.0]
+
+
+def test_zero_of_the_energies():
+    class Stated:
+        def __init__(self, **values):
+            self.potential = SimpleNamespace(**values)
+
+    formation = Stated(formation_energies=True, crystals_only=True)
+    taken = {s for s in chemical_symbols[1:95] if takes_the_zero(s, formation)}
+    assert taken == {"H", "He", "N", "O", "F", "At", "Rn", "Fr", "Ra", "Pu"}
+    for other in (
+        Stated(formation_energies=True, crystals_only=False),
+        Stated(formation_energies=False, crystals_only=True),
+        object(),
+    ):
+        assert not any(takes_the_zero(s, other) for s in taken)

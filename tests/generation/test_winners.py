@@ -159,6 +159,24 @@ def test_chosen_compositions_are_compared_with_random_search(chooser) -> None:
     assert random.apart_half_radii == 1.0
 
 
+def test_comparison_draws_again_what_is_out_of_bounds(chooser, monkeypatch) -> None:
+    """As `generate` does; with one attempt every draw counts."""
+    generator = Generator.load(chooser)
+    good = bulk("CuAu", "cesiumchloride", a=3.1)
+    draws = []
+
+    def every_third_is_good(self, compositions, sampler, random):
+        draws.append(len(compositions))
+        return [good if k % 3 == 0 else ValueError("bad") for k in range(len(compositions))]
+
+    monkeypatch.setattr(Generator, "_denoise", every_third_is_good)
+    references = [crystal_from_atoms(good)] * 9
+    for attempts, made, asked in ((1, 3 / 9, [9]), (2, 5 / 9, [9, 6]), (3, 7 / 9, [9, 6, 4])):
+        draws.clear()
+        found = compare(generator, references, ComparisonConfig(attempts=attempts)).proposed[0]
+        assert (found.made, draws) == (pytest.approx(made), asked)
+
+
 def test_known_bounds(tmp_path) -> None:
     """Numbers of atoms, cell lengths, chemical system and space group are kept."""
     still = RelaxConfig(cell="free", steps=0)
