@@ -16,9 +16,14 @@ what any sound crystal has,
 .. math:: \frac{dE}{dt} \ge 9 K V_0 |δ| \min(|δ|, δ_c) + k \sum_i |u_i|^2, \quad δ = tr(ε) / 3
 
 with a bulk modulus K and a force constant k that are lower bounds, and δ_c = 0.03 from which on the
-tension of an expanded crystal need not grow; what is above costs nothing. Data of relaxed crystals
-say nothing of the energy elsewhere, and a potential that is trained on them may find lower energies
-at volumes that no crystal has.
+tension of an expanded crystal need not grow; what is above costs nothing. From caesium to diamond
+both follow the volume v of an atom as electrostatic energies per volume (e² / a⁴) and per area
+(e² / a³) do,
+
+.. math:: K = K_{20} (20 Å^3 / v)^{4/3}, \quad k = k_{20} \, 20 Å^3 / v
+
+Data of relaxed crystals say nothing of the energy elsewhere, and a potential that is trained on
+them may find lower energies at volumes that no crystal has.
 """
 
 from __future__ import annotations
@@ -33,6 +38,8 @@ from pet_calc.errors import DatasetError
 from pet_calc.geometry.cell import voigt_from_matrix
 from pet_calc.io.datasets import LabelledFrame, LeastRise
 
+#: Volume of an atom in Å³ that the bounds are given for.
+VOLUME = 20.0
 #: Linear strain from which on the least tension grows no more.
 LINEAR = 0.03
 
@@ -50,9 +57,9 @@ class RestoringConfig:
     displacement : float
         Standard deviation of the components of the displacements, in Å.
     bulk_modulus : float
-        K in GPa.
+        K of a crystal with 20 Å³ per atom, in GPa.
     force_constant : float
-        k in eV/Å².
+        k of such a crystal, in eV/Å².
     """
 
     compression: float = 0.06
@@ -108,10 +115,11 @@ class RestoringConfig:
             info=dict(frame.atoms.info),
         )
         rate = strain @ np.linalg.inv(np.eye(3) + strain)
-        least = (
-            9 * self.bulk_modulus * units.GPa * frame.atoms.get_volume()
-            * abs(delta) * min(abs(delta), LINEAR) + self.force_constant * float(np.sum(u**2))
-        )  # fmt: skip
+        volume = frame.atoms.get_volume()
+        dense = VOLUME * len(frame.atoms) / volume
+        stiffness = self.bulk_modulus * units.GPa * dense ** (4 / 3)
+        least = 9 * stiffness * volume * abs(delta) * min(abs(delta), LINEAR)
+        least += self.force_constant * dense * float(np.sum(u**2))
         strain_rate = voigt_from_matrix(torch.from_numpy(rate)).numpy()
         rise = LeastRise(u - u @ rate, strain_rate, least)
         return LabelledFrame(atoms, None, None, None, level=frame.level, rise=rise)
