@@ -93,7 +93,12 @@ def measured(name, task, budget, data, files, scratch):
     seconds = train(trial, scratch / f"{name}-{task}-trial", data)
     one = seconds * len(read_table(data / files[0][0])["n_atoms"]) / few
     epochs = max(1, int(budget / one))
-    schedule = replace(schedule, epochs=epochs, average_epochs=max(1, epochs // 8))
+    schedule = replace(
+        schedule,
+        epochs=epochs,
+        average_epochs=max(1, epochs // 8),
+        frozen_epochs=epochs // 5,
+    )
     folder = scratch / f"{name}-{task}"
     seconds = train(replace(config, schedule=schedule), folder, data)
     model = folder / "model"

@@ -93,6 +93,11 @@ class PropertySchedule:
         Decoupled, of matrices only.
     average_epochs : int
         Equal average of the weights after every step of the last epochs (SWA).
+    frozen_epochs : int
+        Last epochs in which batch normalisations keep the statistics of the training crystals.
+        Before, each batch has its own, and its crystals are of similar size: the network learns
+        to do without what all of them have in common, but a prediction has to do without such
+        company.
     gradient_clip : float
         Largest norm of the gradient.
     full_edges : int
@@ -107,6 +112,7 @@ class PropertySchedule:
     loss: Literal["l1", "mse"] = "l1"
     weight_decay: float = 1e-5
     average_epochs: int = 3
+    frozen_epochs: int = 0
     gradient_clip: float = 5.0
     full_edges: int = 0
 
@@ -118,6 +124,10 @@ class PropertySchedule:
                 )
         if min(self.epochs, self.batch_size, self.average_epochs) < 1:
             raise ValueError("`epochs`, `batch_size` and `average_epochs` must be at least 1")
+        if not 0 <= self.frozen_epochs <= self.epochs:
+            raise ValueError(
+                f"`frozen_epochs` must lie between 0 and `epochs`, got {self.frozen_epochs}"
+            )
 
 
 @dataclass(frozen=True)
@@ -265,9 +275,14 @@ def errors_of(kinds: Sequence[Target], values: Tensor, targets: Tensor) -> dict[
     return found
 
 
+def normalisations(model: PropertyModel) -> list[WeightedBatchNorm]:
+    """The batch normalisations of a network."""
+    return [m for m in model.modules() if isinstance(m, WeightedBatchNorm)]
+
+
 def refresh_statistics(model: PropertyModel, data: CrystalSet, size: int) -> None:
-    """Recompute the statistics of all batch normalisations for averaged weights."""
-    norms = [m for m in model.modules() if isinstance(m, WeightedBatchNorm)]
+    """Recompute the statistics of all batch normalisations for the weights as they are."""
+    norms = normalisations(model)
     if not norms:
         return
     momenta = [m.momentum for m in norms]
@@ -359,7 +374,8 @@ def train_property(
     rows = sample(len(covered["train"]), 5000, config.seed)
     sets["train"] = some = select(sets["train"], rows)
     for network in members:
-        refresh_statistics(network, some, schedule.batch_size)
+        if not schedule.frozen_epochs:
+            refresh_statistics(network, some, schedule.batch_size)
         fit_distances(network, some)
     model = PropertyEnsemble.of(members).requires_grad_(False)
     chosen = covered | {"train": [covered["train"][r] for r in rows]}
@@ -438,7 +454,14 @@ def train_network(
         if stop_after is not None and before + epoch >= stop_after:
             return False
         began, losses = time.monotonic(), []
+        frozen = epoch - (schedule.epochs - schedule.frozen_epochs)
+        if frozen == 0:
+            some = select(train, sample(len(train.graphs), 5000, config.seed))
+            refresh_statistics(model, some, schedule.batch_size)
         model.train()
+        if frozen >= 0:
+            for norm in normalisations(model):
+                norm.eval()
         drawn = batches(
             train,
             schedule.batch_size,
@@ -529,6 +552,8 @@ def plain(config: PropertyTraining) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     if config.fine_tune is None:  # not in checkpoints that were written before there was a choice
         del values["fine_tune"]
+    if not config.schedule.frozen_epochs:  # likewise
+        del values["schedule"]["frozen_epochs"]
     return values
 
 

@@ -21,8 +21,16 @@ from pet_calc.errors import (
     PetCalcError,
     UnsupportedElementError,
 )
+from pet_calc.io.crystals import read_crystals
 from pet_calc.io.property_weights import load_property_model
-from pet_calc.training.property import PropertyData, PropertyTraining, train_property
+from pet_calc.training.property import (
+    PropertyData,
+    PropertySchedule,
+    PropertyTraining,
+    loss_of,
+    train_property,
+)
+from pet_calc.training.property_data import batches, crystal_set, gather
 from pet_calc.workflows.properties import PropertyObserver
 
 CONFIG = """
@@ -249,6 +257,41 @@ def test_energies_are_given_if_and_only_if_they_are_asked_for(blended, folder):
     without = PropertyPredictor("x", folder / "run" / "model").model
     with pytest.raises(ValueError, match="which is none"):
         without(graph, torch.zeros(1))
+
+
+def test_frozen_statistics_are_those_of_predictions(tmp_path):
+    """The last epochs see each crystal as a prediction does, not beside others of its size."""
+    generator = np.random.default_rng(0)
+    held = []
+    for k in range(64):
+        atoms = bulk("NaCl" if k % 2 else "MgO", "rocksalt", float(generator.uniform(4.5, 6.5)))
+        atoms = atoms if k % 2 else atoms.repeat((1, 1, 4))
+        atoms.rattle(0.05, seed=k)
+        atoms.info |= {
+            "bulk_modulus": 90.0 + k,
+            "x": float(k % 2) + 0.1 * generator.standard_normal(),
+        }
+        held.append(atoms)
+    for name in ("crystals.xyz", "held.xyz"):
+        write(tmp_path / name, held)
+    text = CONFIG.replace("members = 2", "members = 1").replace("crystals.csv", "crystals.xyz")
+    apart = {}
+    for frozen in (0, 10):
+        more = text + f"frozen_epochs = {frozen}\naverage_epochs = 1\n"
+        config = PropertyTraining.from_toml(written(tmp_path / "train.toml", more))
+        reports = []
+        train_property(config, tmp_path / f"{frozen}", tmp_path, report=reports.append)
+        network = load_property_model(tmp_path / f"{frozen}" / "model").networks[0]
+        data = crystal_set(read_crystals([tmp_path / "held.xyz"], ["bulk_modulus", "x"]), network,
+                           lambda: None)  # fmt: skip
+        rows = batches(data, 8, np.random.default_rng(0))
+        with torch.no_grad():
+            losses = [float(loss_of(network.eval(), *gather(data, r), "l1")) for r in rows]
+        apart[frozen] = abs(np.mean(losses) - reports[-1].loss) / reports[-1].loss
+    assert apart[10] < 0.03
+    assert apart[0] > 0.1
+    with pytest.raises(ValueError, match="frozen_epochs"):
+        PropertySchedule(epochs=3, frozen_epochs=4)
 
 
 def test_heads_are_fine_tuned_from_a_model(folder, tmp_path):
