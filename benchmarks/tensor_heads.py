@@ -42,7 +42,7 @@ def symmetric(values: np.ndarray) -> np.ndarray:
 def water_clusters() -> tuple[list[Atoms], np.ndarray, np.ndarray]:
     """Structures, dipoles (n, 3) in e Å and polarizabilities (n, 3, 3) in Å³."""
     frames = read(CLUSTERS, ":")
-    dipoles = np.array([a.info["dipole"] for a in frames])
+    dipoles = np.array([a.get_dipole_moment() for a in frames])
     return frames, dipoles, symmetric(np.array([a.info["polarizability"] for a in frames]))
 
 

@@ -7,7 +7,7 @@ central difference of the dipole in a field of ±0.003 a.u. along each axis. The
 `--derivatives` clusters also have their atomic polar tensors, central differences with
 displacements of ±0.01 Å.
 
-Units: dipole e Å (``info["dipole"]``, components x, y, z), polarizability Å³
+Units: dipole e Å (key ``dipole``, which ASE reads as a result), polarizability Å³
 (``info["polarizability"]``, xx, yy, zz, yz, xz, xy), atomic polar tensors e (``arrays["apt"]``,
 row-major, ∂μ_b / ∂r_a at 3 a + b). The dipole points from negative to positive charge.
 """
