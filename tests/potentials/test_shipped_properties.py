@@ -24,6 +24,11 @@ POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
 ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8")).get("property", [])
 
 
+def version_of(entry):
+    """The number at the end of its name."""
+    return pretrained.split_version(entry["name"])[1]
+
+
 @pytest.fixture(params=ENTRIES, ids=lambda e: e["name"])
 def entry(request, monkeypatch):
     """A property model of the checkout's index."""
@@ -85,7 +90,10 @@ def test_auto_finds_it_and_a_known_crystal_is_in_its_domain(entry):
 def test_commands_know_it(entry):
     listed = CliRunner().invoke(app, ["models", "list"], env={"COLUMNS": "200"})
     assert entry.name in listed.output
-    assert str(entry.folder) in CliRunner().invoke(app, ["models", "path", entry.family]).output
+    assert str(entry.folder) in CliRunner().invoke(app, ["models", "path", entry.name]).output
+    newest = max((e for e in ENTRIES if e["name"].startswith(entry.family)), key=version_of)
+    found = CliRunner().invoke(app, ["models", "path", entry.family]).output
+    assert str(POTENTIALS / newest["name"]) in found
     shown = CliRunner().invoke(app, ["models", "show", entry.name])
     assert "## Out of scope" in shown.output
     verified = CliRunner().invoke(app, ["models", "verify", entry.name])
