@@ -23,6 +23,7 @@ from ase import Atoms
 from ase.io import read
 
 from pet_calc.calculators.tensors import fit_tensor_head, tensor_property
+from pet_calc.geometry.cell import matrix_from_voigt
 from pet_calc.models.ecse.tensors import TensorHead
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import load
@@ -34,21 +35,17 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def symmetric(values: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) from xx, yy, zz, yz, xz, xy."""
-    return values[..., [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
-
-
 def water_clusters() -> tuple[list[Atoms], np.ndarray, np.ndarray]:
     """Structures, dipoles (n, 3) in e Å and polarizabilities (n, 3, 3) in Å³."""
     frames = read(CLUSTERS, ":")
     dipoles = np.array([a.get_dipole_moment() for a in frames])
-    return frames, dipoles, symmetric(np.array([a.info["polarizability"] for a in frames]))
+    voigt = torch.tensor(np.array([a.info["polarizability"] for a in frames]))
+    return frames, dipoles, matrix_from_voigt(voigt).numpy()
 
 
-def charge_moment(atoms: Atoms) -> np.ndarray:
-    """Dipole in Å of the charge 1 on each hydrogen and -2 on each oxygen atom."""
-    return np.where(atoms.numbers == 1, 1.0, -2.0) @ atoms.positions
+def charges(atoms: Atoms) -> np.ndarray:
+    """1 on each hydrogen and -2 on each oxygen atom."""
+    return np.where(atoms.numbers == 1, 1.0, -2.0)
 
 
 def totals(model: PET, head: TensorHead, structures: list[Atoms]) -> np.ndarray:
@@ -84,16 +81,14 @@ def rows_of(name: str, sizes: list[int]) -> list[list[object]]:
             model, frames[:n], dipoles[:n], irreps="1o", quantity="dipole", unit="e Å"
         )
         truth = dipoles[-N_TEST:]
-        moments = np.array([charge_moment(a) for a in frames])
+        moments = np.array([charges(a) @ a.positions for a in frames])
         charge = (moments[:n] * dipoles[:n]).sum() / np.square(moments[:n]).sum()
         add("dipole", "e Å", n, "head", totals(model, head, test) - truth, truth)
         add("dipole", "e Å", n, "charges", charge * moments[-N_TEST:] - truth, truth)
         known = [a for a in test if "apt" in a.arrays]
         born = [a.arrays["apt"].reshape(-1, 3, 3) for a in known]
         said = [tensor_property(model, head, a, derivative=True).derivative for a in known]
-        point = [
-            charge * np.where(a.numbers == 1, 1.0, -2.0)[:, None, None] * np.eye(3) for a in known
-        ]
+        point = [charge * charges(a)[:, None, None] * np.eye(3) for a in known]
         every = np.concatenate(born)
         for source, values in (("head", said), ("charges", point)):
             add("atomic polar tensor", "e", n, source, np.concatenate(values) - every, every)

@@ -105,9 +105,8 @@ def timed_proposals(
     """
     began = time.monotonic()
     if isinstance(source, Generator):
-        window = GeometryWindow() if attempts > 1 else None
         flat = source.sample(
-            wanted, n, seed=seed, sampler=sampler, window=window, attempts=attempts
+            wanted, n, seed=seed, sampler=sampler, window=GeometryWindow(), attempts=attempts
         )
         found: Proposals = [flat[k * n : (k + 1) * n] for k in range(len(wanted))]
     else:

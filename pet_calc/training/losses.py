@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from pet_calc.geometry import edge_vectors
+from pet_calc.geometry.cell import volume
 from pet_calc.models import Results
+from pet_calc.models.derivatives import sum_per_system
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.direct import direct_forces, direct_stress
 from pet_calc.training.config import HuberConfig, LossConfig
@@ -106,13 +108,10 @@ def rises(results: Results, batch: Batch) -> Tensor:
     known = torch.isfinite(batch.rise.least)[:, None]
     stress = torch.where(known, results.stress, torch.zeros_like(results.stress))
     system = batch.system
-    work = torch.zeros_like(batch.energy).index_add(
-        0, system.system_index, -(results.forces * batch.rise.displacement).sum(-1).double()
-    )
-    volume = torch.linalg.det(system.cell).abs()
+    work = -sum_per_system((results.forces * batch.rise.displacement).sum(-1), system)
     # a shear has two components in the matrix
     twice = batch.rise.strain.new_tensor([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
-    return work + volume * (stress * batch.rise.strain * twice).sum(-1)
+    return work + volume(system.cell) * (stress * batch.rise.strain * twice).sum(-1)
 
 
 def direct_loss(

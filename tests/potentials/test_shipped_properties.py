@@ -24,6 +24,11 @@ POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
 ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8")).get("property", [])
 
 
+def family_of(entry):
+    """Its name without the version."""
+    return pretrained.split_version(entry["name"])[0]
+
+
 def version_of(entry):
     """The number at the end of its name."""
     return pretrained.split_version(entry["name"])[1]
@@ -91,7 +96,7 @@ def test_commands_know_it(entry):
     listed = CliRunner().invoke(app, ["models", "list"], env={"COLUMNS": "200"})
     assert entry.name in listed.output
     assert str(entry.folder) in CliRunner().invoke(app, ["models", "path", entry.name]).output
-    newest = max((e for e in ENTRIES if e["name"].startswith(entry.family)), key=version_of)
+    newest = max((e for e in ENTRIES if family_of(e) == entry.family), key=version_of)
     found = CliRunner().invoke(app, ["models", "path", entry.family]).output
     assert str(POTENTIALS / newest["name"]) in found
     shown = CliRunner().invoke(app, ["models", "show", entry.name])
