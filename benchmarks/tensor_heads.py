@@ -2,13 +2,13 @@
 
     python benchmarks/tensor_heads.py --out benchmarks/results/tensor_heads.csv
 
-Heads on `pet-water-v1` are fitted to some of the clusters in ``benchmarks/data`` (PBE0, made by
-``water_cluster_dipoles.py``) and compared with the last 40, which no head has seen. Beside them the
-least one could do: for dipoles one charge on all hydrogen atoms, the opposite on the oxygen atoms,
-for polarizabilities the mean per molecule, both fitted to the same clusters. Atomic polar tensors
-are derivatives of the head, which saw dipoles alone. Columns: root mean square error of a
-component, and over the root mean square of the component (of polarizabilities: of what differs
-from the mean per molecule).
+Heads on `pet-water-v3` and `pet-water-v1` are fitted to some of the clusters in ``benchmarks/data``
+(PBE0, made by ``water_cluster_dipoles.py``) and compared with the last 40, which no head has seen.
+Beside them the least one could do: for dipoles one charge on all hydrogen atoms, the opposite on
+the oxygen atoms, for polarizabilities the mean per molecule, both fitted to the same clusters.
+Atomic polar tensors are derivatives of the head, which saw dipoles alone. Columns: root mean square
+error of a component, and over the root mean square of the component (of polarizabilities: of what
+differs from the mean per molecule).
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ def rows_of(name: str, sizes: list[int]) -> list[list[object]]:
 def main() -> None:
     """Fit, compare and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="pet-water-v1")
+    parser.add_argument("--model", nargs="+", default=["pet-water-v3", "pet-water-v1"])
     parser.add_argument("--clusters", type=int, nargs="+", default=[30, 60, 90])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = rows_of(options.model, options.clusters)
+    rows = [row for name in options.model for row in rows_of(name, options.clusters)]
     with options.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

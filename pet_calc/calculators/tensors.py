@@ -22,8 +22,9 @@ from pet_calc.models.ecse.tensors import (
     cartesian_basis,
     cross_validated_ridge,
     evaluate_tensor,
-    fitted_weight,
+    fitted_columns,
     from_cartesian,
+    head_shapes,
     to_cartesian,
 )
 from pet_calc.models.pet import PET
@@ -98,8 +99,12 @@ def fit_tensor_head(
     design, components = torch.cat(rows), from_cartesian(targets, irreps)
     if ridge is None:
         ridge = cross_validated_ridge(design, components)
-    weight = fitted_weight(design, components, ridge)
-    return TensorHead(irreps, weight, quantity, unit)
+    solution = fitted_columns(design, components, ridge)
+    shape, edge_shape = head_shapes(model, irreps)
+    weight, edge_weight = solution.split([shape[0] * shape[1], edge_shape[0] * edge_shape[1]])
+    return TensorHead(
+        irreps, weight.reshape(shape), edge_weight.reshape(edge_shape), quantity, unit
+    )
 
 
 def tensor_property(

@@ -23,9 +23,9 @@ from pet_calc.generation.hull import Hull
 from pet_calc.generation.proposals import FILE as PROPOSALS
 from pet_calc.generation.proposals import Proposal, propose, read_proposals, write_proposals
 from pet_calc.generation.references import elemental_hull, hull_id
+from pet_calc.generation.relaxation import relax_proposals
 from pet_calc.io.provenance import provenance
 from pet_calc.io.weights import write_atomically
-from pet_calc.workflows.relax import relax_all
 from pet_calc.workflows.relax.journal import Entry, Journal
 from pet_calc.workflows.relax.many import settle_model
 from pet_calc.workflows.relax.symmetry import space_group
@@ -223,7 +223,10 @@ def _relaxed(
     if waiting:
         # energies of the elements are compared with those of the candidates
         settle_model(waiting, calculator, {e for a in waiting for e in a.get_chemical_symbols()})
-        relax_all(waiting, calculator, config.relax, on_result=done, deadline=deadline)
+        relax_proposals(
+            waiting, calculator, config.relax, window=config.window, on_result=done,
+            deadline=deadline,
+        )  # fmt: skip
     journal.finish()
     outcomes = {wanted[k].id: line for k, line in journal.lines.items()}
     return [_candidate(p, outcomes.get(p.id)) for p in proposals]

@@ -23,7 +23,8 @@ from pet_calc.generation.hull import Hull
 from pet_calc.generation.matching import Matcher
 from pet_calc.generation.pipeline import relaxation_rmsd
 from pet_calc.generation.proposals import symmetrised
-from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all
+from pet_calc.generation.relaxation import relax_proposals
+from pet_calc.workflows.relax import Relaxation, RelaxConfig
 from pet_calc.workflows.relax.symmetry import find_symmetry, symmetry_available
 
 #: Difference of fingerprints below which crystals are the same where there is no matcher.
@@ -123,7 +124,7 @@ def stability(
     if symprec and symmetry_available():
         todo = [(k, symmetrised(a, symprec)) for k, a in todo]
     began = time.monotonic()
-    outcomes = relax_all([a for _, a in todo], calculator, relax, on_result=on_result)
+    outcomes = relax_proposals([a for _, a in todo], calculator, relax, on_result=on_result)
     seconds = time.monotonic() - began
     done = [
         (k, start, o)

@@ -41,7 +41,12 @@ def save_tensor_head(path: Path | str, head: TensorHead, model: PET) -> None:
     }  # fmt: skip
     try:
         safetensors.torch.save_file(
-            {"weight": head.weight.detach().cpu().contiguous()}, path, metadata
+            {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in (("weight", head.weight), ("edge_weight", head.edge_weight))
+            },
+            path,
+            metadata,
         )
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path} cannot be written: {error}") from error
@@ -58,7 +63,7 @@ def load_tensor_head(path: Path | str, model: PET) -> TensorHead:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            weight = file.get_tensor("weight")
+            weight, edge_weight = file.get_tensor("weight"), file.get_tensor("edge_weight")
         irreps, expected = metadata["irreps"], metadata["model_sha256"]
     except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(f"{path} must be a file of save_tensor_head, but: {error}") from error
@@ -68,4 +73,6 @@ def load_tensor_head(path: Path | str, model: PET) -> TensorHead:
             f"{path} was fitted to the model with the digest {expected[:12]}, but this one has "
             f"{found[:12]}; load the model that it was fitted to, or fit a new head"
         )
-    return TensorHead(irreps, weight, metadata.get("quantity", ""), metadata.get("unit", ""))
+    return TensorHead(
+        irreps, weight, edge_weight, metadata.get("quantity", ""), metadata.get("unit", "")
+    )

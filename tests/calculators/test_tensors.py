@@ -12,19 +12,25 @@ from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
 from calculators.small_potentials import liquid, rare_pet, small_pet
 from scipy.spatial.transform import Rotation
+from scipy.special import eval_legendre
 
 from pet_calc.calculators.tensors import fit_tensor_head, tensor_property
 from pet_calc.errors import CheckpointError, InvalidStructureError, OutputError
+from pet_calc.geometry import edge_vectors
+from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.tensor_heads import load_tensor_head, save_tensor_head
 from pet_calc.models.ecse.tensors import (
+    TensorEnsemble,
     TensorHead,
-    dimension,
     from_cartesian,
+    harmonics,
+    head_shapes,
     irreducible,
     to_cartesian,
     wigner,
 )
 from pet_calc.models.pet import PET
+from pet_calc.neighbors import neighbor_list as neighbors
 
 TURN = Rotation.random(random_state=4).as_matrix()
 
@@ -88,6 +94,38 @@ def test_a_fitted_dipole_is_that_of_the_charge_model() -> None:
     assert (gaps / squares) ** 0.5 < 0.3
 
 
+def test_edges_carry_a_dipole_where_features_do_not_depend_on_the_view() -> None:
+    """As of potentials that were trained on turned structures; here they are exactly invariant."""
+    model = rare_pet(
+        num_gnn_layers=1, input_encoding="radial", num_radial=8, d_pet=16, d_node=24, d_head=24,
+        d_feedforward=24, num_heads=4, ecse="layerwise",
+    )  # fmt: skip
+    train, test = molecules(120, 0), molecules(16, 1)
+    targets = [charge_transfer(a) for a in train]
+    head = fit_tensor_head(model, train, targets)
+    assert relative_error(model, head, test) < 0.05
+    # all of it is from edges
+    assert float(head.weight.abs().max()) < 1e-12 < float(head.edge_weight.abs().max())
+    without = TensorHead(head.irreps, head.weight, torch.zeros_like(head.edge_weight))
+    assert relative_error(model, without, test) > 0.99
+
+
+def test_harmonics_turn_by_their_representation() -> None:
+    matrix = torch.from_numpy(TURN)
+    unit = torch.nn.functional.normalize(
+        torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), dim=1
+    )
+    for degree in range(1, 6):
+        found = harmonics(degree, unit)
+        assert (found.norm(dim=1) - 1.0).abs().max() < 1e-13
+        turned = harmonics(degree, unit @ matrix.T)
+        assert (turned - found @ wigner(degree, matrix).T).abs().max() < 1e-13
+        # those of two directions are as orthogonal as Legendre's polynomial says
+        cosine = unit @ unit.T
+        legendre = torch.from_numpy(eval_legendre(degree, cosine.numpy()))
+        assert (found @ found.T - legendre).abs().max() < 1e-12
+
+
 def test_a_dipole_of_liquids() -> None:
     model = local_pet(12)
     train = [*molecules(60, 2), *(liquid(8, seed=k, length=6.2) for k in range(4))]
@@ -110,9 +148,11 @@ def finite_differences(atoms: Atoms, function, h: float = 1e-5) -> np.ndarray:  
 
 def random_head(model: PET, irreps: str, seed: int = 0) -> TensorHead:
     generator = torch.Generator().manual_seed(seed)
-    features = 2 * len(model.layer_heads) * model.config.d_head + 2 * model.config.d_head
-    shape = (dimension(irreducible(irreps)), features + len(model.config.elements))
-    return TensorHead(irreps, torch.randn(shape, dtype=torch.float64, generator=generator))
+    weights = (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        for shape in head_shapes(model, irreps)
+    )
+    return TensorHead(irreps, *weights)
 
 
 STRUCTURES = {
@@ -126,7 +166,19 @@ STRUCTURES = {
     "far": lambda: Atoms("OH", [[0, 0, 0], [0, 1.2, 2.5]]),
     "liquid": lambda: liquid(1, length=4.0),
 }
-MODELS = {"local": local_pet, "structure": small_pet}
+MODELS = {
+    "local": local_pet,
+    "structure": small_pet,
+    # reaches further than its network sees, for the repulsion, and drops edges
+    "adaptive": lambda: rare_pet(
+        elements=(1, 8, 55),
+        zbl=True,
+        num_neighbors_adaptive=3.0,
+        input_encoding="radial",
+        num_radial=8,
+    ),
+    "layerwise": lambda: rare_pet(ecse="layerwise", input_encoding="radial", num_radial=8),
+}
 
 
 @pytest.mark.parametrize("name", sorted(STRUCTURES))
@@ -134,7 +186,9 @@ MODELS = {"local": local_pet, "structure": small_pet}
 def test_vectors_and_tensors_turn_with_the_structure(mode: str, name: str) -> None:
     model = MODELS[mode]()
     atoms = STRUCTURES[name]()
-    vector, tensor = random_head(model, "1o"), random_head(model, "0e + 1e + 2e")
+    # of a pseudovector the edges know nothing, and invariant features no more
+    parts = "0e + 2e" if mode == "layerwise" else "0e + 1e + 2e"
+    vector, tensor = random_head(model, "1o"), random_head(model, parts)
     scalar = random_head(model, "0e + 2e")
     first = tensor_property(model, vector, atoms, derivative=True)
     assert first.derivative is not None
@@ -164,9 +218,10 @@ def test_vectors_and_tensors_turn_with_the_structure(mode: str, name: str) -> No
         assert np.abs(alone - alone[0, 0] * np.eye(3)).max() < 1e-10 < abs(alone[0, 0])
 
 
+@pytest.mark.parametrize("mode", ["local", "layerwise"])
 @pytest.mark.parametrize("name", ["chiral", "nearly linear", "dimer"])
-def test_derivatives(name: str) -> None:
-    model = local_pet()
+def test_derivatives(name: str, mode: str) -> None:
+    model = MODELS[mode]()
     atoms = STRUCTURES[name]()
     for irreps in ("1o", "0e + 2e"):
         head = random_head(model, irreps)
@@ -178,6 +233,22 @@ def test_derivatives(name: str) -> None:
         )
         assert np.abs(truth).max() > 1e-2
         assert np.abs(found - truth).max() < 1e-6 * np.abs(truth).max()
+
+
+def test_edges_that_the_network_sees_are_those_of_the_harmonics() -> None:
+    model = MODELS["adaptive"]()
+    system = system_from_atoms(liquid(1, length=4.0))
+    edges = neighbors(system, model.cutoff)
+    vectors = edge_vectors(system, edges)
+    seen = model.environment(edges, vectors, system.n_atoms)
+    assert seen.kept is not None
+    assert torch.equal(vectors[seen.kept], seen.vectors)
+    # both the radius of the network and the adaptive one leave edges out
+    within = vectors.norm(dim=1) <= model.config.cutoff
+    assert int(seen.kept.sum()) < int(within.sum()) < len(vectors)
+    assert model.environment(edges, vectors, system.n_atoms).edges.edge_index.equal(
+        edges.edge_index[:, seen.kept]
+    )
 
 
 def test_crystals_with_inversion_have_no_dipole() -> None:
@@ -233,6 +304,7 @@ def test_a_head_is_saved_and_loaded(tmp_path: Path) -> None:
     again = load_tensor_head(path, model)
     assert (again.irreps, again.quantity, again.unit) == ("1o", "dipole", "e Å")
     assert torch.equal(again.weight, head.weight)
+    assert torch.equal(again.edge_weight, head.edge_weight)
     with pytest.raises(OutputError, match="never overwritten"):
         save_tensor_head(path, head, model)
     other = local_pet()
@@ -247,8 +319,14 @@ def test_a_head_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_refusals() -> None:
     model, atoms = local_pet(), molecule("H2O")
-    with pytest.raises(ValueError, match="layerwise"):
-        tensor_property(rare_pet(ecse="layerwise"), random_head(model, "1o"), atoms)
+    layerwise = rare_pet(ecse="layerwise")
+    for irreps in ("1e", "0o", "0e + 1e + 2e"):
+        with pytest.raises(ValueError, match="trained layerwise are invariant"):
+            TensorEnsemble(layerwise, system_from_atoms(atoms)).require_readable(
+                irreducible(irreps)
+            )
+    with pytest.raises(ValueError, match="trained layerwise are invariant"):
+        tensor_property(layerwise, random_head(layerwise, "0e + 1e + 2e"), atoms)
     with pytest.raises(ValueError, match="shape"):
         fit_tensor_head(model, [atoms], np.zeros((2, 3)))
     with pytest.raises(ValueError, match="positive"):

@@ -1,14 +1,21 @@
 r"""Vectors and tensors of atoms that turn exactly with the structure.
 
-A linear head reads the last-layer features of a backbone in every view V of an environment, and
-what it says is turned back with the view,
+A linear head reads the last-layer features of a backbone in every view V of an environment,
+those of atoms in the components of the view, which are turned back with it, and those of edges as
+strengths of the harmonics Y of their directions,
 
-.. math:: T_i = \sum_k \hat w_k \, D(V_k) \, W \, \phi_i(x V_k)
+.. math:: T_i = \sum_k \hat w_k \left[ D(V_k) \, W \, \phi_i(x V_k)
+          + \sum_j f_{ij} \, (u \cdot h_{ij}(x V_k)) \, Y(\hat r_{ij}) \right]
 
-where D is the representation of O(3) that the components belong to. The sum is covariant whatever
-the backbone and W are: with the structure turned by R, the views are R V_k with the same weights
-and features. It is smooth in the positions as the energies of an `Ensemble` are. The total of a
-structure is the sum over its atoms.
+where D is the representation of O(3) that the components belong to, and f the cutoff weight. The
+sum is covariant whatever the backbone, W and u are: with the structure turned by R, the views are
+R V_k with the same weights and features. It is smooth in the positions as the energies of an
+`Ensemble` are. The total of a structure is the sum over its atoms.
+
+The first term lives on what depends on the view, of which a backbone that was trained on turned
+structures has little left; the second one, as of charges and bonds, does not need it. Edges have
+harmonics of degree l and parity (-1)^l alone. Features of a backbone that is made of invariant
+layers ("layerwise") are the same in every view: one is evaluated, and of atoms invariants are read.
 
 Components follow e3nn's irreps ("1o" is a vector, "0e + 2e" a symmetric second-rank tensor), in
 e3nn's basis and order; `to_cartesian` gives the Cartesian form.
@@ -30,6 +37,7 @@ from torch import Tensor
 
 from pet_calc.errors import MissingDependencyError
 from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.models.derivatives import member_derivatives, sum_per_system
 from pet_calc.models.ecse.ensemble import Ensemble, portions
 from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, Orientations, oriented
@@ -147,22 +155,71 @@ def directions(views: Orientations, degree: int) -> list[tuple[Tensor, Tensor, f
     return found
 
 
+def harmonics(degree: int, unit: Tensor) -> Tensor:
+    """Real spherical harmonics (..., 2 l + 1) of unit vectors (..., 3), in e3nn's basis.
+
+    Polynomials of the components, normalised to the length 1; `degree` is 1 or more.
+    """
+    found, length = unit, 1.0
+    axis = unit.new_tensor([0.0, 0.0, 1.0])
+    on_axis = axis
+    for l in range(2, degree + 1):
+        c = coupling(l - 1, 1, l).to(unit)
+        found = torch.einsum("abm,...a,...b->...m", c, found, unit)
+        on_axis = torch.einsum("abm,a,b->m", c, on_axis, axis)
+        length = float(on_axis.norm())
+    return found / length
+
+
+def edge_parts(parts: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int]]:
+    """Parts that edges have harmonics for: index, degree and first component of each."""
+    found, begin = [], 0
+    for k, (degree, parity) in enumerate(parts):
+        if degree > 0 and parity == (-1) ** degree:
+            found.append((k, degree, begin))
+        begin += 2 * degree + 1
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Readable:
+    """What a head is linear in, in some rows.
+
+    Attributes
+    ----------
+    view : Tensor, shape (n_rows, n_features), float64
+        Last-layer features of the energy head in a view, and species.
+    edges : dict of int to Tensor, shape (n_rows, 2 l + 1, n_edge_features), float64
+        By degree l: sums of last-layer features of edges times harmonics of their directions.
+    """
+
+    view: Tensor
+    edges: dict[int, Tensor]
+
+    def select(self, rows: Tensor) -> Readable:
+        """Some of the rows."""
+        return Readable(self.view[rows], {l: edge[rows] for l, edge in self.edges.items()})
+
+
 @dataclass(frozen=True, eq=False)
 class TensorHead:
-    """A linear map from features of a view to components there.
+    """A linear map from features of atoms and edges to components.
 
     Attributes
     ----------
     irreps : str
         Representation of the result in e3nn's notation.
     weight : Tensor, shape (dim, n_features), float64
-        See `view_features` for the features.
+        W, of atoms in a view; see `Readable`.
+    edge_weight : Tensor, shape (n_parts, n_edge_features), float64
+        u, one row for each of `edge_parts`.
     quantity, unit : str
         What it gives.
     """
 
     irreps: str
     weight: Tensor
+    edge_weight: Tensor
     quantity: str = ""
     unit: str = ""
 
@@ -185,10 +242,6 @@ class TensorEnsemble:
     conditions : Conditions, optional
         Charge and spin multiplicity of each atom's system.
 
-    Raises
-    ------
-    ValueError
-        For a layerwise model, whose features are the same in every view.
     """
 
     def __init__(
@@ -199,11 +252,6 @@ class TensorEnsemble:
         *,
         conditions: Conditions | None = None,
     ) -> None:
-        if model.config.ecse == "layerwise":
-            raise ValueError(
-                "covariant outputs are read from features that depend on the view, but those of a "
-                "model that was trained layerwise are invariant; use a plain PET"
-            )
         if mode not in ("auto", "local", "structure"):
             raise ValueError(f"`mode` must be 'auto', 'local' or 'structure', got {mode!r}")
         if mode == "auto":
@@ -211,54 +259,103 @@ class TensorEnsemble:
         self.model = model
         self.system = system
         self.conditions = conditions
+        self.invariant = model.config.ecse == "layerwise"
         self.ensemble = Ensemble(model, system, "local" if mode == "local" else "structure")
 
-    def features(self, atoms: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        """Last-layer features of the energy head and species (n_atoms, n_features), float64."""
-        model = self.model
-        species = model.species(self.system.numbers[atoms])
-        conditions = None if self.conditions is None else self.conditions.of(atoms)
-        tokens = model.features(species, edges, vectors.to(model.dtype), conditions)
-        found = model.last_layer_features(tokens).double()
-        one_hot = torch.nn.functional.one_hot(species, len(model.config.elements)).to(found)
-        return torch.cat([found, one_hot], dim=1)
+    def require_readable(self, parts: tuple[tuple[int, int], ...]) -> None:
+        """Raise a ValueError for components that invariant features cannot give."""
+        readable = {k for k, _, _ in edge_parts(parts)}
+        wrong = [part for k, part in enumerate(parts) if k not in readable and part != (0, 1)]
+        if self.invariant and wrong:
+            names = ", ".join(f"{l}{'e' if parity == 1 else 'o'}" for l, parity in wrong)
+            raise ValueError(
+                f"the features of a model that was trained layerwise are invariant; with the "
+                f"directions of edges they give parts of parity (-1)^l alone (0e, 1o, 2e, 3o...), "
+                f"but `irreps` has {names}; use a plain PET"
+            )
 
-    def reduce(
-        self, edges: Edges, vectors: Tensor, degree: int,
-        read: Callable[[Tensor, Tensor, Tensor], Tensor],
-    ) -> Tensor:  # fmt: skip
-        """Sum over all views of w `read`(features, matrix, atom), each (n_rows, ...), per atom.
+    def features(
+        self, atoms: Tensor, edges: Edges, local: Tensor, world: Tensor, degrees: set[int]
+    ) -> Readable:
+        """What a head reads of each atom.
 
         Parameters
         ----------
-        degree : int
-            Largest of the representation.
-        read : callable
-            From features (n, n_features), views (n, 3, 3) and atoms (n,) to (n, ...).
+        atoms : Tensor, shape (n_rows,)
+            Atom of the batch that each one is.
+        edges : Edges
+            Between them.
+        local, world : Tensor, shape (n_edges, 3)
+            In a view and as they are.
+        degrees : set of int
+            Of the harmonics.
         """
+        model = self.model
+        species = model.species(self.system.numbers[atoms])
+        conditions = None if self.conditions is None else self.conditions.of(atoms)
+        vectors = local.to(model.dtype)
+        tokens = model.features(species, edges, vectors, conditions)
+        found = model.last_layer_features(tokens).double()
+        one_hot = torch.nn.functional.one_hot(species, len(model.config.elements)).to(found)
+
+        kept = model.environment(edges, vectors, len(species)).kept
+        seen = world.double() if kept is None else world.double()[kept]
+        where = (tokens.layout.slot_edge, tokens.layout.edge_slot)
+        unit = torch.nn.functional.normalize(seen, dim=1)
+        hidden = torch.cat(model.last_edge_features(tokens), dim=1).double()
+        sums = {}
+        for l in degrees:
+            per_slot = edges_to_slots(harmonics(l, unit), *where)
+            product = per_slot[:, :, None] * hidden[:, None, :]
+            zero = product.new_zeros((len(species), *product.shape[1:]))
+            sums[l] = tokens.per_atom(zero, product)
+        return Readable(torch.cat([found, one_hot], dim=1), sums)
+
+    def reduce(
+        self, edges: Edges, vectors: Tensor, parts: tuple[tuple[int, int], ...],
+        read: Callable[[Readable, Tensor], Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Sum over all views of w `read`(features, matrix), each (n_rows, ...), per atom.
+
+        Parameters
+        ----------
+        parts : tuple of (degree, parity)
+            Of the representation.
+        read : callable
+            From features of n rows and views (n, 3, 3) to (n, ...).
+        """
+        self.require_readable(parts)
         ensemble, system = self.ensemble, self.system
+        degrees = {degree for _, degree, _ in edge_parts(parts)}
+        if self.invariant:
+            atoms = torch.arange(system.n_atoms, device=vectors.device)
+            features = self.features(atoms, edges, vectors, vectors, degrees)
+            # a zero matrix leaves invariants alone
+            return read(features, features.view.new_zeros(system.n_atoms, 3, 3))
         prepared = ensemble.prepare(system.numbers, edges, vectors)
         views = prepared.views
         total: Tensor | None = None
         for part in portions(prepared.sizes(), ensemble.portion):
             here = views.select(part)
             copies = ensemble.copies(edges, here.group)
+            world = vectors.double()[copies.edge]
             local = oriented(
-                vectors.double()[copies.edge],
+                world,
                 here.matrix[copies.view],
                 here.sign[copies.view],
                 here.kind[copies.view],
             )
-            features = self.features(copies.atom, copies.edges, local)[copies.row]
+            features = self.features(copies.atom, copies.edges, local, world, degrees)
+            features = features.select(copies.row)
             atom = copies.atom[copies.row]
-            for index, matrix, share in directions(here, degree):
+            for index, matrix, share in directions(here, largest(parts)):
                 # rows of the views in `index`, and their matrices
                 position = torch.full((here.n_views,), -1, device=index.device).index_copy(
                     0, index, torch.arange(len(index), device=index.device)
                 )[copies.row_view]
                 row = torch.nonzero(position >= 0)[:, 0]
                 weight = share * here.weight[copies.row_view[row]]
-                found = read(features[row], matrix[position[row]], atom[row])
+                found = read(features.select(row), matrix[position[row]])
                 found = weight.view(-1, *(1 for _ in found.shape[1:])) * found
                 if total is None:
                     total = found.new_zeros((system.n_atoms, *found.shape[1:]))
@@ -267,42 +364,61 @@ class TensorEnsemble:
         return total
 
     def design(self, edges: Edges, irreps: str) -> Tensor:
-        """What the totals are linear in: (n_systems, dim, dim * n_features), float64.
+        """What the totals are linear in: (n_systems, dim, n_columns), float64.
 
-        The total of a head is this times its flattened weight.
+        The total of a head is this times its flattened `weight` and then `edge_weight`.
         """
         parts = irreducible(irreps)
-        basis = torch.eye(
-            dimension(parts), dtype=torch.float64, device=self.system.positions.device
-        )
+        dim = dimension(parts)
+        basis = torch.eye(dim, dtype=torch.float64, device=self.system.positions.device)
 
-        def read(features: Tensor, matrix: Tensor, atom: Tensor) -> Tensor:
-            n = len(features)
+        def read(features: Readable, matrix: Tensor) -> Tensor:
+            n = len(features.view)
             columns = [turned_back(row.expand(n, -1), matrix, parts) for row in basis]
             turn = torch.stack(columns, dim=-1)  # (n, dim, dim)
-            return torch.einsum("nab,nf->nabf", turn, features).flatten(2)
+            found = [torch.einsum("nab,nf->nabf", turn, features.view).flatten(2)]
+            for _, degree, begin in edge_parts(parts):
+                edge = features.edges[degree]
+                block = edge.new_zeros(n, dim, edge.shape[2])
+                block[:, begin : begin + 2 * degree + 1] = edge
+                found.append(block)
+            return torch.cat(found, dim=2)
 
         with torch.no_grad():
-            vectors = edge_vectors(self.system, edges)
-            found = self.reduce(edges, vectors, largest(parts), read)
+            found = self.reduce(edges, edge_vectors(self.system, edges), parts, read)
             return sum_per_system(found, self.system)
 
     def atomic(self, head: TensorHead, edges: Edges, vectors: Tensor) -> Tensor:
         """Components (n_atoms, dim) of each atom, differentiable by the vectors."""
         parts = head.parts
-        weight = head.weight.to(vectors.device)
-        dim = dimension(parts)
+        weight, edge_weight = head.weight.to(vectors.device), head.edge_weight.to(vectors.device)
+        expected = head_shapes(self.model, head.irreps)
+        if (tuple(weight.shape), tuple(edge_weight.shape)) != expected:
+            raise ValueError(
+                f"the weights of a head for this model and {head.irreps!r} must have the shapes "
+                f"{expected}, got {tuple(weight.shape)} and {tuple(edge_weight.shape)}; it was "
+                f"fitted to another model"
+            )
 
-        def read(features: Tensor, matrix: Tensor, atom: Tensor) -> Tensor:
-            if weight.shape != (dim, features.shape[1]):
-                raise ValueError(
-                    f"the weight of a head for this model and {head.irreps!r} must have shape "
-                    f"{(dim, features.shape[1])}, got {tuple(weight.shape)}; it was fitted to "
-                    f"another model"
-                )
-            return turned_back(features @ weight.T, matrix, parts)
+        def read(features: Readable, matrix: Tensor) -> Tensor:
+            found = turned_back(features.view @ weight.T, matrix, parts)
+            blocks = list(found.split([2 * l + 1 for l, _ in parts], dim=1))
+            for u, (k, degree, _) in zip(edge_weight, edge_parts(parts), strict=True):
+                blocks[k] = blocks[k] + features.edges[degree] @ u
+            return torch.cat(blocks, dim=1)
 
-        return self.reduce(edges, vectors, largest(parts), read)
+        return self.reduce(edges, vectors, parts, read)
+
+
+def head_shapes(model: PET, irreps: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Shapes of `weight` and `edge_weight` of a head on a model."""
+    parts = irreducible(irreps)
+    config = model.config
+    hidden = config.num_readout_layers * config.d_head
+    return (
+        (dimension(parts), 2 * hidden + len(config.elements)),
+        (len(edge_parts(parts)), hidden),
+    )
 
 
 def largest(parts: tuple[tuple[int, int], ...]) -> int:
@@ -362,8 +478,8 @@ def evaluate_tensor(
     return TensorResults(sum_per_system(atomic, system), atomic, found)
 
 
-def fitted_weight(design: Tensor, values: Tensor, ridge: float) -> Tensor:
-    r"""Weight (dim, n_features) of a head by ridge regression.
+def fitted_columns(design: Tensor, values: Tensor, ridge: float) -> Tensor:
+    r"""Weights (n_columns,) of a head by ridge regression.
 
     .. math:: \min_W |A W - y|^2 + \rho \, \bar{s} \, |W|^2
 
@@ -371,7 +487,7 @@ def fitted_weight(design: Tensor, values: Tensor, ridge: float) -> Tensor:
 
     Parameters
     ----------
-    design : Tensor, shape (n_systems, dim, dim * n_features)
+    design : Tensor, shape (n_systems, dim, n_columns)
         From `TensorEnsemble.design`.
     values : Tensor, shape (n_systems, dim)
         Components to be met.
@@ -380,23 +496,22 @@ def fitted_weight(design: Tensor, values: Tensor, ridge: float) -> Tensor:
     """
     if not ridge > 0:
         raise ValueError(f"`ridge` must be positive, got {ridge}")
-    dim = design.shape[1]
     a, y = design.reshape(-1, design.shape[2]), values.reshape(-1)
     scale = (ridge * a.square().sum() / a.shape[1]).sqrt()
     a = torch.cat([a, scale * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)])
     y = torch.cat([y, y.new_zeros(a.shape[1])])
     found: Tensor = torch.linalg.lstsq(a, y[:, None], driver="gels").solution[:, 0]
-    return found.reshape(dim, -1)
+    return found
 
 
 def cross_validated_ridge(design: Tensor, values: Tensor, folds: int = 5) -> float:
-    """The ρ of `fitted_weight` with the least squared error on systems that are left out.
+    """The ρ of `fitted_columns` with the least squared error on systems that are left out.
 
     Of 19 values from 1e-10 to 0.1; every `folds`-th system is left out in turn.
 
     Parameters
     ----------
-    design : Tensor, shape (n_systems, dim, dim * n_features)
+    design : Tensor, shape (n_systems, dim, n_columns)
     values : Tensor, shape (n_systems, dim)
     folds : int
 

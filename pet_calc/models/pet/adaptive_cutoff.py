@@ -50,6 +50,8 @@ class Environment:
         R_ij in Å; one number if it is fixed.
     atomic_cutoff : Tensor, shape (n_atoms,)
         r_i in Å.
+    kept : Tensor or None, shape (n_edges of the list,)
+        Which edges of the list are seen; None: all of them.
     """
 
     edges: Edges
@@ -57,6 +59,7 @@ class Environment:
     distances: Tensor
     cutoff: float | Tensor
     atomic_cutoff: Tensor
+    kept: Tensor | None = None
 
 
 def adaptive_environment(
@@ -75,7 +78,9 @@ def adaptive_environment(
         With `num_neighbors_adaptive`.
     """
     atomic, cutoff, keep = adaptive_cutoffs(edges, distances, n_atoms, config)
-    return Environment(edges.select(keep), vectors[keep], distances[keep], cutoff[keep], atomic)
+    return Environment(
+        edges.select(keep), vectors[keep], distances[keep], cutoff[keep], atomic, keep
+    )
 
 
 def adaptive_cutoffs(

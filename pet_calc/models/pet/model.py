@@ -322,19 +322,25 @@ class PET(nn.Module):
         summed with their cutoff weights.
         """
         parts = []
-        for (node, edge), (node_head, edge_head) in zip(
-            features.layers, self.readouts(self.energy_head), strict=True
-        ):
-            hidden_node = node_head[:-1](node)
-            hidden_edge = by_rows(
-                edge_head[:-1], edge, rows=features.rows, parameters=edge_head.parameters()
-            )
-            unordered = torch.zeros_like(hidden_node).index_copy(
-                0, features.layout.atom_order, hidden_node
-            )
-            parts.append(unordered)
-            parts.append(features.per_atom(torch.zeros_like(hidden_node), hidden_edge))
+        heads = self.readouts(self.energy_head)
+        edges = self.last_edge_features(features)
+        for (node, _), (node_head, _), edge in zip(features.layers, heads, edges, strict=True):
+            hidden = node_head[:-1](node)
+            parts.append(torch.zeros_like(hidden).index_copy(0, features.layout.atom_order, hidden))
+            parts.append(features.per_atom(torch.zeros_like(hidden), edge))
         return torch.cat(parts, dim=1)
+
+    def last_edge_features(self, features: TokenFeatures) -> list[Tensor]:
+        """What the last linear map of the energy head acts on at each edge, without its weight.
+
+        One tensor (n_slots, n_features) for each layer that is read out.
+        """
+        return [
+            by_rows(head[:-1], edge, rows=features.rows, parameters=head.parameters())
+            for (_, edge), (_, head) in zip(
+                features.layers, self.readouts(self.energy_head), strict=True
+            )
+        ]
 
     def readouts(self, name: str) -> list[tuple[nn.Sequential, nn.Sequential]]:
         """Node and edge readout of each layer that is read out, for one head."""
@@ -387,13 +393,17 @@ class PET(nn.Module):
         """
         config = self.config
         distances = (vectors.square().sum(-1) + _TINY).sqrt()
+        keep: Tensor | None = None
         if self.cutoff > config.cutoff:  # the list reaches further, for the repulsion
             keep = distances <= config.cutoff
             edges, vectors, distances = edges.select(keep), vectors[keep], distances[keep]
         if config.num_neighbors_adaptive is not None:
-            return adaptive_environment(edges, vectors, distances, n_atoms, config)
+            found = adaptive_environment(edges, vectors, distances, n_atoms, config)
+            if keep is None or found.kept is None:
+                return found
+            return replace(found, kept=keep.masked_scatter(keep, found.kept))
         radii = distances.new_full((n_atoms,), config.cutoff)
-        return Environment(edges, vectors, distances, config.cutoff, radii)
+        return Environment(edges, vectors, distances, config.cutoff, radii, keep)
 
     def features(
         self, species: Tensor, edges: Edges, vectors: Tensor,
