@@ -79,6 +79,8 @@ class LabelledFrame:
         The energy is one of PBE+U as `pet_calc.training.zeros` says.
     rise : LeastRise or None
         Instead of labels (`pet_calc.training.restoring`).
+    floor : float or None
+        Instead of labels: a lower bound of the energy, in eV.
     """
 
     atoms: Atoms
@@ -90,6 +92,7 @@ class LabelledFrame:
     zero: str | None = None
     hubbard: bool = False
     rise: LeastRise | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True)

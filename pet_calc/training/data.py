@@ -121,6 +121,8 @@ class Batch:
         Of a single frame whose energy counts from another zero than the model's.
     rise : Rise or None
         None where no energy is known to rise.
+    floor : Tensor or None, shape (n_systems,), eV
+        Lower bounds of the energy; None or NaN where there is none.
     """
 
     system: System
@@ -133,6 +135,7 @@ class Batch:
     level: Tensor | None = None
     zero: ZeroOfEnergy | None = None
     rise: Rise | None = None
+    floor: Tensor | None = None
 
     @property
     def has_derivatives(self) -> bool:
@@ -156,6 +159,14 @@ class Batch:
             if parts[0].level is None
             else torch.cat([p.level for p in parts if p.level is not None]),
             rise=Rise.concatenate(parts),
+            floor=None
+            if all(p.floor is None for p in parts)
+            else torch.cat(
+                [
+                    torch.full_like(p.energy, torch.nan) if p.floor is None else p.floor
+                    for p in parts
+                ]
+            ),
         )
 
     def transformed(self, matrix: Tensor) -> Batch:
@@ -210,6 +221,7 @@ def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) ->
         conditions=Conditions.uniform(n, *charge_and_spin(frame.atoms)) if conditions else None,
         zero=None if frame.zero is None else ZeroOfEnergy(frame.zero, frame.hubbard),
         rise=None if frame.rise is None else Rise.of(frame.rise),
+        floor=None if frame.floor is None else torch.tensor([frame.floor], dtype=torch.float64),
     )
 
 

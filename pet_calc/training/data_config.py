@@ -52,6 +52,9 @@ class DataSet:
     restoring : RestoringConfig, optional
         Instead of its structures, which were relaxed, take disturbed copies of them. Their labels
         are left out; the energy must rise towards them (`pet_calc.training.restoring`).
+    floor : bool
+        Its energies are lower bounds of the energy: only what is predicted below them counts, with
+        the weight of energies. Other labels are left out.
     """
 
     file: str
@@ -67,12 +70,20 @@ class DataSet:
     zero: str | None = None
     hubbard: bool = False
     restoring: RestoringConfig | None = None
+    floor: bool = False
 
     def __post_init__(self) -> None:
         if self.restoring is not None and (self.split != "train" or self.stationary != "no"):
             raise ValueError(
                 "`restoring` in [[data.sets]] is for training, and its structures are not at rest: "
                 "leave out `split` and `stationary`, and name the file twice for both"
+            )
+        if self.floor and (
+            self.split != "train" or self.stationary != "no" or self.restoring or self.zero
+        ):
+            raise ValueError(
+                "`floor` in [[data.sets]] is for training, on energies that count from the zero of "
+                "the potential: leave out `split`, `stationary`, `restoring` and `zero`"
             )
         if not re.fullmatch(r"-?\d*:-?\d*(:-?[1-9]\d*)?", self.frames):
             raise ValueError(

@@ -28,7 +28,8 @@ class LabelCounts:
     Attributes
     ----------
     energy, forces, stress, rise : int
-        Energies, force components, stress components and bounds on the rise; at least 1.
+        Energies and their lower bounds, force components, stress components and bounds on the
+        rise; at least 1.
     """
 
     energy: int
@@ -41,12 +42,17 @@ class LabelCounts:
         """Of the labels that are present in some batches."""
         found = [
             [
-                0 if x is None else int(torch.isfinite(x).sum())
-                for x in (b.energy, b.forces, b.stress, None if b.rise is None else b.rise.least)
+                known(b.energy) + known(b.floor), known(b.forces), known(b.stress),
+                known(None if b.rise is None else b.rise.least),
             ]
             for b in batches
-        ]
+        ]  # fmt: skip
         return cls(*(max(1, sum(column)) for column in zip(*found, strict=True)))
+
+
+def known(labels: Tensor | None) -> int:
+    """How many labels are present."""
+    return 0 if labels is None else int(torch.isfinite(labels).sum())
 
 
 def loss(
@@ -62,8 +68,9 @@ def loss(
                 + w_\sigma \langle h(\Delta\sigma) \rangle + w_R \langle h(R / N) \rangle
 
     with averages over the frames, force components and stress components that have labels;
-    eV, Å units. R is by how much a rise of the energy is below its bound, else 0. h is the square
-    of the error, or of `penalties`. Labels that are absent (NaN in the batch) do not contribute.
+    eV, Å units. R is by how much a rise of the energy is below its bound, else 0. Of energies that
+    have a lower bound for a label ΔE is by how much they are below it, else 0. h is the square of
+    the error, or of `penalties`. Labels that are absent (NaN in the batch) do not contribute.
 
     Parameters
     ----------
@@ -81,6 +88,9 @@ def loss(
     if weights.energy > 0:
         error = (results.energy - batch.energy) / batch.n_atoms
         total = total + weights.energy * penalties(error, batch.energy, limits.energy) / n.energy
+        if batch.floor is not None:
+            below = (batch.floor - results.energy).clamp(min=0.0) / batch.n_atoms
+            total = total + weights.energy * penalties(below, batch.floor, limits.energy) / n.energy
     if weights.forces > 0 and results.forces is not None:
         total = total + weights.forces * forces_term(results.forces, batch, limits) / n.forces
     if weights.stress > 0 and results.stress is not None:

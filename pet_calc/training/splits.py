@@ -83,12 +83,15 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
             census[split] = census[split] + found if split in census else found
     if not held["validation"]:
         n = data.validation_frames
-        if not 0 < n < len(train):
+        # those without labels measure nothing
+        labelled = [k for k, f in enumerate(train) if f.rise is None and f.floor is None]
+        if not 0 < n < len(labelled):
             raise DatasetError(
-                f"`data.validation_frames` must lie between 1 and the {len(train)} training "
-                f"frames minus one, got {n}"
+                f"`data.validation_frames` must lie between 1 and the {len(labelled)} labelled "
+                f"training frames minus one, got {n}"
             )
-        chosen = set(np.linspace(0, len(train) - 1, n).round().astype(int).tolist())
+        places = np.linspace(0, len(labelled) - 1, n).round().astype(int)
+        chosen = {labelled[k] for k in places.tolist()}
         held["validation"] = [f for k, f in enumerate(train) if k in chosen]
         kept = [k for k in range(len(train)) if k not in chosen]
         train, repeats = [train[k] for k in kept], [repeats[k] for k in kept]
@@ -144,6 +147,14 @@ def read_set(
             for k, f in enumerate(frames)
         ]
         return disturbed, replace(census, found={"rise": {"(restoring)": len(disturbed)}})
+    if source.floor:
+        if bare := sum(f.energy is None for f in frames):
+            raise DatasetError(
+                f"`floor` needs an energy of every structure, but {bare} of the {len(frames)} in "
+                f"{source.file} have none; name its key in `keys`"
+            )
+        bounds = [replace(f, energy=None, forces=None, stress=None, floor=f.energy) for f in frames]
+        return bounds, replace(census, found={"floor": {"(floor)": len(bounds)}})
     if source.stationary == "no":
         return frames, census
     relaxed = [at_rest(f, f"frame {k} of {source.file}", cell=source.stationary == "cell")
