@@ -63,6 +63,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--only", nargs="+", help="names; rows of others in OUT are kept")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -72,7 +73,7 @@ def main() -> None:
     rate = 2 * a.numel() * b.shape[1] / product / 1e9
     rows = []
     for entry in list_potentials():
-        if entry.kind != "energy":
+        if entry.kind != "energy" or (options.only and entry.name not in options.only):
             continue
         name, atoms = structure(entry)
         calculator = calculator_for(entry.name)
@@ -108,6 +109,10 @@ def main() -> None:
     Console().print(table)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
+        if options.only and options.out.is_file():
+            with options.out.open(newline="") as file:
+                others = [r for r in csv.DictReader(file) if r["potential"] not in options.only]
+            rows = others + rows
         with options.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

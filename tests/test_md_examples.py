@@ -192,6 +192,19 @@ def test_water_dipoles(tmp_path):
     }
 
 
+def test_acetylacetone(tmp_path):
+    text = smoke("14_acetylacetone.py", tmp_path)
+    found = re.search(
+        r"at rest +(\d\.\d+) Å\nO-H\.\.\.O on average +(\d\.\d+) Å.*\n.*\nproton transfers +(\d+)",
+        text,
+    )
+    assert found is not None, text
+    # a strong hydrogen bond
+    assert 2.35 < float(found[1]) < 2.6
+    assert 2.2 < float(found[2]) < 2.8
+    assert int(found[3]) <= 5
+
+
 def test_every_example_says_how_it_is_called():
     """Numbered, with a header that shows a call with and without ``--smoke``."""
     found = sorted(EXAMPLES.glob("*.py"))

@@ -53,7 +53,7 @@ def train(
         return
     settings = TrainConfig.from_toml(config)
     with pulsing("reading"):
-        splits = load_data(settings, data or config.parent)
+        splits = load_data(settings, data or config.parent, beside=config.parent)
     console.print(census_table(splits.census))
     old = len(splits.order.replay)
     mixed = f" and {old} old ones, {splits.order.replayed} of them in an epoch" if old else ""

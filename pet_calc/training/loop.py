@@ -227,9 +227,7 @@ def save(
         out / "model",
         model,
         training=details,
-        domain=measure_domain(
-            (f.atoms for f in data.train if f.rise is None and f.floor is None), config.model.cutoff
-        ),
+        domain=measure_domain((f.atoms for f in data.trained_on), config.model.cutoff),
         dtype=DTYPES[config.dtype],
     )
     if config.fine_tune is not None:

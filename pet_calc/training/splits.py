@@ -52,9 +52,21 @@ class TrainingData:
         splits["replay test"] = self.replay_test
         return {name: frames for name, frames in splits.items() if frames}
 
+    @property
+    def trained_on(self) -> list[LabelledFrame]:
+        """Those to train on that have labels; not disturbed copies and bounds."""
+        return [f for f in self.train if f.rise is None and f.floor is None]
 
-def load_data(config: TrainConfig, folder: Path) -> TrainingData:
+
+def load_data(config: TrainConfig, folder: Path, *, beside: Path | None = None) -> TrainingData:
     """Read all splits of a configuration; relative paths start at `folder`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    folder : Path
+    beside : Path, optional
+        Folder of the configuration: files of [data] that `folder` lacks are taken from there.
 
     Raises
     ------
@@ -70,15 +82,21 @@ def load_data(config: TrainConfig, folder: Path) -> TrainingData:
         )
     train: list[LabelledFrame] = []
     repeats: list[int] = []
+
+    def home(file: str) -> Path:
+        if beside is not None and not (folder / file).is_file() and (beside / file).is_file():
+            return beside
+        return folder
+
     for source in data.of_split("train"):
-        frames, found = read_set(source, folder, config.model.elements)
+        frames, found = read_set(source, home(source.file), config.model.elements)
         train += frames
         repeats += [source.repeat] * len(frames)
         census["train"] = census["train"] + found if "train" in census else found
     held: dict[Split, list[LabelledFrame]] = {"validation": [], "test": []}
     for split, frames in held.items():
         for source in data.of_split(split):
-            more, found = read_set(source, folder, config.model.elements)
+            more, found = read_set(source, home(source.file), config.model.elements)
             frames += more
             census[split] = census[split] + found if split in census else found
     if not held["validation"]:

@@ -114,8 +114,8 @@ def test_domain_is_that_of_the_training_data(entry, data_dir):
     """What the index or the config says of the training structures, measured again."""
     training = read_config(entry.folder)["training"]["config"]
     config = TrainConfig.from_dict(training)
-    splits = load_data(config, data_dir)
-    measured = measure_domain((f.atoms for f in splits.train), config.model.cutoff)
+    splits = load_data(config, data_dir, beside=entry.folder)
+    measured = measure_domain((f.atoms for f in splits.trained_on), config.model.cutoff)
     recorded = pretrained.load(entry).domain
     assert recorded is not None
     assert recorded.to_dict() == measured.to_dict()

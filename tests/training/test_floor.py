@@ -131,3 +131,13 @@ def test_refusals(folder, config_table) -> None:
     with pytest.raises(DatasetError, match="needs an energy of every structure, but 8 of the 8"):
         load_data(bare, folder)
     assert np.isfinite([f.energy for f in load_data(with_holes(config_table), folder).train]).all()
+
+
+def test_files_that_the_data_folder_lacks_lie_beside_the_configuration(
+    folder, config_table, data_folder
+) -> None:
+    config = with_holes(config_table, floor=True)
+    with pytest.raises(DatasetError, match=r"no data file at .*holes\.extxyz"):
+        load_data(config, data_folder)
+    found = load_data(config, data_folder, beside=folder)
+    assert len(found.train) - len(found.trained_on) == 8
