@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from scipy.special import erf
 
@@ -98,6 +99,10 @@ def reliability_figure(
         share.plot(z, within, color=colour, label=f"{split} ({len(e)})")
     scatter.set_xscale("log")
     scatter.set_yscale("log")
+    # σ spans about a decade, of which the default labels too much or too little
+    scatter.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    scatter.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    scatter.xaxis.set_minor_formatter(NullFormatter())
     scatter.set_xlabel(f"σ, {unit}")
     scatter.set_ylabel(f"size of the error, {unit}")
     share.set_xlabel("z")
