@@ -1,5 +1,6 @@
 """Every shipped potential is what its index, card, config and recorded results say."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -102,6 +103,14 @@ def test_files_are_small(entry):
     assert entry.size < 10_000_000
     for path in entry.folder.rglob("*"):
         assert path.stat().st_size < 20_000_000, path
+
+
+def test_pictures_name_no_folder_of_a_machine(entry):
+    """Their provenance holds the command; the one to repeat is that of the card."""
+    for path in entry.folder.glob("*.png"):
+        found = re.search(rb'"command": "([^"]*)"', path.read_bytes())
+        if found is not None:
+            assert not re.search(rb"(^| )/", found[1]), (path, found[1])
 
 
 def test_what_is_needed_to_retrain_is_there(entry):
