@@ -14,46 +14,46 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from ase.io import write
 
 from pet_calc import PETCalculator
 from pet_calc.errors import SimulationError
 from pet_calc.generation.composition import Composition
-from pet_calc.generation.fingerprint import distance, fingerprint
+from pet_calc.generation.fingerprint import Fingerprint, distance, fingerprint
 from pet_calc.generation.hull import Hull, Phase
 from pet_calc.generation.random_search import propose_random
 from pet_calc.generation.relaxation import relax_proposals
 from pet_calc.generation.stability import SAME
 from pet_calc.io.crystals import LabelledCrystal, read_crystals
-from pet_calc.pretrained import load
+from pet_calc.pretrained import resolve
 from pet_calc.workflows.relax import RelaxConfig
 
 ENERGY = "formation_energy"
 
 
-def reduced(atoms: Atoms) -> Composition:
-    """Composition of one formula unit."""
-    whole = Composition.from_numbers(np.asarray(atoms.numbers))
-    return Composition(tuple((z, n // whole.units) for z, n in whole.counts))
+def composition_of(atoms: Atoms) -> Composition:
+    """Its ``formula`` is the same for cells of any size."""
+    return Composition.from_numbers(np.asarray(atoms.numbers))
 
 
 def phases_of(crystals: list[LabelledCrystal]) -> dict[frozenset[int], list[Phase]]:
     """Lowest energy of each composition, by elements."""
-    lowest: dict[Composition, float] = {}
+    lowest: dict[str, Phase] = {}
     for c in crystals:
-        unit = reduced(c.atoms)
-        lowest[unit] = min(c.labels[ENERGY], lowest.get(unit, np.inf))
+        phase = Phase(composition_of(c.atoms), c.labels[ENERGY])
+        formula = phase.composition.formula
+        if formula not in lowest or phase.energy < lowest[formula].energy:
+            lowest[formula] = phase
     found: dict[frozenset[int], list[Phase]] = {}
-    for composition, energy in lowest.items():
-        elements = frozenset(z for z, _ in composition.counts)
+    for phase in lowest.values():
+        elements = frozenset(z for z, _ in phase.composition.counts)
         if len(elements) > 1:
-            found.setdefault(elements, []).append(Phase(composition, energy))
+            found.setdefault(elements, []).append(phase)
     return found
 
 
@@ -81,12 +81,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     calculator = PETCalculator(options.model)
-    covered = set(load(options.model).model.atomic_numbers)
+    covered = {atomic_numbers[e] for e in resolve(options.model).elements}
     known = read_crystals([options.data / "mp_train.npz.xz"], [ENERGY])
     phases = phases_of([*known, *read_crystals([options.data / "hull_mp.npz.xz"], [ENERGY])])
     wanted = sorted(
         {
-            Composition.from_numbers(np.asarray(c.atoms.numbers))
+            composition_of(c.atoms)
             for c in known
             if len(c.atoms) <= options.atoms and set(c.atoms.numbers.tolist()) <= covered
         },
@@ -109,11 +109,10 @@ def main() -> None:
         on_result=lambda k, o: print(f"\r{k}/{len(proposals)} ", end="", flush=True),
     )  # fmt: skip
     above, kept = [], []
-    units = {reduced(a) for a in proposals}
-    structures: dict[Composition, list[Any]] = {unit: [] for unit in units}
+    structures: dict[str, list[Fingerprint]] = {composition_of(a).formula: [] for a in proposals}
     for c in known:
-        if (unit := reduced(c.atoms)) in units:
-            structures[unit].append(fingerprint(c.atoms))
+        if (formula := composition_of(c.atoms).formula) in structures:
+            structures[formula].append(fingerprint(c.atoms))
     for floor, outcome in zip(floors, outcomes, strict=True):
         if outcome.atoms is None or outcome.status not in ("converged", "steps"):
             continue
@@ -123,8 +122,9 @@ def main() -> None:
             hole = Atoms(
                 outcome.atoms.numbers, outcome.atoms.positions, cell=outcome.atoms.cell, pbc=True
             )
-            same = structures[reduced(hole)]
-            unknown = all(distance(fingerprint(hole), f) >= SAME for f in same)
+            own = fingerprint(hole)
+            same = structures[composition_of(hole).formula]
+            unknown = all(distance(own, f) >= SAME for f in same)
             hole.info["energy_floor"] = (floor + options.unknown * unknown) * n
             kept.append(hole)
     height = np.array(above)

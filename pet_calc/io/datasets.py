@@ -94,6 +94,11 @@ class LabelledFrame:
     rise: LeastRise | None = None
     floor: float | None = None
 
+    @property
+    def bounded(self) -> bool:
+        """Whether bounds stand in the place of labels."""
+        return self.rise is not None or self.floor is not None
+
 
 @dataclass(frozen=True)
 class LabelCensus:

@@ -42,8 +42,8 @@ def save_tensor_head(path: Path | str, head: TensorHead, model: PET) -> None:
     try:
         safetensors.torch.save_file(
             {
-                name: tensor.detach().cpu().contiguous()
-                for name, tensor in (("weight", head.weight), ("edge_weight", head.edge_weight))
+                "weight": head.weight.detach().cpu().contiguous(),
+                "edge_weight": head.edge_weight.detach().cpu().contiguous(),
             },
             path,
             metadata,

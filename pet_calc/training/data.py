@@ -112,6 +112,8 @@ class Batch:
     stress : Tensor, shape (n_systems, 6), eV/Å³
     n_atoms : Tensor, shape (n_systems,)
         Atoms in each system.
+    floor : Tensor, shape (n_systems,), eV
+        Lower bounds of the energy.
     conditions : Conditions or None
         Charge and spin of each atom's system, for models that are conditioned on them.
     level : Tensor or None, shape (n_systems,), int64
@@ -121,8 +123,6 @@ class Batch:
         Of a single frame whose energy counts from another zero than the model's.
     rise : Rise or None
         None where no energy is known to rise.
-    floor : Tensor or None, shape (n_systems,), eV
-        Lower bounds of the energy; None or NaN where there is none.
     """
 
     system: System
@@ -131,11 +131,11 @@ class Batch:
     forces: Tensor
     stress: Tensor
     n_atoms: Tensor
+    floor: Tensor
     conditions: Conditions | None = None
     level: Tensor | None = None
     zero: ZeroOfEnergy | None = None
     rise: Rise | None = None
-    floor: Tensor | None = None
 
     @property
     def has_derivatives(self) -> bool:
@@ -154,19 +154,12 @@ class Batch:
             forces=torch.cat([p.forces for p in parts]),
             stress=torch.cat([p.stress for p in parts]),
             n_atoms=torch.cat([p.n_atoms for p in parts]),
+            floor=torch.cat([p.floor for p in parts]),
             conditions=Conditions.concatenate([p.conditions for p in parts]),
             level=None
             if parts[0].level is None
             else torch.cat([p.level for p in parts if p.level is not None]),
             rise=Rise.concatenate(parts),
-            floor=None
-            if all(p.floor is None for p in parts)
-            else torch.cat(
-                [
-                    torch.full_like(p.energy, torch.nan) if p.floor is None else p.floor
-                    for p in parts
-                ]
-            ),
         )
 
     def transformed(self, matrix: Tensor) -> Batch:
@@ -218,10 +211,10 @@ def prepare(frame: LabelledFrame, cutoff: float, *, conditions: bool = False) ->
         if frame.stress is None
         else torch.from_numpy(frame.stress.copy())[None],
         n_atoms=torch.tensor([n]),
+        floor=torch.tensor([nan if frame.floor is None else frame.floor], dtype=torch.float64),
         conditions=Conditions.uniform(n, *charge_and_spin(frame.atoms)) if conditions else None,
         zero=None if frame.zero is None else ZeroOfEnergy(frame.zero, frame.hubbard),
         rise=None if frame.rise is None else Rise.of(frame.rise),
-        floor=None if frame.floor is None else torch.tensor([frame.floor], dtype=torch.float64),
     )
 
 

@@ -42,17 +42,17 @@ class LabelCounts:
         """Of the labels that are present in some batches."""
         found = [
             [
-                known(b.energy) + known(b.floor), known(b.forces), known(b.stress),
-                known(None if b.rise is None else b.rise.least),
+                present(b.energy) + present(b.floor), present(b.forces), present(b.stress),
+                0 if b.rise is None else present(b.rise.least),
             ]
             for b in batches
         ]  # fmt: skip
         return cls(*(max(1, sum(column)) for column in zip(*found, strict=True)))
 
 
-def known(labels: Tensor | None) -> int:
-    """How many labels are present."""
-    return 0 if labels is None else int(torch.isfinite(labels).sum())
+def present(labels: Tensor) -> int:
+    """How many labels are not NaN."""
+    return int(torch.isfinite(labels).sum())
 
 
 def loss(
@@ -87,10 +87,10 @@ def loss(
     total = results.energy.new_zeros(())
     if weights.energy > 0:
         error = (results.energy - batch.energy) / batch.n_atoms
-        total = total + weights.energy * penalties(error, batch.energy, limits.energy) / n.energy
-        if batch.floor is not None:
-            below = (batch.floor - results.energy).clamp(min=0.0) / batch.n_atoms
-            total = total + weights.energy * penalties(below, batch.floor, limits.energy) / n.energy
+        below = (batch.floor - results.energy).clamp(min=0.0) / batch.n_atoms
+        penalty = penalties(error, batch.energy, limits.energy)
+        penalty = penalty + penalties(below, batch.floor, limits.energy)
+        total = total + weights.energy * penalty / n.energy
     if weights.forces > 0 and results.forces is not None:
         total = total + weights.forces * forces_term(results.forces, batch, limits) / n.forces
     if weights.stress > 0 and results.stress is not None:

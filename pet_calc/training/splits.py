@@ -55,7 +55,7 @@ class TrainingData:
     @property
     def trained_on(self) -> list[LabelledFrame]:
         """Those to train on that have labels; not disturbed copies and bounds."""
-        return [f for f in self.train if f.rise is None and f.floor is None]
+        return [f for f in self.train if not f.bounded]
 
 
 def load_data(config: TrainConfig, folder: Path, *, beside: Path | None = None) -> TrainingData:
@@ -66,7 +66,7 @@ def load_data(config: TrainConfig, folder: Path, *, beside: Path | None = None) 
     config : TrainConfig
     folder : Path
     beside : Path, optional
-        Folder of the configuration: files of [data] that `folder` lacks are taken from there.
+        Folder of the configuration: files that `folder` lacks are taken from there.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def load_data(config: TrainConfig, folder: Path, *, beside: Path | None = None) 
     if not held["validation"]:
         n = data.validation_frames
         # those without labels measure nothing
-        labelled = [k for k, f in enumerate(train) if f.rise is None and f.floor is None]
+        labelled = [k for k, f in enumerate(train) if not f.bounded]
         if not 0 < n < len(labelled):
             raise DatasetError(
                 f"`data.validation_frames` must lie between 1 and the {len(labelled)} labelled "
@@ -118,13 +118,13 @@ def load_data(config: TrainConfig, folder: Path, *, beside: Path | None = None) 
     replay_test: list[LabelledFrame] = []
     tune = config.fine_tune
     if tune is not None and tune.replay:
-        replay, census["replay"] = read_frames([folder / p for p in tune.replay], data.keys)
+        replay, census["replay"] = read_frames([home(p) / p for p in tune.replay], data.keys)
         old = tuple(range(len(train), len(train) + len(replay)))
         order = Order(new, old, replayed_frames(len(new), tune.replay_fraction))
         train += replay
     if tune is not None and tune.replay_test:
         replay_test, census["replay test"] = read_frames(
-            [folder / p for p in tune.replay_test], data.keys
+            [home(p) / p for p in tune.replay_test], data.keys
         )
     check_labels(census["train"], config.stages)
     if data.bucket:

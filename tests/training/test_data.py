@@ -189,7 +189,9 @@ def test_absent_labels_do_not_contribute(data_folder):
     assert loss(shifted, batch, weights).item() == pytest.approx(0.01 + 2 * 0.04 + 3 * 0.09)
     half = batch.energy.clone()
     half[0] = torch.nan
-    partial = Batch(batch.system, batch.edges, half, batch.forces, batch.stress, batch.n_atoms)
+    partial = Batch(
+        batch.system, batch.edges, half, batch.forces, batch.stress, batch.n_atoms, batch.floor
+    )
     assert loss(shifted, partial, weights).item() == pytest.approx(0.01 + 2 * 0.04 + 3 * 0.09)
     nothing = Batch(
         batch.system,
@@ -198,6 +200,7 @@ def test_absent_labels_do_not_contribute(data_folder):
         batch.forces,
         batch.stress,
         batch.n_atoms,
+        batch.floor,
     )
     assert loss(shifted, nothing, weights).item() == pytest.approx(2 * 0.04 + 3 * 0.09)
 

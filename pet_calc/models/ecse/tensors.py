@@ -293,23 +293,22 @@ class TensorEnsemble:
         model = self.model
         species = model.species(self.system.numbers[atoms])
         conditions = None if self.conditions is None else self.conditions.of(atoms)
-        vectors = local.to(model.dtype)
-        tokens = model.features(species, edges, vectors, conditions)
-        found = model.last_layer_features(tokens).double()
-        one_hot = torch.nn.functional.one_hot(species, len(model.config.elements)).to(found)
-
-        kept = model.environment(edges, vectors, len(species)).kept
-        seen = world.double() if kept is None else world.double()[kept]
+        found = model.environment(edges, local.to(model.dtype), len(species))
+        tokens = model.features_within(species, found, conditions)
+        of_edges = model.last_edge_features(tokens)
+        of_atoms = model.last_layer_features(tokens, of_edges).double()
+        one_hot = torch.nn.functional.one_hot(species, len(model.config.elements)).to(of_atoms)
+        seen = world.double() if found.kept is None else world.double()[found.kept]
         where = (tokens.layout.slot_edge, tokens.layout.edge_slot)
         unit = torch.nn.functional.normalize(seen, dim=1)
-        hidden = torch.cat(model.last_edge_features(tokens), dim=1).double()
+        hidden = torch.cat(of_edges, dim=1).double()
         sums = {}
         for l in degrees:
             per_slot = edges_to_slots(harmonics(l, unit), *where)
             product = per_slot[:, :, None] * hidden[:, None, :]
             zero = product.new_zeros((len(species), *product.shape[1:]))
             sums[l] = tokens.per_atom(zero, product)
-        return Readable(torch.cat([found, one_hot], dim=1), sums)
+        return Readable(torch.cat([of_atoms, one_hot], dim=1), sums)
 
     def reduce(
         self, edges: Edges, vectors: Tensor, parts: tuple[tuple[int, int], ...],

@@ -315,15 +315,17 @@ class PET(nn.Module):
         assert total is not None
         return total
 
-    def last_layer_features(self, features: TokenFeatures) -> Tensor:
+    def last_layer_features(
+        self, features: TokenFeatures, edges: list[Tensor] | None = None
+    ) -> Tensor:
         """What the last linear maps of the energy head act on, (n_atoms, n_features).
 
         For each layer that is read out: hidden features of the node, then those of the edges,
-        summed with their cutoff weights.
+        summed with their cutoff weights; `edges` are the `last_edge_features`, if known.
         """
         parts = []
         heads = self.readouts(self.energy_head)
-        edges = self.last_edge_features(features)
+        edges = edges or self.last_edge_features(features)
         for (node, _), (node_head, _), edge in zip(features.layers, heads, edges, strict=True):
             hidden = node_head[:-1](node)
             parts.append(torch.zeros_like(hidden).index_copy(0, features.layout.atom_order, hidden))
@@ -424,6 +426,13 @@ class PET(nn.Module):
             With ECSE: uniform numbers in [0, 1) that choose one frame of each atom instead of all.
         """
         seen = self.environment(edges, vectors, len(species))
+        return self.features_within(species, seen, conditions, draw)
+
+    def features_within(
+        self, species: Tensor, seen: Environment, conditions: Conditions | None = None,
+        draw: Tensor | None = None,
+    ) -> TokenFeatures:  # fmt: skip
+        """As `features`, of the edges that `environment` found."""
         condition: Tensor | None = None
         if self.conditioning is not None:
             condition = self.conditioning(conditions, len(species))
