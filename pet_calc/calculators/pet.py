@@ -134,11 +134,12 @@ class PETCalculator(ModelCalculator):
         default. Geometry and the sum over atoms are in float64 always.
     ecse : {None, False, "auto", "local", "layerwise", "structure", "quadrature"}
         Symmetry under rotations and inversion. By default (None) the potential is evaluated as it
-        was trained: exactly symmetric if that was layerwise, else plain. "auto" is the cheapest way
-        to make any potential exact: "layerwise" where it was trained so; "local", a few evaluations
-        per atom, where one message-passing layer sees neighbours alone; else "structure", as many
-        evaluations of the whole structure as it has frames, which suits small cells. "quadrature"
-        averages over a fixed grid of rotations and is not exact. False insists on the plain model.
+        was trained: exactly symmetric if that was layerwise or with angles in the attention, else
+        plain. "auto" is the cheapest way to make any potential exact: as it is where it is exact by
+        itself; "local", a few evaluations per atom, where one message-passing layer sees neighbours
+        alone; else "structure", as many evaluations of the whole structure as it has frames, which
+        suits small cells. "quadrature" averages over a fixed grid of rotations and is not exact.
+        False insists on the plain model.
     quadrature_order : int
         Degree of that grid, odd; 3 takes 84 evaluations.
     skin : float

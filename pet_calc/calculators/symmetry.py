@@ -17,14 +17,17 @@ MODES: Final = ("auto", "local", "layerwise", "structure", "quadrature")
 
 
 def is_layerwise(model: EnergyModel) -> bool:
-    """Whether the model was made for layerwise ECSE and is symmetric by itself."""
+    """Whether the model was made for layerwise ECSE."""
     return isinstance(model, PET) and model.config.ecse == "layerwise"
 
 
-def exact_mode(model: EnergyModel) -> Literal["layerwise", "local", "structure"]:
-    """The cheapest mode that makes a model exactly symmetric."""
-    if is_layerwise(model):
-        return "layerwise"
+def is_invariant(model: EnergyModel) -> bool:
+    """Whether the model is exactly symmetric by itself."""
+    return isinstance(model, PET) and model.config.invariant
+
+
+def exact_mode(model: EnergyModel) -> Literal["local", "structure"]:
+    """The cheapest mode that makes a model exactly symmetric which is not so by itself."""
     return "local" if is_strictly_local(model) else "structure"
 
 
@@ -38,7 +41,7 @@ def check_symmetry(ecse: Symmetry | Literal[False] | None) -> None:
 
 def is_ensemble(model: EnergyModel, ecse: Symmetry | Literal[False] | None) -> bool:
     """Whether the model is evaluated in several orientations, and not just once."""
-    return ecse is not None and ecse is not False and not is_layerwise(model)
+    return ecse is not None and ecse is not False and not is_invariant(model)
 
 
 def symmetrised(
@@ -78,14 +81,16 @@ def symmetrised(
                 "another function without them; leave `ecse` out"
             )
         return plain
-    mode = exact_mode(model) if ecse == "auto" else ecse
-    if mode == "layerwise":
-        if not layerwise:
-            raise ValueError(
-                "`ecse` can be 'layerwise' only for a potential that was trained so ([model] "
-                "ecse = \"layerwise\" in train.toml); use 'structure' or 'quadrature' for this one"
-            )
+    if ecse == "layerwise" and not layerwise:
+        raise ValueError(
+            "`ecse` can be 'layerwise' only for a potential that was trained so ([model] "
+            "ecse = \"layerwise\" in train.toml); use 'auto', 'structure' or 'quadrature' for this "
+            "one"
+        )
+    if is_invariant(model):
         return plain
+    mode = exact_mode(model) if ecse == "auto" else ecse
+    assert mode != "layerwise"
     return Ensemble(
         model,
         system,

@@ -2,6 +2,7 @@
 
 from pet_calc.geometry.cell import voigt_from_matrix, volume
 from pet_calc.geometry.graph import Bucket, Edges, NodeEdgeLayout, edge_vectors, node_edge_layout
+from pet_calc.geometry.harmonics import spherical_harmonics
 from pet_calc.geometry.neighbor_matrix import NeighborMatrix
 from pet_calc.geometry.system import System
 
@@ -13,6 +14,7 @@ __all__ = [
     "System",
     "edge_vectors",
     "node_edge_layout",
+    "spherical_harmonics",
     "voigt_from_matrix",
     "volume",
 ]

@@ -14,6 +14,7 @@ from pet_calc.io.weights import DTYPES
 from pet_calc.models.architectures import TrainableConfig, TrainableModel, new_model
 from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PET, PETConfig
+from pet_calc.models.pet.new_angles import adds_angles, with_angles
 from pet_calc.models.pet.new_heads import adds_heads, with_new_heads
 from pet_calc.pretrained import load
 from pet_calc.training.config import TrainConfig
@@ -67,7 +68,7 @@ def starting_model(
 
 
 def source_model(source: str, wanted: TrainableConfig, dtype: str) -> TrainableModel:
-    """The potential that a fine-tuning starts from, frozen, with the heads that are wanted.
+    """The potential that a fine-tuning starts from, frozen, with heads or angles that are wanted.
 
     Raises
     ------
@@ -78,16 +79,15 @@ def source_model(source: str, wanted: TrainableConfig, dtype: str) -> TrainableM
     model = potential.model
     if isinstance(model, PET | Crystalformer) and model.config == wanted:
         return model
-    if (
-        isinstance(model, PET)
-        and isinstance(wanted, PETConfig)
-        and adds_heads(wanted, model.config)
-    ):
-        return with_new_heads(model, wanted)
+    if isinstance(model, PET) and isinstance(wanted, PETConfig):
+        if adds_heads(wanted, model.config):
+            return with_new_heads(model, wanted)
+        if adds_angles(wanted, model.config):
+            return with_angles(model, wanted)
     raise ValueError(
         f"[model] must be the configuration of the potential that [fine_tune] starts from, to "
-        f"whose `energy_heads` others may be added; copy it from the train.toml or config.json of "
-        f"{potential.name}"
+        f"whose `energy_heads` others may be added, or to whose attention angles "
+        f"(`angular_degree`); copy it from the train.toml or config.json of {potential.name}"
     )
 
 

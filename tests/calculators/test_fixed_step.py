@@ -33,6 +33,8 @@ from pet_calc.neighbors.rows import matrix_from_edges
 VARIANTS = {
     "plain": {},
     "radial": {"input_encoding": "radial"},
+    "angular": {"input_encoding": "distance", "angular_degree": 2},
+    "angular-turning": {"input_encoding": "radial", "angular_degree": 2},
     "residual": {"featurizer_type": "residual"},
     "post": {"transformer_type": "PostLN", "normalization": "LayerNorm", "activation": "SiLU"},
     "cosine": {"cutoff_function": "Cosine"},

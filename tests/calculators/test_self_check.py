@@ -243,12 +243,16 @@ MODELS = {
         lambda: random_pet(2, input_encoding="radial"),
         {CUTOFF_ATTENTION, FUSED_LINEAR},
     ),
+    "pet-angular": (
+        lambda: random_pet(4, input_encoding="distance", angular_degree=3),
+        {CUTOFF_ATTENTION, FUSED_LINEAR},
+    ),
     "crystalformer": (lambda: random_crystalformer(1), {LATTICE_ATTENTION}),
 }
 
 
 @needs_triton
-@pytest.mark.parametrize("model", ["pet-radial", "crystalformer"])
+@pytest.mark.parametrize("model", ["pet-radial", "pet-angular", "crystalformer"])
 def test_kernels_change_no_result(model):
     """On every seventh structure of the contracts; on all of them in the slow tests."""
     in_a_process(

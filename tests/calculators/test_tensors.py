@@ -321,11 +321,11 @@ def test_refusals() -> None:
     model, atoms = local_pet(), molecule("H2O")
     layerwise = rare_pet(ecse="layerwise")
     for irreps in ("1e", "0o", "0e + 1e + 2e"):
-        with pytest.raises(ValueError, match="trained layerwise are invariant"):
+        with pytest.raises(ValueError, match="exactly symmetric by itself are invariant"):
             TensorEnsemble(layerwise, system_from_atoms(atoms)).require_readable(
                 irreducible(irreps)
             )
-    with pytest.raises(ValueError, match="trained layerwise are invariant"):
+    with pytest.raises(ValueError, match="exactly symmetric by itself are invariant"):
         tensor_property(layerwise, random_head(layerwise, "0e + 1e + 2e"), atoms)
     with pytest.raises(ValueError, match="shape"):
         fit_tensor_head(model, [atoms], np.zeros((2, 3)))

@@ -108,11 +108,14 @@ GENTLE = FrameConfig(num_prunings=1, pruning_threshold=0.5, pruning_width=0.5)
 GENTLER = FrameConfig(
     beta=2.0, taper=1.0, collinearity=0.6, collinearity_width=0.6, num_prunings=0, hand_over=0.5
 )
+#: Attention that sees angles, and nothing that turns with the structure.
+ANGULAR: dict[str, object] = {"input_encoding": "distance", "angular_degree": 3}
 
 MODELS: dict[str, Callable[[], Potential]] = {
     "lj": lambda: Potential(lennard_jones()),
     "pet-cartesian": lambda: Potential(random_pet(1)),
     "pet-radial": lambda: Potential(random_pet(2, input_encoding="radial")),
+    "pet-angular": lambda: Potential(random_pet(4, **ANGULAR)),
     "pet-layerwise": lambda: Potential(
         random_pet(3, input_encoding="radial", ecse="layerwise", frames=GENTLE)
     ),
@@ -131,6 +134,9 @@ FLOAT32_MODELS: dict[str, Callable[[], Potential]] = {
     "pet-cartesian-float32": lambda: Potential(random_pet(1, torch.float32), tolerance=2e-5),
     "pet-radial-float32": lambda: Potential(
         random_pet(2, torch.float32, input_encoding="radial"), tolerance=2e-5
+    ),
+    "pet-angular-float32": lambda: Potential(
+        random_pet(4, torch.float32, **ANGULAR), tolerance=2e-5
     ),
     "crystalformer-float32": lambda: Potential(
         random_crystalformer(1, torch.float32), tolerance=2e-5

@@ -22,6 +22,7 @@ from contracts.energy_model import (
     stress_matches_energy,
 )
 from contracts.models import (
+    ANGULAR,
     BROKEN,
     FLOAT32_MODELS,
     LJ_OPTIONS,
@@ -78,9 +79,9 @@ def test_every_check_has_been_seen_to_fail() -> None:
     assert {check for check, _, _ in BROKEN} == set(ALL_CHECKS)
 
 
-@pytest.mark.parametrize("model", ["lj", "crystalformer"])
+@pytest.mark.parametrize("model", ["lj", "crystalformer", "pet-angular"])
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_models_of_distances_are_rotation_invariant(structure: str, model: str) -> None:
+def test_models_of_distances_and_angles_are_rotation_invariant(structure: str, model: str) -> None:
     rotation_invariant(MODELS[model](), STRUCTURES[structure]())
 
 
@@ -90,7 +91,7 @@ def test_plain_pet_is_not_rotation_invariant(model: str) -> None:
         rotation_invariant(MODELS[model](), STRUCTURES["water-24"]())
 
 
-@pytest.mark.parametrize("options", [{}, {"input_encoding": "radial"}])
+@pytest.mark.parametrize("options", [{}, {"input_encoding": "radial"}, ANGULAR])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_state_dict_holds_all_of_pet(dtype: torch.dtype, options: dict[str, object]) -> None:
     model, twin = random_pet(3, dtype, **options), random_pet(4, dtype, **options)
@@ -115,7 +116,9 @@ def test_model_satisfies_the_protocol(model: EnergyModel) -> None:
     assert not isinstance(object(), EnergyModel)
 
 
-@pytest.mark.parametrize("kind", ["lj", "pet-cartesian", "pet-radial", "crystalformer"])
+@pytest.mark.parametrize(
+    "kind", ["lj", "pet-cartesian", "pet-radial", "pet-angular", "crystalformer"]
+)
 def test_float32_follows_float64(kind: str) -> None:
     water = STRUCTURES["water-24"]()
     exact, single = MODELS[kind]()(water), FLOAT32_MODELS[f"{kind}-float32"]()(water)

@@ -32,7 +32,11 @@ from pet_calc.neighbors import neighbor_list
         ({"num_heads": 5}, "`d_pet` must be a multiple of `num_heads`, got 16 and 5"),
         ({"d_node": 0}, "`d_node` must be at least 1, got 0"),
         ({"num_gnn_layers": 0}, "`num_gnn_layers` must be at least 1"),
-        ({"input_encoding": "polar"}, "`input_encoding` must be 'cartesian' or 'radial'"),
+        ({"input_encoding": "polar"}, "`input_encoding` must be 'cartesian' or 'radial' or"),
+        ({"angular_degree": -1}, "`angular_degree` must not be negative, got -1"),
+        ({"angular_degree": 2, "ecse": "layerwise"}, "need no frames, leave out `ecse`"),
+        ({"input_encoding": "distance", "ecse": "layerwise"}, "need no frames"),
+        ({"input_encoding": "distance", "direct_forces": True}, "leave out the direct heads"),
         ({"attention_temperature": 0.0}, "`attention_temperature`"),
     ],
 )
@@ -203,10 +207,11 @@ def test_reach_is_one_cutoff_per_layer_and_one_more(encoding: str) -> None:
     assert changes[3] == 0.0
 
 
-@pytest.mark.parametrize("encoding", ["cartesian", "radial"])
-def test_second_derivatives(encoding: str) -> None:
+@pytest.mark.parametrize(("encoding", "degree"), [("cartesian", 0), ("radial", 0), ("distance", 3)])
+def test_second_derivatives(encoding: str, degree: int) -> None:
     options: dict[str, object] = {"d_pet": 4, "d_node": 6, "d_head": 3, "d_feedforward": 4}
-    model = random_pet(14, input_encoding=encoding, num_heads=2, num_radial=4, **options)
+    options |= {"num_heads": 2, "num_radial": 4, "angular_degree": degree}
+    model = random_pet(14, input_encoding=encoding, **options)
     model.requires_grad_(False)
     crystal = molecule()
     edges = neighbor_list(crystal, model.cutoff)

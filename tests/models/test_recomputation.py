@@ -21,6 +21,7 @@ from pet_calc.workflows.water_box import water_box
 OPTIONS = {
     "plain": {},
     "residual": {"featurizer_type": "residual"},
+    "angular": {"input_encoding": "distance", "angular_degree": 2},
     "layerwise": {"ecse": "layerwise", "input_encoding": "radial"},
 }
 

@@ -98,7 +98,7 @@ def test_the_new_level_is_learned_and_the_old_one_kept(tmp_path, folder, config_
         ("replay", {"replay": ["old-train.extxyz"], "replay_fraction": 0.5}),
         ("alone", {}),
     ):
-        config = tuned(config_table, parent, 60, 1e-2, replay_test=["old-test.extxyz"], **options)
+        config = tuned(config_table, parent, 60, 5e-3, replay_test=["old-test.extxyz"], **options)
         assert TrainConfig.from_dict(config.to_dict()) == config
         data = load_data(config, folder)
         train(config, tmp_path / name, data)

@@ -60,8 +60,12 @@ def edge_geometry(
     r = distances[:, None]
     if not encoding.radial:
         return torch.cat([vectors, r], dim=1)
-    gaussians = torch.exp(-0.5 * ((r - centers) / encoding.spacing).square())
-    return torch.cat([vectors, r, vectors / r, gaussians], dim=1)
+    return torch.cat([vectors, r, vectors / r, gaussians(r, centers, encoding.spacing)], dim=1)
+
+
+def gaussians(r: Tensor, centers: Tensor, spacing: float) -> Tensor:
+    """Gaussians (n, n_radial) of distances (n, 1) about `centers` (n_radial,), all in Å."""
+    return torch.exp(-0.5 * ((r - centers) / spacing).square())
 
 
 def edge_embedding(

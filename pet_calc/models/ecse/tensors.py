@@ -15,7 +15,8 @@ R V_k with the same weights and features. It is smooth in the positions as the e
 The first term lives on what depends on the view, of which a backbone that was trained on turned
 structures has little left; the second one, as of charges and bonds, does not need it. Edges have
 harmonics of degree l and parity (-1)^l alone. Features of a backbone that is made of invariant
-layers ("layerwise") are the same in every view: one is evaluated, and of atoms invariants are read.
+layers ("layerwise", or attention that sees angles) are the same in every view: one is evaluated,
+and of atoms invariants are read.
 
 Components follow e3nn's irreps ("1o" is a vector, "0e + 2e" a symmetric second-rank tensor), in
 e3nn's basis and order; `to_cartesian` gives the Cartesian form.
@@ -259,7 +260,7 @@ class TensorEnsemble:
         self.model = model
         self.system = system
         self.conditions = conditions
-        self.invariant = model.config.ecse == "layerwise"
+        self.invariant = model.config.invariant
         self.ensemble = Ensemble(model, system, "local" if mode == "local" else "structure")
 
     def require_readable(self, parts: tuple[tuple[int, int], ...]) -> None:
@@ -269,9 +270,9 @@ class TensorEnsemble:
         if self.invariant and wrong:
             names = ", ".join(f"{l}{'e' if parity == 1 else 'o'}" for l, parity in wrong)
             raise ValueError(
-                f"the features of a model that was trained layerwise are invariant; with the "
-                f"directions of edges they give parts of parity (-1)^l alone (0e, 1o, 2e, 3o...), "
-                f"but `irreps` has {names}; use a plain PET"
+                f"the features of a model that is exactly symmetric by itself are invariant; with "
+                f"the directions of edges they give parts of parity (-1)^l alone (0e, 1o, 2e, "
+                f"3o...), but `irreps` has {names}; use a plain PET"
             )
 
     def features(

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pet_calc.models.ecse.frames import FrameConfig
 
-InputEncoding = Literal["cartesian", "radial"]
+InputEncoding = Literal["cartesian", "radial", "distance"]
 
 # what each option that is a name may be
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "input_encoding": ("cartesian", "radial"),
+    "input_encoding": ("cartesian", "radial", "distance"),
     "featurizer_type": ("feedforward", "residual"),
     "transformer_type": ("PreLN", "PostLN"),
     "normalization": ("RMSNorm", "LayerNorm"),
@@ -40,11 +40,17 @@ class PETConfig:
         Attention heads, attention layers in each message-passing layer, and the number of those.
     attention_temperature : float
         Divides the attention logits.
-    input_encoding : {"cartesian", "radial"}
+    input_encoding : {"cartesian", "radial", "distance"}
         Geometry of an edge as the network sees it: (r_ij, |r_ij|) as published, or with the unit
-        vector and `num_radial` Gaussians of |r_ij| beside it, which learn much faster.
+        vector and `num_radial` Gaussians of |r_ij| beside it, which learn much faster; or the
+        distance and its Gaussians alone, which makes the network exactly symmetric under rotations
+        and reflections and is meant for attention that sees angles.
     num_radial : int
-        Number of Gaussians of the radial encoding.
+        Number of Gaussians of the radial and distance encodings.
+    angular_degree : int
+        If above 0, queries, keys and values of the attention carry spherical harmonics up to this
+        degree, so that it sees the angles between neighbours
+        (`pet_calc.models.pet.layers.AngularAttention`).
     short_range_repulsion : bool
         Add a pair repulsion below the shortest distance that each pair of elements has in the
         training data (`pet_calc.models.pet.repulsion`).
@@ -101,6 +107,7 @@ class PETConfig:
     attention_temperature: float = 1.0
     input_encoding: InputEncoding = "cartesian"
     num_radial: int = 48
+    angular_degree: int = 0
     short_range_repulsion: bool = False
     featurizer_type: Literal["feedforward", "residual"] = "feedforward"
     transformer_type: Literal["PreLN", "PostLN"] = "PreLN"
@@ -163,10 +170,18 @@ class PETConfig:
                 "`ecse` 'layerwise' needs a fixed cutoff: with an adaptive one a neighbour could "
                 "leave while it still spans a frame; leave out `num_neighbors_adaptive`"
             )
-        if self.ecse == "layerwise" and (self.direct_forces or self.direct_stress):
+        if self.angular_degree < 0:
+            raise ValueError(f"`angular_degree` must not be negative, got {self.angular_degree}")
+        if self.ecse == "layerwise" and (self.angular_degree or self.input_encoding == "distance"):
             raise ValueError(
-                "`ecse` 'layerwise' makes features invariant, from which no direction of a direct "
-                "force or stress can be read; leave out the direct heads"
+                "`ecse` 'layerwise' shows directions in local frames; attention that sees angles "
+                "(`angular_degree`) and the 'distance' encoding need no frames, leave out `ecse`"
+            )
+        if self.invariant and (self.direct_forces or self.direct_stress):
+            raise ValueError(
+                "`ecse` 'layerwise' and the 'distance' encoding make features invariant, from "
+                "which no direction of a direct force or stress can be read; leave out the direct "
+                "heads"
             )
         object.__setattr__(self, "energy_heads", tuple(self.energy_heads))
         if not self.energy_heads or len(set(self.energy_heads)) < len(self.energy_heads):
@@ -184,14 +199,28 @@ class PETConfig:
         """Number of layers whose features are read out."""
         return self.num_gnn_layers if self.featurizer_type == "residual" else 1
 
+    @property
+    def invariant(self) -> bool:
+        """Whether features do not change when a structure is rotated or mirrored."""
+        return self.ecse == "layerwise" or self.input_encoding == "distance"
+
+    @property
+    def geometry_width(self) -> int:
+        """How many numbers the network sees of each edge beside its species."""
+        if self.input_encoding == "cartesian":
+            return 4
+        return self.num_radial + (7 if self.input_encoding == "radial" else 1)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or TOML; those of frames only where there are any."""
+        """Plain values for JSON or TOML; those of frames and angles only where there are any."""
         values = asdict(self) | {
             "elements": list(self.elements),
             "energy_heads": list(self.energy_heads),
         }
         if self.ecse == "none":
             del values["ecse"], values["frames"]
+        if self.angular_degree == 0:
+            del values["angular_degree"]
         return values
 
     @classmethod

@@ -80,7 +80,10 @@ class Attention(nn.Module):
         self.input_linear = nn.Linear(width, 3 * width)
         self.output_linear = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, norm: Normalization, log_weight: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, norm: Normalization, log_weight: Tensor,
+        harmonics: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Normalise, and attend within each atom.
 
         Parameters
@@ -89,10 +92,68 @@ class Attention(nn.Module):
         norm : Normalization
         log_weight : Tensor, shape (n_atoms, n_tokens)
             Logarithm of each key's cutoff weight.
+        harmonics : Tensor, optional
+            Not used.
         """
         packed = norm.then(self.input_linear, tokens)
         attended = cutoff_attention(packed, log_weight, self.heads, self.scale)
         return fused_linear(attended, self.output_linear.weight, self.output_linear.bias)
+
+
+class AngularAttention(Attention):
+    r"""Attention that sees the angles between the neighbours of an atom, through dot products.
+
+    Beside what it has, each head of a query, a key and a value carries the harmonics of its
+    neighbour's direction, times a strength a, b, c that the token chooses for each degree l. By the
+    addition theorem the logits become
+
+    .. math:: s \Big( q_j \cdot k_k + \sum_l a_{jl} \, b_{kl} \, P_l(\cos\theta_{jk}) \Big),
+
+    and the values give, with the attention weights p, the moments
+
+    .. math:: A_{jlm} = \sum_k p_{jk} \, c_{kl} \, Y_{lm}(\hat r_k),
+
+    of which the invariants :math:`\sum_m Y_{lm}(\hat r_j) A_{jlm}` and :math:`\sum_m A_{jlm}^2`
+    join the output. The node token has no direction: its harmonics are 0. All of it is invariant
+    under rotations and reflections.
+    """
+
+    spread: Tensor
+
+    def __init__(self, width: int, heads: int, temperature: float, degree: int) -> None:
+        super().__init__(width, heads, temperature)
+        self.degree = degree
+        # what the tokens ask, offer and tell, and their strengths
+        self.input_linear = nn.Linear(width, 3 * width + 3 * heads * degree)
+        self.invariant_linear = nn.Linear(2 * heads * degree, width, bias=False)
+        counts = torch.tensor([2 * l + 1 for l in range(1, degree + 1)])
+        spread = torch.repeat_interleave(torch.eye(degree), counts, dim=1)  # (degree, harmonics)
+        self.register_buffer("spread", spread, persistent=False)
+
+    def forward(
+        self, tokens: Tensor, norm: Normalization, log_weight: Tensor,
+        harmonics: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As `Attention`, with the harmonics (n_atoms, n_tokens, n_harmonics) of each token."""
+        assert harmonics is not None
+        n, t, width = tokens.shape
+        heads, m = self.heads, harmonics.shape[-1]
+        made = norm.then(self.input_linear, tokens)
+        plain, strength = made.split([3 * width, 3 * heads * self.degree], dim=-1)
+        strength = strength.view(n, t, 3, heads, self.degree)
+        carried = (strength @ self.spread) * harmonics[:, :, None, None, :]
+        plain = plain.view(n, t, 3, heads, width // heads)
+        packed = torch.cat([plain, carried], dim=-1).view(n, t, 3 * (width + heads * m))
+        found = cutoff_attention(packed, log_weight, heads, self.scale)
+        attended, moments = found.view(n, t, heads, width // heads + m).split(
+            [width // heads, m], dim=-1
+        )
+        both = torch.stack([moments * harmonics[:, :, None, :], moments.square()], dim=2)
+        invariants = (both @ self.spread.T).view(n, t, 2 * heads * self.degree)
+        return fused_linear(
+            attended.reshape(n, t, width), self.output_linear.weight, self.output_linear.bias,
+            self.invariant_linear(invariants),
+        )  # fmt: skip
 
 
 class TransformerLayer(nn.Module):
@@ -103,7 +164,12 @@ class TransformerLayer(nn.Module):
         d, d_node = config.d_pet, config.d_node
         norm = RMSNorm if config.normalization == "RMSNorm" else LayerNorm
         mlp = GatedMLP if config.activation == "GLU" else MLP
-        self.attention = Attention(d, config.num_heads, config.attention_temperature)
+        shared = (d, config.num_heads, config.attention_temperature)
+        self.attention = (
+            AngularAttention(*shared, config.angular_degree)
+            if config.angular_degree
+            else Attention(*shared)
+        )
         self.norm_attention = norm(d)
         self.norm_mlp = norm(d)
         self.mlp = mlp(d, config.d_feedforward)
@@ -115,16 +181,19 @@ class TransformerLayer(nn.Module):
             self.norm_center_features = norm(d_node)
             self.center_mlp = mlp(d_node, 2 * d_node)
 
-    def forward(self, node: Tensor, edge: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, node: Tensor, edge: Tensor, log_weight: Tensor, harmonics: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Update node (n_atoms, d_node) and edge tokens (n_atoms, n_neighbors, d_pet)."""
         centre = self.center_contraction(node) if self.wide_node else node
         tokens = torch.cat([centre[:, None, :], edge], dim=1)
         if self.normalises_last:
-            tokens = self.norm_attention(tokens + self.attention(tokens, NO_NORM, log_weight))
+            attended = self.attention(tokens, NO_NORM, log_weight, harmonics)
+            tokens = self.norm_attention(tokens + attended)
             tokens = self.norm_mlp(self.mlp(tokens, NO_NORM))
             centre, edge = tokens.split([1, edge.shape[1]], dim=1)
         else:
-            attended = self.attention(tokens, self.norm_attention, log_weight)
+            attended = self.attention(tokens, self.norm_attention, log_weight, harmonics)
             # split, as the backward pass of two slices would fill and add two tensors of zeros
             centre, neighbours = attended.split([1, edge.shape[1]], dim=1)
             edge = self.mlp(edge + neighbours, self.norm_mlp)
@@ -146,10 +215,12 @@ class Transformer(nn.Module):
             TransformerLayer(config) for _ in range(config.num_attention_layers)
         )
 
-    def forward(self, node: Tensor, edge: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, node: Tensor, edge: Tensor, log_weight: Tensor, harmonics: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Apply all layers; shapes as in `TransformerLayer`."""
         for layer in self.layers:
-            node, edge = layer(node, edge, log_weight)
+            node, edge = layer(node, edge, log_weight, harmonics)
         return node, edge
 
 
@@ -216,11 +287,13 @@ class MessageLayer(nn.Module):
         assert isinstance(linear, nn.Linear)
         return torch.addmm(hidden, message, linear.weight[:, 2 * linear.out_features :].T)
 
-    def transformed(self, node: Tensor, edge: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    def transformed(
+        self, node: Tensor, edge: Tensor, log_weight: Tensor, harmonics: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The transformer; compiled if it has been and that path may be taken."""
         # the method itself is never the compiled form
         run = self.trans if self.compiled and take(COMPILED) else self.trans.forward
-        return run(node, edge, log_weight)
+        return run(node, edge, log_weight, harmonics)
 
     def compressed(self, hidden: Tensor) -> Tensor:
         """Edge tokens that enter the transformer, from what `embed` returns."""

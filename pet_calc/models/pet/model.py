@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from pet_calc.errors import UnsupportedElementError
-from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
+from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout, spherical_harmonics
 from pet_calc.kernels.edge_embedding import (
     Encoding,
     edge_embedding,
     edge_geometry,
     fused_embedding,
+    gaussians,
 )
 from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.kernels.reverse_edges import reverse_edges
@@ -144,7 +145,7 @@ class PET(nn.Module):
         super().__init__()
         self.config = config
         d, n_species = config.d_pet, len(config.elements)
-        geometry_width = 4 if config.input_encoding == "cartesian" else 7 + config.num_radial
+        geometry_width = config.geometry_width
         self.edge_embedder = nn.Embedding(n_species, d)
         self.node_embedders = nn.ModuleList(
             nn.Embedding(n_species, config.d_node) for _ in range(config.num_readout_layers)
@@ -369,7 +370,10 @@ class PET(nn.Module):
         return species
 
     def geometry(self, vectors: Tensor, distances: Tensor) -> Tensor:
-        """What the network sees of each edge: (n_edges, 4), or (n_edges, 7 + num_radial)."""
+        """What the network sees of each edge, (n_edges, ``config.geometry_width``)."""
+        if self.config.input_encoding == "distance":
+            r = distances[:, None]
+            return torch.cat([r, gaussians(r, self.gaussian_centers, self.encoding.spacing)], dim=1)
         return edge_geometry(vectors, distances, self.gaussian_centers, self.encoding)
 
     @property
@@ -523,9 +527,10 @@ class PET(nn.Module):
         config = self.config
         where = (layout.slot_edge, layout.edge_slot)
         neighbour = edges_to_slots(species[seen.edges.edge_index[1]], *where)
-        width = 4 if config.input_encoding == "cartesian" else 7 + config.num_radial
-        if rows is None and not hidden and fused_embedding(seen.vectors, width):
-            return self.embedded_tokens(seen, layout, neighbour)
+        harmonics = self.harmonics(seen, layout)
+        whole = rows is None and not hidden and config.input_encoding != "distance"
+        if whole and fused_embedding(seen.vectors, config.geometry_width):
+            return self.embedded_tokens(seen, layout, neighbour, harmonics)
         taper = bump if config.cutoff_function == "Bump" else cosine
         weights = taper(seen.distances, seen.cutoff, config.cutoff_width)
         geometry = by_rows(self.geometry, seen.vectors, seen.distances, rows=rows)
@@ -534,11 +539,22 @@ class PET(nn.Module):
             directional[list(hidden)] = True
             geometry = geometry.masked_fill(directional, 0.0)
         slots = edges_to_slots(geometry, *where)
-        return Tokens(layout, slots, neighbour, edges_to_slots(weights, *where), rows)
+        weight = edges_to_slots(weights, *where)
+        return Tokens(layout, slots, neighbour, weight, rows, harmonics=harmonics)
+
+    def harmonics(self, seen: Environment, layout: NodeEdgeLayout) -> Tensor | None:
+        """Harmonics (n_slots, n_harmonics) of the edges' directions, if the attention sees them."""
+        degree = self.config.angular_degree
+        if degree == 0:
+            return None
+        unit = seen.vectors / seen.distances[:, None]
+        found = spherical_harmonics(unit, degree)
+        return edges_to_slots(found, layout.slot_edge, layout.edge_slot)
 
     def embedded_tokens(
-        self, seen: Environment, layout: NodeEdgeLayout, neighbour: Tensor
-    ) -> Tokens:
+        self, seen: Environment, layout: NodeEdgeLayout, neighbour: Tensor,
+        harmonics: Tensor | None = None,
+    ) -> Tokens:  # fmt: skip
         """As `plain_tokens`, with the embeddings of all layers from one kernel each."""
         where = (layout.slot_edge, layout.edge_slot)
         vectors = edges_to_slots(seen.vectors, *where)
@@ -558,7 +574,9 @@ class PET(nn.Module):
             )  # fmt: skip
         weight = embedded[0][1]
         hidden = tuple(h for h, _ in embedded)
-        return Tokens(layout, vectors[:, :0], neighbour, weight, embedded=hidden)
+        return Tokens(
+            layout, vectors[:, :0], neighbour, weight, embedded=hidden, harmonics=harmonics
+        )
 
 
 def further_heads(config: PETConfig) -> dict[str, int]:

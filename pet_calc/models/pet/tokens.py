@@ -56,6 +56,8 @@ class Tokens:
     embedded : tuple of Tensor
         Where one kernel made it of the vectors: the part of `MessageLayer.embed` in each layer,
         (n_slots, d_pet), that depends on geometry and species; the geometry is empty then.
+    harmonics : Tensor or None, shape (n_slots, n_harmonics)
+        Of the direction of each edge, where the attention sees angles.
     """
 
     layout: NodeEdgeLayout
@@ -64,6 +66,7 @@ class Tokens:
     slot_weight: Tensor
     rows: int | None = None
     embedded: tuple[Tensor, ...] = field(default=(), kw_only=True)
+    harmonics: Tensor | None = field(default=None, kw_only=True)
 
     @cached_property
     def log_weights(self) -> list[Tensor]:
@@ -75,6 +78,15 @@ class Tokens:
             functional.pad(log_weight[b.slots].view(b.n_atoms, b.width), (1, 0))
             for b in self.layout.buckets
         ]
+
+    @cached_property
+    def directions(self) -> list[tuple[Tensor, ...]]:
+        """Harmonics (n_atoms, 1 + width, n_harmonics) of the tokens of each bucket, if any."""
+        if self.harmonics is None:
+            return [() for _ in self.layout.buckets]
+        n = self.harmonics.shape[1]
+        rows = [self.harmonics[b.slots].view(b.n_atoms, b.width, n) for b in self.layout.buckets]
+        return [(functional.pad(r, (0, 0, 1, 0)),) for r in rows]
 
     def through(self, layer: MessageLayer, node: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
         """One layer on all atoms.
@@ -100,13 +112,14 @@ class Tokens:
             hidden = layer.embed(self.geometry, self.neighbour, message)
         nodes, outs = [], []
         # split, as the backward pass of slices would add full-sized tensors of zeros
-        for centres, tokens, bias in zip(
+        for centres, tokens, bias, seen in zip(
             node.split([b.n_atoms for b in self.layout.buckets]),
             layer.compressed(hidden).split(self.slots),
             self.log_weights,
+            self.directions,
             strict=True,
         ):
-            n, e = transformed(layer, centres, tokens, bias)
+            n, e = transformed(layer, centres, tokens, bias, *seen)
             nodes.append(n)
             outs.append(e)
         return torch.cat(nodes), torch.cat(outs)
@@ -126,10 +139,11 @@ class Tokens:
         """As `through`, with activations of one bucket at a time."""
 
         def one(
-            centres: Tensor, geometry: Tensor, neighbour: Tensor, received: Tensor, bias: Tensor
-        ) -> tuple[Tensor, Tensor]:
+            centres: Tensor, geometry: Tensor, neighbour: Tensor, received: Tensor, bias: Tensor,
+            *seen: Tensor,
+        ) -> tuple[Tensor, Tensor]:  # fmt: skip
             tokens = layer.compressed(layer.embed(geometry, neighbour, received))
-            return transformed(layer, centres, tokens, bias)
+            return transformed(layer, centres, tokens, bias, *seen)
 
         parts = zip(
             node.split([b.n_atoms for b in self.layout.buckets]),
@@ -137,19 +151,21 @@ class Tokens:
             self.neighbour.split(self.slots),
             self.messages(layer, message),
             self.log_weights,
+            self.directions,
             strict=True,
         )
         trained = tuple(layer.parameters())
-        found = [recomputed(one, *part, parameters=trained) for part in parts]
+        found = [recomputed(one, *part, *seen, parameters=trained) for *part, seen in parts]
         return torch.cat([n for n, _ in found]), torch.cat([e for _, e in found])
 
 
 def transformed(
-    layer: MessageLayer, node: Tensor, tokens: Tensor, log_weight: Tensor
-) -> tuple[Tensor, Tensor]:
+    layer: MessageLayer, node: Tensor, tokens: Tensor, log_weight: Tensor,
+    harmonics: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The transformer of a layer on one bucket; node and edge tokens (n_slots, d_pet) alike."""
     edge = tokens.view(*log_weight[:, 1:].shape, tokens.shape[1])
-    n, e = layer.transformed(node, edge, log_weight)
+    n, e = layer.transformed(node, edge, log_weight, harmonics)
     return n, e.reshape(tokens.shape)
 
 
