@@ -112,10 +112,9 @@ def published_forward(config: PETConfig, layout: NodeEdgeLayout, n_edges: int) -
     if c.d_node != d:
         node = 2 * n * (2 * c.d_node * d + 3 * c.d_node * 2 * c.d_node)
     layer = c.num_attention_layers * (attention + feed_forward + node)
-    geometry = 4 if c.input_encoding == "cartesian" else 7 + c.num_radial
     total = 0
     for g in range(c.num_gnn_layers):
-        embed = 2 * n_edges * (geometry * d + (2 if g == 0 else 3) * d * d + d * d)
+        embed = 2 * n_edges * (c.geometry_width * d + (2 if g == 0 else 3) * d * d + d * d)
         combine = 2 * n_edges * (2 * d * 2 * d + 2 * d * d)
         total += layer + embed + combine
     head = c.d_head

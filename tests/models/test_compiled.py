@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from calculators.small_potentials import liquid, small_pet
+from contracts.models import ANGULAR, random_pet
 
 from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.weights import copy_model
@@ -43,8 +44,9 @@ def test_trainable_models_are_refused() -> None:
 # both from inside torch.compile
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_compiled_model_agrees_at_other_shapes_too() -> None:
-    model = copy_model(small_pet(), torch.float64)
+@pytest.mark.parametrize("options", [{}, ANGULAR])
+def test_compiled_model_agrees_at_other_shapes_too(options: dict[str, object]) -> None:
+    model = random_pet(2, **options).requires_grad_(False)
     compiled = compile_regions(copy_model(model, torch.float64))
     for seed in range(3):
         system = system_from_atoms(liquid(seed=seed, length=6.0 + 0.3 * seed))

@@ -1,8 +1,9 @@
 """PET as a backbone: the features that its energy would be read from.
 
 With layerwise ECSE (`pet_calc.models.pet.tokens`) they are exactly the same for a rotated or
-mirrored crystal, at the cost of one evaluation for each local frame. Without it they are as
-symmetric as training made them, and a prediction depends on how the crystal is turned.
+mirrored crystal, at the cost of one evaluation for each local frame; with attention that sees
+angles (`pet_calc.models.pet.layers.AngularAttention`) they are so in one evaluation. Without either
+they are as symmetric as training made them, and a prediction depends on how the crystal is turned.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class PETBackboneConfig:
     cutoff, cutoff_width : float
         In Å.
     ecse : {"layerwise", "none"}
+    angular_degree : int
+        If above 0, which needs `ecse` "none": the attention sees angles, by harmonics up to this
+        degree, and the tokens know distances alone.
     """
 
     width: int = 64
@@ -41,6 +45,7 @@ class PETBackboneConfig:
     cutoff: float = 5.0
     cutoff_width: float = 2.5
     ecse: Literal["layerwise", "none"] = "layerwise"
+    angular_degree: int = 0
 
 
 class PETBackbone(nn.Module):
@@ -65,7 +70,8 @@ class PETBackbone(nn.Module):
                 num_heads=config.heads,
                 num_attention_layers=1,
                 num_gnn_layers=config.layers,
-                input_encoding="radial",
+                input_encoding="distance" if config.angular_degree else "radial",
+                angular_degree=config.angular_degree,
                 ecse=config.ecse,
             )
         )

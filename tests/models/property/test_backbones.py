@@ -190,13 +190,19 @@ def test_edges_of_pet_know_their_reverse():
     assert len(set(reverse.tolist())) == len(reverse)
 
 
-def test_without_local_frames_pet_sees_how_a_crystal_is_turned():
+def test_without_frames_or_angles_pet_sees_how_a_crystal_is_turned():
     atoms = rutile()
     turned = equivalents(atoms)["rotated"]
     difference = {}
-    for ecse in ("none", "layerwise"):
-        model = small_model("pet", ecse=ecse)
+    kinds = {
+        "plain": {"ecse": "none"},
+        "frames": {"ecse": "layerwise"},
+        "angles": {"ecse": "none", "angular_degree": 2},
+    }
+    for kind, options in kinds.items():
+        model = small_model("pet", **options)
         a, b = (float(model(graph_of(x, model.encoder.graph_config))) for x in (atoms, turned))
-        difference[ecse] = abs(a - b) / abs(a)
-    assert difference["layerwise"] < 1e-9
-    assert difference["none"] > 1e-6
+        difference[kind] = abs(a - b) / abs(a)
+    assert difference["frames"] < 1e-9
+    assert difference["angles"] < 1e-9
+    assert difference["plain"] > 1e-6
