@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pet_calc.kernels.angular_attention import angular_attention
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.fused_linear import fused_linear
 from pet_calc.kernels.paths import COMPILED, take
@@ -118,17 +119,12 @@ class AngularAttention(Attention):
     under rotations and reflections.
     """
 
-    spread: Tensor
-
     def __init__(self, width: int, heads: int, temperature: float, degree: int) -> None:
         super().__init__(width, heads, temperature)
         self.degree = degree
         # what the tokens ask, offer and tell, and their strengths
         self.input_linear = nn.Linear(width, 3 * width + 3 * heads * degree)
         self.invariant_linear = nn.Linear(2 * heads * degree, width, bias=False)
-        counts = torch.tensor([2 * l + 1 for l in range(1, degree + 1)])
-        spread = torch.repeat_interleave(torch.eye(degree), counts, dim=1)  # (degree, harmonics)
-        self.register_buffer("spread", spread, persistent=False)
 
     def forward(
         self, tokens: Tensor, norm: Normalization, log_weight: Tensor,
@@ -136,24 +132,11 @@ class AngularAttention(Attention):
     ) -> Tensor:  # fmt: skip
         """As `Attention`, with the harmonics (n_atoms, n_tokens, n_harmonics) of each token."""
         assert harmonics is not None
-        n, t, width = tokens.shape
-        heads, m = self.heads, harmonics.shape[-1]
         made = norm.then(self.input_linear, tokens)
-        plain, strength = made.split([3 * width, 3 * heads * self.degree], dim=-1)
-        strength = strength.view(n, t, 3, heads, self.degree)
-        carried = (strength @ self.spread) * harmonics[:, :, None, None, :]
-        plain = plain.view(n, t, 3, heads, width // heads)
-        packed = torch.cat([plain, carried], dim=-1).view(n, t, 3 * (width + heads * m))
-        found = cutoff_attention(packed, log_weight, heads, self.scale)
-        attended, moments = found.view(n, t, heads, width // heads + m).split(
-            [width // heads, m], dim=-1
-        )
-        both = torch.stack([moments * harmonics[:, :, None, :], moments.square()], dim=2)
-        invariants = (both @ self.spread.T).view(n, t, 2 * heads * self.degree)
-        return fused_linear(
-            attended.reshape(n, t, width), self.output_linear.weight, self.output_linear.bias,
-            self.invariant_linear(invariants),
-        )  # fmt: skip
+        found = angular_attention(made, harmonics, log_weight, self.heads, self.scale, self.degree)
+        # one linear map of what was attended and of the invariants
+        weight = torch.cat([self.output_linear.weight, self.invariant_linear.weight], dim=1)
+        return fused_linear(found, weight, self.output_linear.bias)
 
 
 class TransformerLayer(nn.Module):
