@@ -110,7 +110,8 @@ class _CarriedGradient(torch.autograd.Function):
         carried = grad.view(3, n, heads, t, width + m)[..., width:]
         g_share = g_strength @ share
         on_grad = torch.cat([g_plain, g_share * y + (strength @ share) * g_y], dim=-1)
-        on_strength = ((carried * g_y) @ share.T).permute(1, 3, 0, 2, 4).reshape(n, t, 3 * heads * degree)
+        on_strength = ((carried * g_y) @ share.T).permute(1, 3, 0, 2, 4)
+        on_strength = on_strength.reshape(n, t, 3 * heads * degree)
         rest = made.shape[-1] - on_strength.shape[-1]
         on_made = torch.cat([made.new_zeros(n, t, rest), on_strength], dim=-1)
         on_harmonics = (carried * g_share).sum(0).sum(1)
