@@ -25,7 +25,7 @@ parser.add_argument("--out", type=Path, default=Path("guards"), help="output fol
 options = parser.parse_args()
 
 atoms = water_box(molecules=32, density=1.0, seed=1)
-atoms.calc = PETCalculator()
+atoms.calc = PETCalculator("pet-water-v1")
 config = MDConfig(
     ensemble="nvt-langevin",
     temperature=300.0,  # K
