@@ -277,7 +277,7 @@ def test_constant_pressure_needs_a_potential_with_stress(tmp_path, capsys, monke
         main()
     assert stop.value.code == 1
     message = " ".join(capsys.readouterr().err.split())
-    assert "the data of pet-water-v1 have energy, forces only" in message
+    assert "the data of pet-water-v4 have energy, forces only" in message
     assert not list(out.iterdir())
 
 

@@ -99,7 +99,7 @@ def _old_test(data_folder, model):
 
 
 def test_low_rank_run_learns_leaves_the_rest_and_resumes(tmp_path, folder, config_table, parent):
-    config = tuned(config_table, parent, steps=24, rate=2e-2, method="lora", rank=3, alpha=6.0)
+    config = tuned(config_table, parent, steps=40, rate=1e-2, method="lora", rank=3, alpha=6.0)
     assert TrainConfig.from_dict(config.to_dict()) == config
     data = load_data(config, folder)
     table = train(config, tmp_path / "whole", data)
