@@ -16,11 +16,6 @@ import torch
 from torch import Tensor
 
 
-def num_harmonics(degree: int) -> int:
-    """Number of harmonics of the degrees 1 to `degree`."""
-    return degree * (degree + 2)
-
-
 def spherical_harmonics(unit: Tensor, degree: int) -> Tensor:
     r"""Harmonics of the degrees 1 to `degree`, by degree, then by order m from 0 to ±l.
 

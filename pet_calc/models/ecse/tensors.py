@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from pet_calc.errors import MissingDependencyError
-from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.geometry import Edges, System, edge_vectors, spherical_harmonics
 from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.models.derivatives import member_derivatives, sum_per_system
 from pet_calc.models.ecse.ensemble import Ensemble, portions
@@ -159,17 +159,11 @@ def directions(views: Orientations, degree: int) -> list[tuple[Tensor, Tensor, f
 def harmonics(degree: int, unit: Tensor) -> Tensor:
     """Real spherical harmonics (..., 2 l + 1) of unit vectors (..., 3), in e3nn's basis.
 
-    Polynomials of the components, normalised to the length 1; `degree` is 1 or more.
+    Polynomials of the components, of the length 1; `degree` is 1 or more.
     """
-    found, length = unit, 1.0
-    axis = unit.new_tensor([0.0, 0.0, 1.0])
-    on_axis = axis
-    for l in range(2, degree + 1):
-        c = coupling(l - 1, 1, l).to(unit)
-        found = torch.einsum("abm,...a,...b->...m", c, found, unit)
-        on_axis = torch.einsum("abm,a,b->m", c, on_axis, axis)
-        length = float(on_axis.norm())
-    return found / length
+    # e3nn's polar axis is y, and its orders m run from -l to l
+    found = spherical_harmonics(unit[..., [2, 0, 1]], degree)[..., degree * degree - 1 :]
+    return found[..., [*range(2 * degree, 0, -2), 0, *range(1, 2 * degree, 2)]]
 
 
 def edge_parts(parts: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int]]:
