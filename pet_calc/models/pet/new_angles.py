@@ -14,16 +14,9 @@ from pet_calc.models.pet.model import PET
 
 def adds_angles(config: PETConfig, to: PETConfig) -> bool:
     """Whether `config` is `to` with angles in the attention, with or without vectors in tokens."""
-    encodings = {to.input_encoding, "distance"} if to.input_encoding == "radial" else {
-        to.input_encoding
-    }  # fmt: skip
+    encodings = (to.input_encoding, "distance" if to.input_encoding == "radial" else None)
     same = replace(config, input_encoding=to.input_encoding, angular_degree=0)
-    return (
-        config.angular_degree > 0
-        and to.angular_degree == 0
-        and config.input_encoding in encodings
-        and same == to
-    )
+    return config.angular_degree > 0 and config.input_encoding in encodings and same == to
 
 
 def with_angles(model: PET, config: PETConfig) -> PET:
