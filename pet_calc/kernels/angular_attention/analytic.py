@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pet_calc.kernels.angular_attention.reference import spread
-from pet_calc.kernels.cutoff_attention.analytic import attend
+from pet_calc.kernels.cutoff_attention.analytic import attended
 
 
 def angular_attention(
@@ -27,7 +27,7 @@ def angular_attention(
         Differentiable any number of times.
     """
     carried = _Carried.apply(made, harmonics, heads, degree)  # type: ignore[no-untyped-call]
-    found = _Attended.apply(carried, log_weight, heads, scale)  # type: ignore[no-untyped-call]
+    found = attended(carried, log_weight, heads, scale)
     result: Tensor = _Invariants.apply(found, harmonics, heads, degree)  # type: ignore[no-untyped-call]
     return result
 
@@ -116,81 +116,6 @@ class _CarriedGradient(torch.autograd.Function):
         on_made = torch.cat([made.new_zeros(n, t, rest), on_strength], dim=-1)
         on_harmonics = (carried * g_share).sum(0).sum(1)
         return on_grad.view(grad.shape), on_made, on_harmonics, None, None
-
-
-class _Attended(torch.autograd.Function):
-    """Cutoff attention of queries, keys and values that are not packed."""
-
-    @staticmethod
-    def forward(ctx: Any, carried: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
-        q, k, v = carried.unbind(0)
-        p = attend(q, k, log_weight, heads, scale)
-        ctx.save_for_backward(carried, log_weight, p)
-        ctx.heads, ctx.scale = heads, scale
-        return torch.bmm(p, v)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        carried, log_weight, p = ctx.saved_tensors
-        on_carried, on_weight = _AttendedGradient.apply(  # type: ignore[no-untyped-call]
-            grad, carried, log_weight, p.detach(), ctx.heads, ctx.scale
-        )
-        return on_carried, on_weight, None, None
-
-
-class _AttendedGradient(torch.autograd.Function):
-    """Gradients of `_Attended` as functions of the gradient on it and of its inputs.
-
-    The weights p are given, so as not to be computed again, and count as no input.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, grad: Tensor, carried: Tensor, log_weight: Tensor, p: Tensor, heads: int,
-        scale: float,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        q, k, v = carried.unbind(0)
-        dp = torch.bmm(grad, v.transpose(1, 2))
-        dl = torch._softmax_backward_data(dp, p, -1, p.dtype)
-        ctx.save_for_backward(grad, carried, log_weight, p, dp, dl)
-        ctx.heads, ctx.scale = heads, scale
-        out = torch.empty_like(carried)
-        torch.bmm(dl, k, out=out[0]).mul_(scale)
-        torch.bmm(dl.transpose(1, 2), q, out=out[1]).mul_(scale)
-        torch.bmm(p.transpose(1, 2), grad, out=out[2])
-        return out, of_keys(dl, log_weight, heads)
-
-    @staticmethod
-    def backward(ctx: Any, g_carried: Tensor, g_weight: Tensor) -> tuple[Any, ...]:
-        grad, carried, log_weight, p, dp, dl = ctx.saved_tensors
-        heads, s = ctx.heads, ctx.scale
-        q, k, v = carried.unbind(0)
-        g_q, g_k, g_v = g_carried.unbind(0)
-        if torch.is_grad_enabled():  # as functions of the inputs
-            p = attend(q, k, log_weight, heads, s)
-            dp = torch.bmm(grad, v.transpose(1, 2))
-            dl = p * (dp - (dp * p).sum(-1, keepdim=True))
-        n, t = log_weight.shape
-        g_bias = g_weight[:, None, None, :].expand(n, heads, 1, t).reshape(n * heads, 1, t)
-        # what the gradient on the logits, dl = p (dp - <dp>), is multiplied with
-        g_dl = torch.baddbmm(g_bias, g_q, k.transpose(1, 2), alpha=s)
-        g_dl = torch.baddbmm(g_dl, q, g_k.transpose(1, 2), alpha=s)
-        mean_dl, mean_dp = ((x * p).sum(-1, keepdim=True) for x in (g_dl, dp))
-        g_dp = p * (g_dl - mean_dl)
-        g_p = torch.baddbmm(g_dl * (dp - mean_dp) - dp * mean_dl, grad, g_v.transpose(1, 2))
-        g_logits = p * (g_p - (g_p * p).sum(-1, keepdim=True))
-        on_grad = torch.baddbmm(torch.bmm(p, g_v), g_dp, v)
-        on_q = s * torch.baddbmm(torch.bmm(dl, g_k), g_logits, k)
-        on_k = s * torch.baddbmm(torch.bmm(dl.transpose(1, 2), g_q), g_logits.transpose(1, 2), q)
-        on_v = torch.bmm(g_dp.transpose(1, 2), grad)
-        on_carried = torch.stack([on_q, on_k, on_v])
-        return on_grad, on_carried, of_keys(g_logits, log_weight, heads), None, None, None
-
-
-def of_keys(logits: Tensor, log_weight: Tensor, heads: int) -> Tensor:
-    """Sum over heads and queries of a gradient on the logits, (n_atoms, n_tokens)."""
-    n, t = log_weight.shape
-    return logits.view(n, heads, t, t).sum((1, 2))
 
 
 class _Invariants(torch.autograd.Function):

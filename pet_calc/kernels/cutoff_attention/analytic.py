@@ -1,4 +1,4 @@
-"""The same operation with its derivative written out; queries, keys and values stay packed."""
+"""The same operation with derivatives written out, in few passes over memory."""
 
 from __future__ import annotations
 
@@ -30,55 +30,54 @@ def cutoff_attention(packed: Tensor, log_weight: Tensor, heads: int, scale: floa
     if torch.compiler.is_compiling():
         # torch.compile fuses the steps of both passes by itself
         return reference.cutoff_attention(packed, log_weight, heads, scale)
-    return _CutoffAttention.apply(packed, log_weight, heads, scale)  # type: ignore[no-untyped-call]
+    found = attended(heads_first(packed, 3, heads), log_weight, heads, scale)
+    return heads_last(found[None], heads)
 
 
-def unpack(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each of shape (n_atoms heads, n_tokens, width / heads)."""
+def attended(inputs: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
+    """The attention of queries, keys and values that are not packed.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (3, n_atoms heads, n_tokens, width)
+        Queries, keys and values.
+    log_weight, heads, scale
+        As of `cutoff_attention`.
+
+    Returns
+    -------
+    Tensor, shape (n_atoms heads, n_tokens, width)
+    """
+    found: Tensor = _Attended.apply(inputs, log_weight, heads, scale)  # type: ignore[no-untyped-call]
+    return found
+
+
+def heads_first(packed: Tensor, number: int, heads: int) -> Tensor:
+    """Tensors side by side, (n_atoms, n_tokens, ...), as (number, n_atoms heads, n_tokens, d)."""
     n, t, width = packed.shape
-    split = packed.view(n, t, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
-    q, k, v = split.reshape(3, n * heads, t, width // (3 * heads)).unbind(0)
-    return q, k, v
+    d = width // (number * heads)
+    split = packed.reshape(n, t, number, heads, d).permute(2, 0, 3, 1, 4)
+    return split.reshape(number, n * heads, t, d)
+
+
+def heads_last(split: Tensor, heads: int) -> Tensor:
+    """The inverse of `heads_first`."""
+    number, rows, t, d = split.shape
+    n = rows // heads
+    packed = split.view(number, n, heads, t, d).permute(1, 3, 0, 2, 4)
+    return packed.reshape(n, t, number * heads * d)
 
 
 def attend(q: Tensor, k: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
     """Attention weights, shape (n_atoms heads, n_tokens, n_tokens)."""
+    logits = torch.baddbmm(over_keys(log_weight, heads), q, k.transpose(1, 2), alpha=scale)
+    return torch.softmax(logits, dim=-1)
+
+
+def over_keys(log_weight: Tensor, heads: int) -> Tensor:
+    """What each key adds to the logits of all heads and queries, (n_atoms heads, 1, n_tokens)."""
     n, t = log_weight.shape
-    bias = log_weight[:, None, None, :].expand(n, heads, 1, t).reshape(n * heads, 1, t)
-    return torch.softmax(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale), dim=-1)
-
-
-class _CutoffAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, packed: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
-        n, t, width = packed.shape
-        q, k, v = unpack(packed, heads)
-        p = attend(q, k, log_weight, heads, scale)
-        out = torch.bmm(p, v)
-        ctx.save_for_backward(packed, log_weight, q, k, v, p)
-        ctx.heads, ctx.scale = heads, scale
-        return out.view(n, heads, t, width // (3 * heads)).transpose(1, 2).reshape(n, t, width // 3)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        packed, log_weight, q, k, v, p = ctx.saved_tensors
-        heads, scale = ctx.heads, ctx.scale
-        if torch.is_grad_enabled():
-            return (*gradients(packed, log_weight, grad, heads, scale), None, None)
-        n, t, width = packed.shape
-        d = width // (3 * heads)
-        g = grad.view(n, t, heads, d).transpose(1, 2).reshape(n * heads, t, d)
-        dl = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
-        d_weight = dl.view(n, heads, t, t).sum((1, 2))
-        dq = torch.bmm(dl, k)
-        dk = torch.bmm(dl.transpose(1, 2), q)
-        dv = torch.bmm(p.transpose(1, 2), g)
-        out = torch.empty_like(packed)
-        target = out.view(n, t, 3, heads, d).permute(2, 0, 3, 1, 4)
-        torch.mul(dq.view(n, heads, t, d), scale, out=target[0])
-        torch.mul(dk.view(n, heads, t, d), scale, out=target[1])
-        target[2].copy_(dv.view(n, heads, t, d))
-        return out, d_weight, None, None
+    return log_weight[:, None, None, :].expand(n, heads, 1, t).reshape(n * heads, 1, t)
 
 
 def gradients(
@@ -93,16 +92,83 @@ def gradients(
     grad : Tensor, shape (n_atoms, n_tokens, width)
         Gradient on the result.
     """
-    n, t, width = packed.shape
-    d = width // (3 * heads)
-    q, k, v = unpack(packed, heads)
-    p = attend(q, k, log_weight, heads, scale)
-    g = grad.view(n, t, heads, d).transpose(1, 2).reshape(n * heads, t, d)
-    dp = torch.bmm(g, v.transpose(1, 2))
-    dl = p * (dp - (dp * p).sum(-1, keepdim=True))
-    dq = torch.bmm(dl, k)
-    dk = torch.bmm(dl.transpose(1, 2), q)
-    dv = torch.bmm(p.transpose(1, 2), g)
-    parts = torch.stack([dq * scale, dk * scale, dv])
-    d_packed = parts.view(3, n, heads, t, d).permute(1, 3, 0, 2, 4).reshape(n, t, width)
-    return d_packed, dl.view(n, heads, t, t).sum((1, 2))
+    inputs = heads_first(packed, 3, heads)
+    with torch.no_grad():
+        p = attend(inputs[0], inputs[1], log_weight, heads, scale)
+    on_inputs, on_weight = _AttendedGradient.apply(  # type: ignore[no-untyped-call]
+        heads_first(grad, 1, heads)[0], inputs, log_weight, p, heads, scale
+    )
+    return heads_last(on_inputs, heads), on_weight
+
+
+class _Attended(torch.autograd.Function):
+    """`attended`."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
+        q, k, v = inputs.unbind(0)
+        p = attend(q, k, log_weight, heads, scale)
+        ctx.save_for_backward(inputs, log_weight, p)
+        ctx.heads, ctx.scale = heads, scale
+        return torch.bmm(p, v)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        inputs, log_weight, p = ctx.saved_tensors
+        on_inputs, on_weight = _AttendedGradient.apply(  # type: ignore[no-untyped-call]
+            grad, inputs, log_weight, p.detach(), ctx.heads, ctx.scale
+        )
+        return on_inputs, on_weight, None, None
+
+
+class _AttendedGradient(torch.autograd.Function):
+    """Gradients of `_Attended` as functions of the gradient on it and of its inputs.
+
+    The weights p are given, so as not to be computed again, and count as no input.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, inputs: Tensor, log_weight: Tensor, p: Tensor, heads: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        q, k, v = inputs.unbind(0)
+        dp = torch.bmm(grad, v.transpose(1, 2))
+        dl = torch._softmax_backward_data(dp, p, -1, p.dtype)
+        ctx.save_for_backward(grad, inputs, log_weight, p, dp, dl)
+        ctx.heads, ctx.scale = heads, scale
+        out = torch.empty_like(inputs)
+        torch.bmm(dl, k, out=out[0]).mul_(scale)
+        torch.bmm(dl.transpose(1, 2), q, out=out[1]).mul_(scale)
+        torch.bmm(p.transpose(1, 2), grad, out=out[2])
+        return out, of_keys(dl, log_weight, heads)
+
+    @staticmethod
+    def backward(ctx: Any, g_inputs: Tensor, g_weight: Tensor) -> tuple[Any, ...]:
+        grad, inputs, log_weight, p, dp, dl = ctx.saved_tensors
+        heads, s = ctx.heads, ctx.scale
+        q, k, v = inputs.unbind(0)
+        g_q, g_k, g_v = g_inputs.unbind(0)
+        if torch.is_grad_enabled():  # as functions of the inputs
+            p = attend(q, k, log_weight, heads, s)
+            dp = torch.bmm(grad, v.transpose(1, 2))
+            dl = p * (dp - (dp * p).sum(-1, keepdim=True))
+        # what the gradient on the logits, dl = p (dp - <dp>), is multiplied with
+        g_dl = torch.baddbmm(over_keys(g_weight, heads), g_q, k.transpose(1, 2), alpha=s)
+        g_dl = torch.baddbmm(g_dl, q, g_k.transpose(1, 2), alpha=s)
+        mean_dl, mean_dp = ((x * p).sum(-1, keepdim=True) for x in (g_dl, dp))
+        g_dp = p * (g_dl - mean_dl)
+        g_p = torch.baddbmm(g_dl * (dp - mean_dp) - dp * mean_dl, grad, g_v.transpose(1, 2))
+        g_logits = p * (g_p - (g_p * p).sum(-1, keepdim=True))
+        on_grad = torch.baddbmm(torch.bmm(p, g_v), g_dp, v)
+        on_q = s * torch.baddbmm(torch.bmm(dl, g_k), g_logits, k)
+        on_k = s * torch.baddbmm(torch.bmm(dl.transpose(1, 2), g_q), g_logits.transpose(1, 2), q)
+        on_v = torch.bmm(g_dp.transpose(1, 2), grad)
+        on_inputs = torch.stack([on_q, on_k, on_v])
+        return on_grad, on_inputs, of_keys(g_logits, log_weight, heads), None, None, None
+
+
+def of_keys(logits: Tensor, log_weight: Tensor, heads: int) -> Tensor:
+    """Sum over heads and queries of a gradient on the logits, (n_atoms, n_tokens)."""
+    n, t = log_weight.shape
+    return logits.view(n, heads, t, t).sum((1, 2))
