@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pet_calc.geometry.system import System
+
+#: Slots that take PET as long as the calls that one bucket more needs (one core of a CPU).
+BUCKET_COST: Final = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,12 +173,17 @@ class NodeEdgeLayout:
 
 
 def bucket_boundaries(
-    counts: NDArray[np.int64], max_padding: float, max_buckets: int = 16
+    counts: NDArray[np.int64],
+    max_padding: float,
+    max_buckets: int = 16,
+    *,
+    bucket_cost: int = 0,
 ) -> list[int]:
     """Cut sorted neighbour counts into the fewest buckets that keep padding within a bound.
 
     For each number of buckets the cut with the least padding is found by dynamic programming
-    over the distinct counts.
+    over the distinct counts. What a bucket more saves falls with their number, so that to stop
+    at the first that is not worth its cost is the least of slots and costs together.
 
     Parameters
     ----------
@@ -184,6 +193,8 @@ def bucket_boundaries(
         Largest accepted share of padded slots.
     max_buckets : int
         Largest number of buckets; reached only by systems of very uneven coordination.
+    bucket_cost : int
+        Slots that a bucket more has to save; the bound on padding yields to it.
 
     Returns
     -------
@@ -209,6 +220,8 @@ def bucket_boundaries(
         )
         start = candidate.argmin(0) + 1
         better = candidate.min(0)
+        if best[-1] - better[-1] < bucket_cost:
+            break
         choices.append(start)
         best = better
     ends = [len(counts)]
@@ -220,7 +233,9 @@ def bucket_boundaries(
     return ends[::-1]
 
 
-def node_edge_layout(edges: Edges, n_atoms: int, *, max_padding: float = 0.03) -> NodeEdgeLayout:
+def node_edge_layout(
+    edges: Edges, n_atoms: int, *, max_padding: float = 0.03, bucket_cost: int = BUCKET_COST
+) -> NodeEdgeLayout:
     """Arrange the edges of `n_atoms` atoms into padded buckets (`NodeEdgeLayout`).
 
     Parameters
@@ -231,6 +246,8 @@ def node_edge_layout(edges: Edges, n_atoms: int, *, max_padding: float = 0.03) -
         Number of atoms, those without neighbours included.
     max_padding : float
         Largest share of slots that may be padding.
+    bucket_cost : int
+        Slots that a bucket more has to save, whatever the padding.
     """
     device = edges.edge_index.device
     centre = edges.edge_index[0].cpu().numpy()
@@ -243,7 +260,7 @@ def node_edge_layout(edges: Edges, n_atoms: int, *, max_padding: float = 0.03) -
     buckets: list[Bucket] = []
     slot_edge_parts: list[NDArray[np.int64]] = []
     begin = n_slots = 0
-    for end in bucket_boundaries(sorted_counts, max_padding):
+    for end in bucket_boundaries(sorted_counts, max_padding, bucket_cost=bucket_cost):
         width = int(sorted_counts[end - 1])
         rows = order[begin:end]
         column = np.arange(width)

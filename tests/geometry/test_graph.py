@@ -119,7 +119,7 @@ def assert_layout(layout: NodeEdgeLayout, edges: Edges, n_atoms: int) -> None:
 )
 def test_layout_holds_every_edge_once(degrees: list[int], seed: int, max_padding: float) -> None:
     edges, n = random_edges(degrees, np.random.default_rng(seed))
-    layout = node_edge_layout(edges, n, max_padding=max_padding)
+    layout = node_edge_layout(edges, n, max_padding=max_padding, bucket_cost=0)
     assert_layout(layout, edges, n)
     assert layout.padding_fraction <= max_padding or len(layout.buckets) == 16
 
@@ -128,9 +128,12 @@ def test_layout_holds_every_edge_once(degrees: list[int], seed: int, max_padding
 def test_layout_of_structures(name: str) -> None:
     structure = STRUCTURES[name]()
     edges = neighbor_list(structure, 4.5)
-    layout = node_edge_layout(edges, structure.n_atoms)
+    layout = node_edge_layout(edges, structure.n_atoms, bucket_cost=0)
     assert_layout(layout, edges, structure.n_atoms)
     assert layout.padding_fraction <= 0.05
+    chosen = node_edge_layout(edges, structure.n_atoms)
+    assert_layout(chosen, edges, structure.n_atoms)
+    assert len(chosen.buckets) <= len(layout.buckets)
 
 
 @pytest.mark.parametrize("n_atoms", [1, 64, 1000, 20_000])
@@ -169,6 +172,25 @@ def test_bucket_boundaries_are_the_best(counts: list[int], max_padding: float) -
             break
     assert len(found) == k
     assert n_slots(found) == best
+
+
+@given(
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=9).map(sorted),
+    bucket_cost=st.integers(0, 60),
+)
+def test_a_bucket_more_has_to_save_its_cost(counts: list[int], bucket_cost: int) -> None:
+    """Brute force over all cuts: the least sum of slots and costs of buckets."""
+    n = len(counts)
+
+    def cost(ends: tuple[int, ...]) -> int:
+        slots = sum((e - b) * counts[e - 1] for b, e in itertools.pairwise((0, *ends)))
+        return slots + bucket_cost * len(ends)
+
+    cuts = [
+        (*cut, n) for k in range(1, n + 1) for cut in itertools.combinations(range(1, n), k - 1)
+    ]
+    found = bucket_boundaries(np.array(counts), 0.0, bucket_cost=bucket_cost)
+    assert cost(tuple(found)) == min(map(cost, cuts))
 
 
 def test_bucket_number_is_bounded() -> None:

@@ -1,6 +1,7 @@
 """PET: configuration, padding, the folded embedding, quirks of the published architecture."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -102,19 +103,31 @@ def test_free_atom_is_reference_plus_node_readout(number: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("encoding", ["cartesian", "radial"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"input_encoding": "cartesian"},
+        {"input_encoding": "radial"},
+        {"input_encoding": "radial", "num_neighbors_adaptive": 6.0},
+        {"input_encoding": "distance", "angular_degree": 3},
+        {"input_encoding": "radial", "ecse": "layerwise"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
 def test_padding_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, encoding: str, dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    potential = Potential(random_pet(6, dtype, input_encoding=encoding))
+    potential = Potential(random_pet(6, dtype, **options))
     tolerance = 1e-11 if dtype == torch.float64 else 1e-4
     structure = dense_random()
     found, padding = [], []
 
     for max_padding in (0.0, 0.05, 1.0):
 
-        def layout(edges: Edges, n_atoms: int, bound: float = max_padding) -> NodeEdgeLayout:
-            chosen = node_edge_layout(edges, n_atoms, max_padding=bound)
+        def layout(
+            edges: Edges, n_atoms: int, *, bucket_cost: int, bound: float = max_padding
+        ) -> NodeEdgeLayout:
+            chosen = node_edge_layout(edges, n_atoms, max_padding=bound, bucket_cost=0)
             padding.append(chosen.padding_fraction)
             return chosen
 
@@ -133,7 +146,9 @@ def test_padding_takes_part_if_it_is_not_hidden(monkeypatch: pytest.MonkeyPatch)
     """Positive control of the test above: padding of weight 1e-3 would be seen."""
     potential = Potential(random_pet(6))
     monkeypatch.setattr(
-        pet_model, "node_edge_layout", lambda e, n: node_edge_layout(e, n, max_padding=1.0)
+        pet_model,
+        "node_edge_layout",
+        lambda e, n, bucket_cost: node_edge_layout(e, n, max_padding=1.0),
     )
     hidden = potential(dense_random()).energy
     monkeypatch.setattr(tokens, "_HIDDEN", -7.0)

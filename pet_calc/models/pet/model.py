@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout, spherical_harmonics
+from pet_calc.geometry.graph import BUCKET_COST
 from pet_calc.kernels.edge_embedding import (
     Encoding,
     edge_embedding,
@@ -494,7 +495,9 @@ class PET(nn.Module):
         """What the layers act on, plain or in local frames."""
         config = self.config
         edges, vectors = seen.edges, seen.vectors
-        layout = node_edge_layout(edges, len(species))
+        # a slot costs several times as much where it is seen in local frames
+        bucket_cost = BUCKET_COST if config.ecse != "layerwise" else BUCKET_COST // 4
+        layout = node_edge_layout(edges, len(species), bucket_cost=bucket_cost)
         found: Orientations | None = None
         cost = layout.widths
         kept, part = kept_elements(vectors.device), PART
