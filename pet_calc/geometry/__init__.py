@@ -1,6 +1,7 @@
 """Geometry: batched systems, cells, strain, the edge graph and the neighbour matrix."""
 
 from pet_calc.geometry.cell import voigt_from_matrix, volume
+from pet_calc.geometry.gaussians import gaussians
 from pet_calc.geometry.graph import Bucket, Edges, NodeEdgeLayout, edge_vectors, node_edge_layout
 from pet_calc.geometry.harmonics import spherical_harmonics
 from pet_calc.geometry.neighbor_matrix import NeighborMatrix
@@ -13,6 +14,7 @@ __all__ = [
     "NodeEdgeLayout",
     "System",
     "edge_vectors",
+    "gaussians",
     "node_edge_layout",
     "spherical_harmonics",
     "voigt_from_matrix",

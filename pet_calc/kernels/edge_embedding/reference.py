@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from pet_calc.geometry import gaussians
 from pet_calc.kernels.cutoff_functions import bump, cosine
 
 # keeps the gradient of |r| defined; of no effect within 1e-15
@@ -60,16 +61,8 @@ def edge_geometry(
     r = distances[:, None]
     if not encoding.radial:
         return torch.cat([vectors, r], dim=1)
-    return torch.cat([vectors, r, vectors / r, gaussians(r, centers, encoding.spacing)], dim=1)
-
-
-def gaussians(r: Tensor, centers: Tensor, spacing: float) -> Tensor:
-    """Gaussians (n, n_radial) of distances (n, 1) about `centers` (n_radial,), all in Å.
-
-    They end at exp(-60) = 9e-27, which is nothing beside 1 in any precision: a CPU takes a hundred
-    times as long for what it multiplies with a number that is too small to be normal.
-    """
-    return torch.exp((-0.5 * ((r - centers) / spacing).square()).clamp_min(-60.0))
+    radial = gaussians(distances, centers, 0.5 / encoding.spacing**2)
+    return torch.cat([vectors, r, vectors / r, radial], dim=1)
 
 
 def edge_embedding(

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pet_calc.geometry import Edges
+from pet_calc.geometry import Edges, gaussians
 from pet_calc.models.ecse.frames import FrameConfig
 from pet_calc.models.ecse.orientations import orientations, oriented
 
@@ -65,8 +65,7 @@ def directional_encoding(
     cosines, weight = cosines.to(vectors.dtype), views.weight[view].to(vectors.dtype)
     spacing = 2.0 / (num_angular - 1)
     centers = torch.linspace(-1, 1, num_angular, dtype=vectors.dtype, device=vectors.device)
-    encoded = torch.exp(-0.5 * ((cosines[:, :, None] - centers) / spacing).square())
-    encoded = weight[:, None, None] * encoded
+    encoded = weight[:, None, None] * gaussians(cosines, centers, 0.5 / spacing**2)
     mean = encoded.new_zeros(len(vectors), 3, num_angular).index_add(0, edge, encoded)
     # b_k(-c) is b of the opposite centre: half of the columns say all of an even encoding
     along, normal, across = mean.unbind(1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pet_calc.errors import UnsupportedElementError
-from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.geometry import Edges, System, edge_vectors, gaussians
 from pet_calc.models.crystalformer.attention import Block
 from pet_calc.models.crystalformer.config import CrystalformerConfig
 from pet_calc.models.crystalformer.images import Images, box_images, smooth_images
@@ -217,8 +217,7 @@ class Crystalformer(nn.Module):
         Gaussians of the distances, then the encoding of the directions.
         """
         spacing = self.config.radial_max / max(1, self.config.num_radial)
-        offset = images.distances[:, None] - self.radial_centers.to(self.dtype)
-        radial = torch.exp(-0.5 / spacing**2 * offset.square())
+        radial = gaussians(images.distances, self.radial_centers, 0.5 / spacing**2)
         return torch.cat([radial, images.directions], dim=1) if self.config.num_angular else radial
 
     def features(

@@ -18,14 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from pet_calc.errors import UnsupportedElementError
-from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout, spherical_harmonics
+from pet_calc.geometry import (
+    Edges,
+    NodeEdgeLayout,
+    gaussians,
+    node_edge_layout,
+    spherical_harmonics,
+)
 from pet_calc.geometry.graph import BUCKET_COST
 from pet_calc.kernels.edge_embedding import (
     Encoding,
     edge_embedding,
     edge_geometry,
     fused_embedding,
-    gaussians,
 )
 from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.kernels.reverse_edges import reverse_edges
@@ -373,8 +378,8 @@ class PET(nn.Module):
     def geometry(self, vectors: Tensor, distances: Tensor) -> Tensor:
         """What the network sees of each edge, (n_edges, ``config.geometry_width``)."""
         if self.config.input_encoding == "distance":
-            r = distances[:, None]
-            return torch.cat([r, gaussians(r, self.gaussian_centers, self.encoding.spacing)], dim=1)
+            radial = gaussians(distances, self.gaussian_centers, 0.5 / self.encoding.spacing**2)
+            return torch.cat([distances[:, None], radial], dim=1)
         return edge_geometry(vectors, distances, self.gaussian_centers, self.encoding)
 
     @property

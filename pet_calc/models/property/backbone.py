@@ -76,8 +76,3 @@ class WeightedBatchNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean, rate)
             self.running_var.lerp_(unbiased, rate)
         return torch.addcmul(self.bias, centred, self.weight * torch.rsqrt(variance + self.eps))
-
-
-def gaussians(x: Tensor, centres: Tensor, gamma: float) -> Tensor:
-    """exp(-γ (x - μ)²) of x (n,) around centres (m,): (n, m)."""
-    return torch.exp(-gamma * (x[:, None] - centres.to(x.dtype)).square())

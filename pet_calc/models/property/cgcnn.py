@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pet_calc.models.property.backbone import WeightedBatchNorm, gaussians
+from pet_calc.geometry import gaussians
+from pet_calc.models.property.backbone import WeightedBatchNorm
 from pet_calc.models.property.graph import CrystalGraph, GraphConfig
 
 

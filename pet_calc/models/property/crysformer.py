@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pet_calc.models.property.backbone import gaussians
+from pet_calc.geometry import gaussians
 from pet_calc.models.property.graph import CrystalGraph, GraphConfig
 
 _BASIS = 64
