@@ -2,7 +2,7 @@
 
     python benchmarks/tensor_heads.py --out benchmarks/results/tensor_heads.csv
 
-Heads on `pet-water-v3` and `pet-water-v1` are fitted to some of the clusters in ``benchmarks/data``
+Heads on `pet-water-v4` and `pet-water-v1` are fitted to some of the clusters in ``benchmarks/data``
 (PBE0, made by ``water_cluster_dipoles.py``) and compared with the last 40, which no head has seen.
 Beside them the least one could do: for dipoles one charge on all hydrogen atoms, the opposite on
 the oxygen atoms, for polarizabilities the mean per molecule, both fitted to the same clusters.
@@ -108,7 +108,7 @@ def rows_of(name: str, sizes: list[int]) -> list[list[object]]:
 def main() -> None:
     """Fit, compare and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", nargs="+", default=["pet-water-v3", "pet-water-v1"])
+    parser.add_argument("--model", nargs="+", default=["pet-water-v4", "pet-water-v1"])
     parser.add_argument("--clusters", type=int, nargs="+", default=[30, 60, 90])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Dipoles and polarizabilities of water from heads on a potential; prints their errors.
 
-Linear heads on `pet-water-v3` are fitted to single water molecules and pairs (PBE0) and measured
+Linear heads on `pet-water-v4` are fitted to single water molecules and pairs (PBE0) and measured
 on 40 others: printed are the errors over the size of a component (of the polarizability: of what
 differs from molecule to molecule), for dipoles beside those of one charge on all hydrogen atoms,
 and the dipole of one molecule. Needs e3nn: pip install "pet-calc[tensors]".
@@ -33,7 +33,7 @@ tensors = np.array([full(a.info["polarizability"]) for a in clusters])  # Å³
 fitted = slice(30 if options.smoke else 90)
 left_out = clusters[-40:]
 
-model = load("pet-water-v3", dtype="float64").model
+model = load("pet-water-v4", dtype="float64").model
 options.out.mkdir(parents=True, exist_ok=True)
 
 
