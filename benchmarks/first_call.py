@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    names = options.potential or ["pet-water-v1", "pet-water-v3", "crystalformer-nbmotaw-v2"]
+    names = options.potential or ["pet-water-v1", "pet-water-v4", "crystalformer-nbmotaw-v2"]
     if options.measure:
         print(json.dumps(measure(names[0], options.repeats)))
         return

@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    potentials = options.potential or ["pet-water-v1", "pet-water-v3"]
+    potentials = options.potential or ["pet-water-v1", "pet-water-v4"]
     repeats = options.repeat or list(REPEATS)
     if options.measure:
         counts = [int(n) for n in repeats[0].split(",")]

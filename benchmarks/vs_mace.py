@@ -94,7 +94,7 @@ def contestants(elements: set[str], with_mace: bool) -> dict[str, tuple[float, C
         "pet_calc, random weights, d = 128": (4.5, random_pet)
     }
     if elements == {"H", "O"}:
-        for name in ("pet-water-v1", "pet-water-v3"):
+        for name in ("pet-water-v1", "pet-water-v4"):
             cutoff = PETCalculator(name).potentials[0].model.cutoff
             found[f"pet_calc, {name}"] = (cutoff, lambda name=name: PETCalculator(name))
     if with_mace:

@@ -1,9 +1,10 @@
 """PET as a backbone: the features that its energy would be read from.
 
-With layerwise ECSE (`pet_calc.models.pet.tokens`) they are exactly the same for a rotated or
-mirrored crystal, at the cost of one evaluation for each local frame; with attention that sees
-angles (`pet_calc.models.pet.layers.AngularAttention`) they are so in one evaluation. Without either
-they are as symmetric as training made them, and a prediction depends on how the crystal is turned.
+With attention that sees angles (`pet_calc.models.pet.layers.AngularAttention`), as by default, they
+are exactly the same for a rotated or mirrored crystal; with layerwise ECSE
+(`pet_calc.models.pet.tokens`) they are so at the cost of one evaluation for each local frame. Without
+either they are as symmetric as training made them, and a prediction depends on how the crystal is
+turned.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ class PETBackboneConfig:
         Attention heads, message-passing layers.
     cutoff, cutoff_width : float
         In Å.
-    ecse : {"layerwise", "none"}
     angular_degree : int
-        If above 0, which needs `ecse` "none": the attention sees angles, by harmonics up to this
-        degree, and the tokens know distances alone.
+        The attention sees angles, by harmonics up to this degree, and the tokens know distances
+        alone; 0 for tokens that know vectors.
+    ecse : {"none", "layerwise"}
+        Local frames, for tokens that know vectors.
     """
 
     width: int = 64
@@ -44,8 +46,8 @@ class PETBackboneConfig:
     layers: int = 2
     cutoff: float = 5.0
     cutoff_width: float = 2.5
-    ecse: Literal["layerwise", "none"] = "layerwise"
-    angular_degree: int = 0
+    angular_degree: int = 4
+    ecse: Literal["none", "layerwise"] = "none"
 
 
 class PETBackbone(nn.Module):

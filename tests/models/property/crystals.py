@@ -12,7 +12,14 @@ SMALL = {
     "matformer": {"width": 16, "heads": 2, "layers": 2},
     "crysformer": {"width": 16, "heads": 2, "layers": 2},
     "crystalformer": {"width": 16, "heads": 2, "layers": 2, "cutoff": 4.0},
-    "pet": {"width": 8, "heads": 2, "layers": 2, "cutoff": 3.6, "cutoff_width": 1.5},
+    "pet": {
+        "width": 8,
+        "heads": 2,
+        "layers": 2,
+        "cutoff": 3.6,
+        "cutoff_width": 1.5,
+        "angular_degree": 2,
+    },
 }
 GAP = (Target("band_gap", "eV"), Target("is_metal", kind="class"))
 

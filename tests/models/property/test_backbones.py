@@ -195,9 +195,9 @@ def test_without_frames_or_angles_pet_sees_how_a_crystal_is_turned():
     turned = equivalents(atoms)["rotated"]
     difference = {}
     kinds = {
-        "plain": {"ecse": "none"},
-        "frames": {"ecse": "layerwise"},
-        "angles": {"ecse": "none", "angular_degree": 2},
+        "plain": {"angular_degree": 0},
+        "frames": {"angular_degree": 0, "ecse": "layerwise"},
+        "angles": {"angular_degree": 2},
     }
     for kind, options in kinds.items():
         model = small_model("pet", **options)
