@@ -70,16 +70,13 @@ def takes_the_zero(symbol: str, calculator: Any) -> bool:
     potential = getattr(calculator, "potential", None)
     if potential is None or not (potential.formation_energies and potential.crystals_only):
         return False
-    if symbol in CRYSTALS:
-        return False
-    state = reference_states[atomic_numbers[symbol]]
-    if state is None or state["symmetry"] in ("diatom", "atom"):
-        return True
     try:
         reference_structure(symbol)
     except ValueError:
         return True
-    return False
+    state = reference_states[atomic_numbers[symbol]]
+    is_gas = state is not None and state["symmetry"] in ("diatom", "atom")
+    return is_gas and symbol not in CRYSTALS
 
 
 def identity(calculator: Any) -> dict[str, Any]:

@@ -49,12 +49,15 @@ def relax_proposals(
     contact = min(config.guards.contact, max(CLOSEST, SLACK * window.contact))
     lenient = replace(config, guards=replace(config.guards, contact=contact))
 
-    def tell(index: int, outcome: Relaxation) -> None:
-        if on_result is not None:
-            on_result(index, judged(outcome, config))
+    found: dict[int, Relaxation] = {}
 
-    found = relax_all(proposals, calculator, lenient, on_result=tell, deadline=deadline)
-    return [judged(outcome, config) for outcome in found]
+    def keep(index: int, outcome: Relaxation) -> None:
+        found[index] = judged(outcome, config)
+        if on_result is not None:
+            on_result(index, found[index])
+
+    relax_all(proposals, calculator, lenient, on_result=keep, deadline=deadline)
+    return [found[index] for index in range(len(proposals))]
 
 
 def judged(outcome: Relaxation, config: RelaxConfig) -> Relaxation:
