@@ -2,9 +2,9 @@
 
 With attention that sees angles (`pet_calc.models.pet.layers.AngularAttention`), as by default, they
 are exactly the same for a rotated or mirrored crystal; with layerwise ECSE
-(`pet_calc.models.pet.tokens`) they are so at the cost of one evaluation for each local frame. Without
-either they are as symmetric as training made them, and a prediction depends on how the crystal is
-turned.
+(`pet_calc.models.pet.tokens`) they are so at the cost of one evaluation for each local frame.
+Without either they are as symmetric as training made them, and a prediction depends on how the
+crystal is turned.
 """
 
 from __future__ import annotations
