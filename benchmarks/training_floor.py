@@ -54,6 +54,7 @@ PRODUCTS: dict[Any, Callable[..., Tensor]] = {
     torch.ops.aten.addmm.default: torch.addmm,
     torch.ops.aten.bmm.default: torch.bmm,
     torch.ops.aten.baddbmm.default: torch.baddbmm,
+    torch.ops.aten.bmm.out: torch.bmm,
 }
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
