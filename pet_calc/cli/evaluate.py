@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pet_calc.cli.inputs import ConfigOption
+from pet_calc.cli.inputs import ConfigOption, VariantOption
 
 
 def evaluate(
@@ -19,6 +19,7 @@ def evaluate(
     rotations: Annotated[
         int, typer.Option(help="Random orientations to measure the error of symmetry with.")
     ] = 0,
+    variant: VariantOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Errors of a potential on labelled structures, in total and per element.
@@ -44,12 +45,16 @@ def evaluate(
 
     console = Console()
     potential = pretrained.load(model, dtype=dtype)
+    network = potential.model
+    if variant is not None:
+        if not isinstance(network, PET):
+            raise ValueError(f"`--variant` needs a PET, and {potential.name} is none")
+        network = network.with_energy_head(variant)
     with pulsing("reading"):
         frames, census = read_frames(files)
     console.print(census_table({"evaluated": census}))
     if not any(census.count(label) for label in ("energy", "forces", "stress")):
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
-    network = potential.model
     conditions = isinstance(network, PET) and network.config.system_conditioning
     prepared = [
         prepare(f, network.cutoff, conditions=conditions) for f in tracked(frames, "neighbours")

@@ -12,16 +12,19 @@ A file may be a table with the options of ``[[data.sets]]``, such as which of it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from ase.units import GPa
 
 from pet_calc.errors import CheckpointError
 from pet_calc.io.crystals import read_crystals
+from pet_calc.io.datasets import LabelledFrame
 from pet_calc.io.property_weights import load_property_model
+from pet_calc.models.interface import EnergyModel
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import LoadedPotential, PotentialEntry, read_card
 from pet_calc.training.data import Batch, prepare
@@ -86,14 +89,36 @@ def measure(
         options = {"file": file} if isinstance(file, str) else dict(file)
         frames += read_set(build(DataSet, options, "files"), data, model.atomic_numbers)[0]
     conditions = isinstance(model, PET) and model.config.system_conditioning
+    places = heads_of(model, frames)
 
     def prepared() -> Iterator[Batch]:
         for k, frame in enumerate(frames):
             if on_frame is not None:
                 on_frame(k, len(frames))
-            yield prepare(frame, model.cutoff, conditions=conditions)
+            batch = prepare(frame, model.cutoff, conditions=conditions)
+            yield replace(batch, level=torch.tensor([places[k]])) if places else batch
 
     return evaluate_frames(model, prepared())
+
+
+def heads_of(model: EnergyModel, frames: Sequence[LabelledFrame]) -> list[int]:
+    """Places of the energy heads that frames belong to; none where no file names a level.
+
+    Raises
+    ------
+    CheckpointError
+        If the model has no such head.
+    """
+    levels = {frame.level for frame in frames} - {None}
+    if not levels:
+        return []
+    heads = model.config.energy_heads if isinstance(model, PET) else ()
+    if not isinstance(model, PET) or not levels <= set(heads):
+        raise CheckpointError(
+            f"the `level` of a file must be one of the energy heads of the potential, "
+            f"{list(heads)}, got {sorted(map(str, levels))}"
+        )
+    return [heads.index(frame.level or model.energy_head) for frame in frames]
 
 
 def measure_card(

@@ -20,7 +20,7 @@ def make_optimizer(
     """
     if config.name == "adam":
         return torch.optim.AdamW(
-            parameters, lr=0.0, betas=config.betas, weight_decay=config.weight_decay
+            parameters, lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
     try:
         from pytorch_optimizer import SOAP

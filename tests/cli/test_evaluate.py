@@ -1,5 +1,7 @@
 """``pet-calc evaluate`` as a user runs it."""
 
+from dataclasses import replace
+
 import ase.io
 import pytest
 import torch
@@ -12,6 +14,7 @@ from pet_calc.cli import app
 from pet_calc.errors import DatasetError, PotentialNotFoundError
 from pet_calc.io.uncertainty import add_uncertainty
 from pet_calc.io.weights import load_model, save_model
+from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR
 
 
@@ -42,6 +45,23 @@ def test_prints_the_errors(folder):
     forces = next(x for x in result.output.splitlines() if "│ forces  " in x)
     assert "100.00" in forces
     assert "under rotation and reflection" in result.output
+
+
+def test_reads_another_variant(folder):
+    small = small_pet()
+    config = replace(small.config, energy_heads=("energy", "other"))
+    model = PET(config, dtype=torch.float64)
+    model.load_state_dict(small.state_dict(), strict=False)
+    save_model(folder / "model", model)
+    main, other = (run(folder, "--dtype", "float64", *v) for v in ([], ["--variant", "other"]))
+    assert main.exit_code == other.exit_code == 0, other.output
+    energies = [
+        next(x for x in found.output.splitlines() if "│ energy  " in x) for found in (main, other)
+    ]
+    assert energies[0] != energies[1]
+    refused = run(folder, "--variant", "third")
+    assert isinstance(refused.exception, ValueError)
+    assert "third" in str(refused.exception)
 
 
 def test_refuses_what_cannot_be_compared(folder):

@@ -1,23 +1,30 @@
-"""Every kernel with a derivative of its own against its reference: value, first, second."""
+"""Every kernel with a derivative of its own against its reference, to the third derivative."""
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from pet_calc.kernels.concatenation import analytic as concatenation
+from pet_calc.kernels.concatenation import reference as concatenation_reference
 from pet_calc.kernels.cutoff_attention import analytic as attention
 from pet_calc.kernels.cutoff_attention import reference as attention_reference
 from pet_calc.kernels.edge_slots import analytic as slots
 from pet_calc.kernels.edge_slots import reference as slots_reference
 from pet_calc.kernels.gated_linear_unit import analytic as glu
 from pet_calc.kernels.gated_linear_unit import reference as glu_reference
+from pet_calc.kernels.layer_direction import analytic as layer
+from pet_calc.kernels.layer_direction import reference as layer_reference
 from pet_calc.kernels.reverse_edges import analytic as reverse
 from pet_calc.kernels.reverse_edges import reference as reverse_reference
 from pet_calc.kernels.rms_direction import analytic as rms
 from pet_calc.kernels.rms_direction import reference as rms_reference
+from pet_calc.kernels.sigmoid_linear_unit import analytic as silu
+from pet_calc.kernels.sigmoid_linear_unit import reference as silu_reference
 
 Kernel = Callable[..., Tensor]
 #: Seven slots of five edges, one of which has none, and its inverse.
@@ -34,6 +41,26 @@ def random(*shape: int) -> Tensor:
 CASES: dict[str, tuple[Kernel, Kernel, tuple[Tensor, ...], tuple[Any, ...]]] = {
     "rms": (rms.rms_direction, rms_reference.rms_direction, (random(2, 3, 5),), ()),
     "rms-width-1": (rms.rms_direction, rms_reference.rms_direction, (random(4, 1),), ()),
+    "layer": (layer.layer_direction, layer_reference.layer_direction, (random(2, 3, 5),), (1e-5,)),
+    "layer-width-1": (
+        layer.layer_direction,
+        layer_reference.layer_direction,
+        (random(4, 1),),
+        (1e-5,),
+    ),
+    "silu": (silu.sigmoid_linear_unit, silu_reference.sigmoid_linear_unit, (random(2, 7),), ()),
+    "concatenation": (
+        partial(concatenation.concatenate, dim=1),
+        partial(concatenation_reference.concatenate, dim=1),
+        (random(2, 3), random(2, 1), random(2, 4)),
+        (),
+    ),
+    "concatenation-of-one": (
+        partial(concatenation.concatenate, dim=0),
+        partial(concatenation_reference.concatenate, dim=0),
+        (random(2, 3),),
+        (),
+    ),
     "glu": (glu.gated_linear_unit, glu_reference.gated_linear_unit, (random(2, 3, 6),), ()),
     "reverse": (
         reverse.reverse_edges,
@@ -69,14 +96,16 @@ def case(request: pytest.FixtureRequest) -> tuple[Kernel, Kernel, tuple[Tensor, 
 
 
 def derivatives(kernel: Kernel, tensors: tuple[Tensor, ...], others: Any) -> list[Tensor]:
-    """Value, gradient, and gradient of a function of the gradient."""
+    """Value, gradient, gradient of a function of the gradient, and so on once more."""
     value = kernel(*tensors, *others)
     weight = torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view_as(value)
     first = torch.autograd.grad((weight * value.sin()).sum(), tensors, create_graph=True)
     scalar = sum((g.cos() * (k + 1)).sum() for k, g in enumerate(first))
-    second = torch.autograd.grad(scalar, tensors)
+    again = torch.autograd.grad(scalar, tensors, create_graph=True)
+    third = torch.autograd.grad(sum(g.cos().sum() for g in again), tensors)
+    second = [g.detach() for g in again]
     plain = torch.autograd.grad((weight * kernel(*tensors, *others).sin()).sum(), tensors)
-    return [value.detach(), *(g.detach() for g in first), *plain, *second]
+    return [value.detach(), *(g.detach() for g in first), *plain, *second, *third]
 
 
 def largest(a: list[Tensor], b: list[Tensor]) -> float:

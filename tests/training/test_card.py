@@ -1,12 +1,16 @@
 """A card's errors are measured again from the shipped files, and a wrong one is noticed."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pet_calc.cli.models import models_app
 from pet_calc.errors import CheckpointError, DatasetError, IntegrityError
+from pet_calc.io.weights import save_model
+from pet_calc.models.pet import PET
 from pet_calc.pretrained import load
 from pet_calc.training.card import NUMBERS, measure, measure_card
 from pet_calc.training.config import TrainConfig
@@ -58,6 +62,28 @@ def test_an_error_better_than_measured_is_refused(with_card, data_folder):
     result = CliRunner().invoke(models_app, arguments)
     assert isinstance(result.exception, IntegrityError)
     assert "force_mae_meV_A of test" in str(result.exception)
+
+
+def test_a_file_of_another_level_is_read_through_its_head(tmp_path, run_folder, data_folder):
+    potential = load(run_folder)
+    config = replace(potential.model.config, energy_heads=("energy", "other"))
+    model = PET(config, dtype=torch.float64)
+    model.load_state_dict(potential.model.double().state_dict(), strict=False)
+    with torch.no_grad():
+        model.variant_reference_energies += 1.0  # eV
+    save_model(tmp_path / "model", model)
+    two = load(tmp_path / "model", dtype="float64")
+    other = {"file": "test.extxyz", "level": "other"}
+    separate = [
+        measure(replace(two, model=two.model.with_energy_head(head)), ["test.extxyz"], data_folder)
+        for head in ("energy", "other")
+    ]
+    assert separate[0].energy.mae != pytest.approx(separate[1].energy.mae, rel=0.01)
+    assert measure(two, [other], data_folder).energy.mae == pytest.approx(separate[1].energy.mae)
+    both = measure(two, ["test.extxyz", other], data_folder).energy.mae
+    assert both == pytest.approx(0.5 * sum(e.energy.mae for e in separate))
+    with pytest.raises(CheckpointError, match="energy heads"):
+        measure(potential, [other], data_folder)
 
 
 def test_cards_without_files_and_unknown_numbers_are_refused(with_card, data_folder, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -38,6 +39,16 @@ def test_replayed_products_are_the_recorded_ones(floor):
     assert transposed == ((3, 4), (1, 3), torch.float64)
     assert floor.operand(transposed, torch.Generator()).stride() == (1, 3)
     floor.replay(recorder.calls)()
+
+
+def test_a_product_in_place_is_replayed(floor):
+    total, a, b = torch.zeros(2, 3, 5), torch.rand(2, 3, 4), torch.rand(2, 4, 5)
+    with floor.Recorder() as recorder:
+        total.baddbmm_(a, b)
+    torch.testing.assert_close(total, a @ b)
+    with FlopCounterMode(display=False, custom_mapping=floor.IN_PLACE) as counter:
+        floor.replay(recorder.calls)()
+    assert counter.get_total_flops() == 2 * 2 * 3 * 4 * 5
 
 
 def test_a_lost_product_is_noticed(floor, monkeypatch):

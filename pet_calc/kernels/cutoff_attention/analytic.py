@@ -135,7 +135,7 @@ class _AttendedGradient(torch.autograd.Function):
         q, k, v = inputs.unbind(0)
         dp = torch.bmm(grad, v.transpose(1, 2))
         dl = torch._softmax_backward_data(dp, p, -1, p.dtype)
-        ctx.save_for_backward(grad, inputs, log_weight, p, dp, dl)
+        ctx.save_for_backward(grad, inputs, log_weight, p, dl)
         ctx.heads, ctx.scale = heads, scale
         out = torch.empty_like(inputs)
         torch.bmm(dl, k, out=out[0]).mul_(scale)
@@ -145,7 +145,7 @@ class _AttendedGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g_inputs: Tensor, g_weight: Tensor) -> tuple[Any, ...]:
-        grad, inputs, log_weight, p, dp, dl = ctx.saved_tensors
+        grad, inputs, log_weight, p, dl = ctx.saved_tensors
         heads, s = ctx.heads, ctx.scale
         q, k, v = inputs.unbind(0)
         g_q, g_k, g_v = g_inputs.unbind(0)
@@ -153,16 +153,20 @@ class _AttendedGradient(torch.autograd.Function):
             p = attend(q, k, log_weight, heads, s)
             dp = torch.bmm(grad, v.transpose(1, 2))
             dl = p * (dp - (dp * p).sum(-1, keepdim=True))
-        # what the gradient on the logits, dl = p (dp - <dp>), is multiplied with
+        # what the gradient on the logits, dl = p (dp - <dp>), is multiplied with, from its mean
         g_dl = torch.baddbmm(over_keys(g_weight, heads), g_q, k.transpose(1, 2), alpha=s)
-        g_dl = torch.baddbmm(g_dl, q, g_k.transpose(1, 2), alpha=s)
-        mean_dl, mean_dp = ((x * p).sum(-1, keepdim=True) for x in (g_dl, dp))
-        g_dp = p * (g_dl - mean_dl)
-        g_p = torch.baddbmm(g_dl * (dp - mean_dp) - dp * mean_dl, grad, g_v.transpose(1, 2))
-        g_logits = p * (g_p - (g_p * p).sum(-1, keepdim=True))
-        on_grad = torch.baddbmm(torch.bmm(p, g_v), g_dp, v)
-        on_q = s * torch.baddbmm(torch.bmm(dl, g_k), g_logits, k)
-        on_k = s * torch.baddbmm(torch.bmm(dl.transpose(1, 2), g_q), g_logits.transpose(1, 2), q)
+        g_dl.baddbmm_(q, g_k.transpose(1, 2), alpha=s)
+        g_dl = g_dl - (g_dl * p).sum(-1, keepdim=True)
+        g_dp = p * g_dl
+        # a softmax does not see what all of its logits have in common: what is left of p g_p
+        # but for a multiple of p, which makes it sum to nothing
+        g_p = torch.bmm(grad, g_v.transpose(1, 2))
+        g_logits = (dl * g_dl).addcmul_(p, g_p)
+        g_logits.addcmul_(p, g_logits.sum(-1, keepdim=True), value=-1)
+        on_grad = torch.bmm(p, g_v).baddbmm_(g_dp, v)
+        on_q = torch.bmm(dl, g_k).baddbmm_(g_logits, k, alpha=s, beta=s)
+        on_k = torch.bmm(dl.transpose(1, 2), g_q)
+        on_k.baddbmm_(g_logits.transpose(1, 2), q, alpha=s, beta=s)
         on_v = torch.bmm(g_dp.transpose(1, 2), grad)
         on_inputs = torch.stack([on_q, on_k, on_v])
         return on_grad, on_inputs, of_keys(g_logits, log_weight, heads), None, None, None

@@ -18,6 +18,7 @@ from pet_calc.kernels.gated_linear_unit import gated_linear_unit
 from pet_calc.kernels.paths import Precision
 from pet_calc.kernels.precision import current_precision
 from pet_calc.kernels.rms_direction import rms_direction
+from pet_calc.kernels.sigmoid_linear_unit import sigmoid_linear_unit
 
 _log = logging.getLogger("pet_calc")
 
@@ -89,7 +90,7 @@ def composed(
     if prologue == "rms":
         x = rms_direction(x)
     elif prologue == "silu":
-        x = functional.silu(x)
+        x = sigmoid_linear_unit(x)
     y = functional.linear(x, weight, bias)
     if gated:
         y = gated_linear_unit(y)

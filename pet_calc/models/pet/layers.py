@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from pet_calc.kernels.angular_attention import angular_attention
+from pet_calc.kernels.concatenation import concatenate
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.fused_linear import fused_linear
 from pet_calc.kernels.paths import COMPILED, take
 from pet_calc.kernels.rms_direction import rms_direction
+from pet_calc.models.pet.activation import SiLU
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization
 
@@ -35,7 +37,13 @@ class RMSNorm(nn.Module):
         return rms_direction(x) * self.weight
 
     def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
-        """``linear(self(x))``, with w multiplied into the weights instead of the tokens."""
+        """``linear(self(x))``, with w multiplied into the weights where that is less work."""
+        if (
+            x.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and x.numel() < linear.weight.numel()
+        ):
+            return fused_linear(self(x), linear.weight, linear.bias, gated=gated)
         weight = linear.weight * self.weight
         return fused_linear(x, weight, linear.bias, prologue="rms", gated=gated)
 
@@ -169,7 +177,7 @@ class TransformerLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Update node (n_atoms, d_node) and edge tokens (n_atoms, n_neighbors, d_pet)."""
         centre = self.center_contraction(node) if self.wide_node else node
-        tokens = torch.cat([centre[:, None, :], edge], dim=1)
+        tokens = concatenate(centre[:, None, :], edge, dim=1)
         if self.normalises_last:
             attended = self.attention(tokens, NO_NORM, log_weight, harmonics)
             tokens = self.norm_attention(tokens + attended)
@@ -216,7 +224,7 @@ class MessageLayer(nn.Module):
         self.index, self.first = index, first
         self.edge_embedder = nn.Linear(geometry_width, d)
         self.compress = nn.Sequential(
-            nn.Linear((2 if first else 3) * d, d), nn.SiLU(), nn.Linear(d, d)
+            nn.Linear((2 if first else 3) * d, d), SiLU(), nn.Linear(d, d)
         )
         if not first:
             self.neighbor_embedder = nn.Embedding(len(config.elements), d)

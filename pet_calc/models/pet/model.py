@@ -26,6 +26,7 @@ from pet_calc.geometry import (
     spherical_harmonics,
 )
 from pet_calc.geometry.graph import BUCKET_COST
+from pet_calc.kernels.concatenation import concatenate
 from pet_calc.kernels.edge_embedding import (
     Encoding,
     edge_embedding,
@@ -36,10 +37,12 @@ from pet_calc.kernels.edge_slots import edges_to_slots
 from pet_calc.kernels.reverse_edges import reverse_edges
 from pet_calc.models.cutoff import bump, cosine
 from pet_calc.models.ecse.orientations import Orientations
+from pet_calc.models.pet.activation import SiLU
 from pet_calc.models.pet.adaptive_cutoff import Environment, adaptive_environment
 from pet_calc.models.pet.conditioning import Conditions, SystemConditioning
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.layers import MessageLayer
+from pet_calc.models.pet.normalization import LayerNorm
 from pet_calc.models.pet.readout import Readout, mlp_head, pairs
 from pet_calc.models.pet.repulsion import ShortRangeRepulsion
 from pet_calc.models.pet.tokens import FramedTokens, Tokens, bucket_views, views_of_atoms
@@ -161,9 +164,9 @@ class PET(nn.Module):
             for g in range(config.num_gnn_layers)
         )
         combinations = config.num_gnn_layers if config.featurizer_type == "feedforward" else 0
-        self.combination_norms = nn.ModuleList(nn.LayerNorm(2 * d) for _ in range(combinations))
+        self.combination_norms = nn.ModuleList(LayerNorm(2 * d) for _ in range(combinations))
         self.combination_mlps = nn.ModuleList(
-            nn.Sequential(nn.Linear(2 * d, 2 * d), nn.SiLU(), nn.Linear(2 * d, d))
+            nn.Sequential(nn.Linear(2 * d, 2 * d), SiLU(), nn.Linear(2 * d, d))
             for _ in range(combinations)
         )
         self.node_head = mlp_head(config.d_node, config.d_head, 1)
@@ -491,9 +494,13 @@ class PET(nn.Module):
 
     def combined(self, layer: int, out: Tensor, back: Tensor) -> Tensor:
         """What an edge (n, d_pet) and its reverse edge tell each other after a layer."""
-        update: Tensor = self.combination_mlps[layer](
-            self.combination_norms[layer](torch.cat([out, back], dim=1))
-        )
+        norm, mlp = self.combination_norms[layer], self.combination_mlps[layer]
+        assert isinstance(norm, LayerNorm)
+        assert isinstance(mlp, nn.Sequential)
+        first, activation, last = mlp
+        assert isinstance(first, nn.Linear)
+        hidden = norm.then(first, concatenate(out, back, dim=1))
+        update: Tensor = last(activation(hidden))
         return update
 
     def tokens(self, species: Tensor, seen: Environment, draw: Tensor | None) -> Tokens:

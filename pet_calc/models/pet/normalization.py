@@ -11,6 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from pet_calc.kernels.fused_linear import fused_linear
+from pet_calc.kernels.layer_direction import layer_direction
 
 
 class Normalization(Protocol):
@@ -24,8 +25,9 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalisation [arXiv:1607.06450], eps = 1e-5."""
 
     def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
-        """``linear(self(x))``."""
-        return fused_linear(self(x), linear.weight, linear.bias, gated=gated)
+        """``linear(self(x))``, with weight and bias multiplied into the linear map."""
+        weight, bias = linear.weight * self.weight, linear.bias + linear.weight @ self.bias
+        return fused_linear(layer_direction(x, self.eps), weight, bias, gated=gated)
 
 
 class NoNorm:

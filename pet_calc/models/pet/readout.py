@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from pet_calc.models.pet.activation import SiLU
 from pet_calc.models.pet.config import PETConfig
 
 
@@ -11,9 +12,9 @@ def mlp_head(width: int, hidden: int, components: int) -> nn.Sequential:
     """Linear, SiLU, Linear, SiLU, and a last Linear to the components."""
     return nn.Sequential(
         nn.Linear(width, hidden),
-        nn.SiLU(),
+        SiLU(),
         nn.Linear(hidden, hidden),
-        nn.SiLU(),
+        SiLU(),
         nn.Linear(hidden, components),
     )
 

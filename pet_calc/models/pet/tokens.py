@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pet_calc.geometry import Edges, NodeEdgeLayout
+from pet_calc.kernels.concatenation import concatenate
 from pet_calc.kernels.ecse_frames import (
     FrameConfig,
     directions,
@@ -122,7 +123,7 @@ class Tokens:
             n, e = transformed(layer, centres, tokens, bias, *seen)
             nodes.append(n)
             outs.append(e)
-        return torch.cat(nodes), torch.cat(outs)
+        return concatenate(*nodes, dim=0), concatenate(*outs, dim=0)
 
     @property
     def slots(self) -> list[int]:
@@ -156,7 +157,9 @@ class Tokens:
         )
         trained = tuple(layer.parameters())
         found = [recomputed(one, *part, *seen, parameters=trained) for *part, seen in parts]
-        return torch.cat([n for n, _ in found]), torch.cat([e for _, e in found])
+        return concatenate(*(n for n, _ in found), dim=0), concatenate(
+            *(e for _, e in found), dim=0
+        )
 
 
 def transformed(
@@ -260,7 +263,9 @@ class FramedTokens(Tokens):
                 found.append(one(*inputs))
             else:
                 found.append(recomputed(one, *inputs, parameters=layer.parameters()))
-        return torch.cat([n for n, _ in found]), torch.cat([e for _, e in found])
+        return concatenate(*(n for n, _ in found), dim=0), concatenate(
+            *(e for _, e in found), dim=0
+        )
 
 
 def views_of_atoms(
