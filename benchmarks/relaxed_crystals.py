@@ -1,6 +1,6 @@
 """Relaxation of disturbed crystals, beside where density-functional theory has them.
 
-    python benchmarks/relaxed_crystals.py --model pet-general-v4 \
+    python benchmarks/relaxed_crystals.py --model pet-general-v5 \
         --data DATA/crystals/mp_val.npz.xz --out benchmarks/results/relaxed_crystals.csv
 
 Crystals that were relaxed by DFT are strained (each component normally distributed, 3 %) and
@@ -111,7 +111,7 @@ def summary(rows: Sequence[dict[str, object]]) -> dict[str, float]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="pet-general-v4")
+    parser.add_argument("--model", default="pet-general-v5")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--crystals", type=int, default=60)
     parser.add_argument("--max-atoms", type=int, default=20)

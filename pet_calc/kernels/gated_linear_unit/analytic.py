@@ -62,7 +62,7 @@ class _Gradient(torch.autograd.Function):
         if torch.is_grad_enabled():
             on_x = torch.cat([bend * grad, second * grad], dim=-1)
             return torch.addcmul(lift, a, s), on_x, None, None
-        # in place, as a result in new memory takes half as long again
+        # in place: a result in new memory takes longer
         return lift.addcmul_(a, s), side_by_side(x, (bend, second), grad), None, None
 
 

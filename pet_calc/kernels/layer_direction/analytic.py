@@ -1,4 +1,4 @@
-"""The same operation with its second derivative written out; torch's takes forty passes."""
+"""The same operation with its second derivative written out, in fewer passes than torch's."""
 
 from __future__ import annotations
 

@@ -50,5 +50,5 @@ class _Gradient(torch.autograd.Function):
         curvature = torch.add(lift, slope, alpha=2).addcmul_(lift, s, value=-2)
         if torch.is_grad_enabled():
             return h * (s + lift), h * grad * curvature
-        # in place, as a result in new memory takes half as long again
+        # in place: a result in new memory takes longer
         return lift.add_(s).mul_(h), curvature.mul_(grad).mul_(h)

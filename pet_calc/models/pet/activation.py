@@ -8,7 +8,7 @@ from pet_calc.kernels.sigmoid_linear_unit import sigmoid_linear_unit
 
 
 class SiLU(nn.Module):
-    """x σ(x), as ``torch.nn.SiLU``, whose second derivative takes twice as long."""
+    """x σ(x), as ``torch.nn.SiLU``, with the second derivative written out."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Of every number alone."""
