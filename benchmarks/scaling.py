@@ -1,6 +1,7 @@
-"""How time and memory grow with the number of atoms: 10² to 10⁵ of water, one thread.
+r"""How time and memory grow with the number of atoms: 10² to 10⁵ of water, one thread.
 
-    python benchmarks/scaling.py --out benchmarks/results/scaling.csv --figure docs/scaling.png
+    python benchmarks/scaling.py --potential pet-water-v4 \
+        --out benchmarks/results/scaling.csv --figure docs/scaling.png
 
 Energy, forces and stress through the ASE calculator of a shipped potential, neighbour list
 included. The boxes are repetitions of one of 66 molecules (33 for the smallest), so that the
