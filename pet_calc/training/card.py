@@ -12,12 +12,11 @@ A file may be a table with the options of ``[[data.sets]]``, such as which of it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from ase.units import GPa
 
 from pet_calc.errors import CheckpointError
@@ -33,7 +32,7 @@ from pet_calc.training.evaluate import Evaluation, evaluate_frames
 from pet_calc.training.property import errors_of
 from pet_calc.training.property_data import crystal_set, with_energies
 from pet_calc.training.property_uncertainty import answers
-from pet_calc.training.splits import read_set
+from pet_calc.training.splits import at_level, read_set
 from pet_calc.training.tables import build
 
 #: Name in the card to the error in its unit.
@@ -89,36 +88,36 @@ def measure(
         options = {"file": file} if isinstance(file, str) else dict(file)
         frames += read_set(build(DataSet, options, "files"), data, model.atomic_numbers)[0]
     conditions = isinstance(model, PET) and model.config.system_conditioning
-    places = heads_of(model, frames)
+    levelled = has_levels(model, frames)
 
     def prepared() -> Iterator[Batch]:
         for k, frame in enumerate(frames):
             if on_frame is not None:
                 on_frame(k, len(frames))
             batch = prepare(frame, model.cutoff, conditions=conditions)
-            yield replace(batch, level=torch.tensor([places[k]])) if places else batch
+            if levelled and isinstance(model, PET):
+                batch = at_level(batch, frame, model.config, model.energy_head)
+            yield batch
 
     return evaluate_frames(model, prepared())
 
 
-def heads_of(model: EnergyModel, frames: Sequence[LabelledFrame]) -> list[int]:
-    """Places of the energy heads that frames belong to; none where no file names a level.
+def has_levels(model: EnergyModel, frames: Sequence[LabelledFrame]) -> bool:
+    """Whether frames name levels of theory.
 
     Raises
     ------
     CheckpointError
-        If the model has no such head.
+        If the model has no energy head for one of them.
     """
     levels = {frame.level for frame in frames} - {None}
-    if not levels:
-        return []
     heads = model.config.energy_heads if isinstance(model, PET) else ()
-    if not isinstance(model, PET) or not levels <= set(heads):
+    if not levels <= set(heads):
         raise CheckpointError(
             f"the `level` of a file must be one of the energy heads of the potential, "
             f"{list(heads)}, got {sorted(map(str, levels))}"
         )
-    return [heads.index(frame.level or model.energy_head) for frame in frames]
+    return bool(levels)
 
 
 def measure_card(

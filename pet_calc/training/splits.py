@@ -243,8 +243,16 @@ def prepare_all(frames: Sequence[LabelledFrame], config: TrainConfig) -> list[Ba
     prepared = [prepare(f, model.cutoff, conditions=conditions) for f in frames]
     if not config.levels or not isinstance(model, PETConfig):
         return prepared
-    places = [model.energy_heads.index(f.level or config.main_level) for f in frames]
-    return [replace(b, level=torch.tensor([k])) for b, k in zip(prepared, places, strict=True)]
+    return [
+        at_level(batch, frame, model, config.main_level)
+        for batch, frame in zip(prepared, frames, strict=True)
+    ]
+
+
+def at_level(batch: Batch, frame: LabelledFrame, model: PETConfig, main: str) -> Batch:
+    """A frame's batch with the energy head of its level, by default `main`."""
+    place = model.energy_heads.index(frame.level or main)
+    return replace(batch, level=torch.tensor([place]))
 
 
 def by_level(

@@ -158,8 +158,7 @@ class _AttendedGradient(torch.autograd.Function):
         g_dl.baddbmm_(q, g_k.transpose(1, 2), alpha=s)
         g_dl = g_dl - (g_dl * p).sum(-1, keepdim=True)
         g_dp = p * g_dl
-        # a softmax does not see what all of its logits have in common: what is left of p g_p
-        # but for a multiple of p, which makes it sum to nothing
+        # p g_p but for a multiple of p, which is taken off, as gradients on logits sum to nothing
         g_p = torch.bmm(grad, g_v.transpose(1, 2))
         g_logits = (dl * g_dl).addcmul_(p, g_p)
         g_logits.addcmul_(p, g_logits.sum(-1, keepdim=True), value=-1)

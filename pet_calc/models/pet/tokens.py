@@ -111,7 +111,7 @@ class Tokens:
             hidden = layer.received(self.embedded[layer.index], message)
         else:
             hidden = layer.embed(self.geometry, self.neighbour, message)
-        nodes, outs = [], []
+        found = []
         # split, as the backward pass of slices would add full-sized tensors of zeros
         for centres, tokens, bias, seen in zip(
             node.split([b.n_atoms for b in self.layout.buckets]),
@@ -121,9 +121,8 @@ class Tokens:
             strict=True,
         ):
             n, e = transformed(layer, centres, tokens, bias, *seen)
-            nodes.append(n)
-            outs.append(e)
-        return concatenate(*nodes, dim=0), concatenate(*outs, dim=0)
+            found.append((n, e))
+        return joined(found)
 
     @property
     def slots(self) -> list[int]:
@@ -157,9 +156,13 @@ class Tokens:
         )
         trained = tuple(layer.parameters())
         found = [recomputed(one, *part, *seen, parameters=trained) for *part, seen in parts]
-        return concatenate(*(n for n, _ in found), dim=0), concatenate(
-            *(e for _, e in found), dim=0
-        )
+        return joined(found)
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Node and edge tokens of all buckets behind each other."""
+    nodes, edges = zip(*parts, strict=True)
+    return concatenate(*nodes, dim=0), concatenate(*edges, dim=0)
 
 
 def transformed(
@@ -263,9 +266,7 @@ class FramedTokens(Tokens):
                 found.append(one(*inputs))
             else:
                 found.append(recomputed(one, *inputs, parameters=layer.parameters()))
-        return concatenate(*(n for n, _ in found), dim=0), concatenate(
-            *(e for _, e in found), dim=0
-        )
+        return joined(found)
 
 
 def views_of_atoms(
