@@ -33,20 +33,20 @@ from ase import Atoms
 from pet_step import cpu_time, processor
 
 from pet_calc import __version__
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.models.ecse import FrameConfig
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.neighbors import neighbor_list
-from pet_calc.training.config import (
+from pet_calc.training.potentials.config import (
     DataConfig,
     LossConfig,
     OptimizerConfig,
     StageConfig,
     TrainConfig,
 )
-from pet_calc.training.loop import train
-from pet_calc.training.splits import load_data
+from pet_calc.training.potentials.loop import train
+from pet_calc.training.potentials.splits import load_data
 from pet_calc.workflows.water_box import water_box
 
 BASE = PETConfig(

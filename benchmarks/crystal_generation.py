@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from pet_calc.cli.inputs import make_calculator
-from pet_calc.diffusion.sampler import SamplerConfig
-from pet_calc.generation import Generator
-from pet_calc.generation.comparison import ComparisonConfig, compare
-from pet_calc.generation.matching import Matcher
-from pet_calc.io.unimat import read_crystals
+from pet_calc.crystals.diffusion.sampler import SamplerConfig
+from pet_calc.crystals.generation import Generator
+from pet_calc.crystals.generation.comparison import ComparisonConfig, compare
+from pet_calc.crystals.generation.matching import Matcher
+from pet_calc.crystals.io.unimat import read_crystals
 from pet_calc.workflows.relax import RelaxConfig
 
 

@@ -95,7 +95,7 @@ def make_model(cutoff: float) -> Crystalformer:
 
 
 def step(form: str, model: Crystalformer, system: System) -> Callable[[], Tensor]:
-    """A forward and backward pass, neighbour list included, as a function that gives forces."""
+    """A forward and backward pass, neighbor list included, as a function that gives forces."""
 
     def edges() -> Tensor:
         results = evaluate(model, system, neighbor_list(system, model.cutoff))

@@ -42,7 +42,7 @@ from scipy.spatial.transform import Rotation
 from pet_calc import __version__
 from pet_calc.calculators.space_group import operations_of
 from pet_calc.geometry import System, edge_vectors, node_edge_layout
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import EnergyModel, evaluate
 from pet_calc.models.ecse.ensemble import Ensemble
 from pet_calc.models.pet import PET, PETConfig
@@ -55,7 +55,7 @@ TURNS = 2
 
 
 def alloy() -> Atoms:
-    """128 atoms of body-centred cubic NbMoTaW, species at random."""
+    """128 atoms of body-centered cubic NbMoTaW, species at random."""
     atoms = bulk("Mo", "bcc", a=3.24, cubic=True).repeat(4)
     numbers = np.repeat([41, 42, 73, 74], 32)
     np.random.default_rng(0).shuffle(numbers)

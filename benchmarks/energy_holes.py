@@ -22,14 +22,14 @@ from ase.data import atomic_numbers, chemical_symbols
 from ase.io import write
 
 from pet_calc import PETCalculator
+from pet_calc.crystals.generation.composition import Composition
+from pet_calc.crystals.generation.fingerprint import Fingerprint, distance, fingerprint
+from pet_calc.crystals.generation.hull import Hull, Phase
+from pet_calc.crystals.generation.random_search import propose_random
+from pet_calc.crystals.generation.relaxation import relax_proposals
+from pet_calc.crystals.generation.stability import SAME
 from pet_calc.errors import SimulationError
-from pet_calc.generation.composition import Composition
-from pet_calc.generation.fingerprint import Fingerprint, distance, fingerprint
-from pet_calc.generation.hull import Hull, Phase
-from pet_calc.generation.random_search import propose_random
-from pet_calc.generation.relaxation import relax_proposals
-from pet_calc.generation.stability import SAME
-from pet_calc.io.crystals import LabelledCrystal, read_crystals
+from pet_calc.io.data.crystals import LabeledCrystal, read_crystals
 from pet_calc.pretrained import resolve
 from pet_calc.workflows.relax import RelaxConfig
 
@@ -41,7 +41,7 @@ def composition_of(atoms: Atoms) -> Composition:
     return Composition.from_numbers(np.asarray(atoms.numbers))
 
 
-def phases_of(crystals: list[LabelledCrystal]) -> dict[frozenset[int], list[Phase]]:
+def phases_of(crystals: list[LabeledCrystal]) -> dict[frozenset[int], list[Phase]]:
     """Lowest energy of each composition, by elements."""
     lowest: dict[str, Phase] = {}
     for c in crystals:

@@ -125,7 +125,7 @@ class Series:
 
 
 def structure(density: float) -> Atoms:
-    """32 argon atoms on a face-centred lattice; density in units of sigma."""
+    """32 argon atoms on a face-centered lattice; density in units of sigma."""
     return bulk("Ar", "fcc", a=SIGMA * (4.0 / density) ** (1 / 3), cubic=True) * (2, 2, 2)
 
 
@@ -157,7 +157,7 @@ def sample(
             taut=0.2 * TAU * units.fs,
         )
     elif ensemble == "ase-mtk-full":
-        # ASE counts the degrees of freedom of a moving centre of mass as well
+        # ASE counts the degrees of freedom of a moving center of mass as well
         n_dof = 3 * len(atoms)
         atoms.set_momenta(
             maxwell_boltzmann(atoms.get_masses(), temperature * KELVIN, rng, remove_drift=False)

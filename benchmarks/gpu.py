@@ -192,9 +192,9 @@ def report(bars: list[Row], console: Console) -> None:
     for column in ("bar", "what", "limit", "measured", "met", "by"):
         table.add_column(column, overflow="fold")
     for row in bars:
-        colour = {"yes": "green", "no": "red"}.get(str(row["met"]), "yellow")
+        color = {"yes": "green", "no": "red"}.get(str(row["met"]), "yellow")
         cells = [str(row[k]) for k in ("bar", "what", "limit", "measured", "met", "by")]
-        cells[4] = f"[{colour}]{cells[4]}"
+        cells[4] = f"[{color}]{cells[4]}"
         table.add_row(*cells)
     console.print(table)
 

@@ -31,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pet_calc import PETCalculator
 from pet_calc.calculators.fixed_step import FixedStep
 from pet_calc.geometry import System, node_edge_layout
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.edge_embedding import Encoding, edge_embedding
 from pet_calc.kernels.fused_linear import fused_linear
@@ -496,7 +496,7 @@ def waits(step: FixedStep) -> int:
 
 
 def lists(s: Setting) -> Iterator[Row]:
-    """Neighbour lists and what is made of them, beside a step."""
+    """Neighbor lists and what is made of them, beside a step."""
     shares: dict[str, float] = {}
     for n_atoms in (64, 192, 648, 1728, 12288):
         atoms = silicon(s, n_atoms) if n_atoms in (64, 648, 1728) else water(s, n_atoms)
@@ -582,7 +582,7 @@ def peers(s: Setting) -> Iterator[Row]:
     from metatomic_ase import MetatomicCalculator
     from vs_metatrain import metatrain_model, require_agreement, write_kokkos
 
-    from pet_calc.io.checkpoints import load_published
+    from pet_calc.io.foreign.checkpoints import load_published
 
     model = metatrain_model([1, 8, 14], seed=0)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Time of a neighbour list, by provider and size.
+"""Time of a neighbor list, by provider and size.
 
     python benchmarks/neighbor_lists.py --out benchmarks/results/neighbor_lists.csv
 
@@ -174,7 +174,7 @@ def main() -> None:
     torch.set_num_threads(1)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rows = measure(device, options.cutoff, tuple(options.repeats))
-    table = Table(title=f"Neighbour lists, {rows[0]['hardware']}, one thread of the host")
+    table = Table(title=f"Neighbor lists, {rows[0]['hardware']}, one thread of the host")
     for column in ("provider", "atoms", "edges", "seconds", "edges_per_second"):
         table.add_column(column)
     for row in rows:

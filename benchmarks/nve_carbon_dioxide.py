@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from pet_calc import PETCalculator, __version__
 from pet_calc.training import TrainConfig, train
-from pet_calc.training.loop import load_data
+from pet_calc.training.potentials.loop import load_data
 
 KELVIN = 1000.0
 

@@ -12,10 +12,10 @@ import argparse
 import csv
 from pathlib import Path
 
-from pet_calc.diffusion.unimat import Crystal
-from pet_calc.generation.composition import Composition
-from pet_calc.generation.matching import Matcher
-from pet_calc.io.unimat import atoms_from_crystal, read_crystals
+from pet_calc.crystals.diffusion.unimat import Crystal
+from pet_calc.crystals.generation.composition import Composition
+from pet_calc.crystals.generation.matching import Matcher
+from pet_calc.crystals.io.unimat import atoms_from_crystal, read_crystals
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/potential_speed.py --out benchmarks/results/potential_speed.csv
 
-Energy, forces and stress in float32 through the ASE calculator, neighbour list included, on a
+Energy, forces and stress in float32 through the ASE calculator, neighbor list included, on a
 structure that each potential is for; one thread, processor time, best of `--repeats`. Beside it a
 product of matrices in the same process, by whose rate machines can be compared.
 """

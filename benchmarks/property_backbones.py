@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pet_calc.calculators.properties import PropertyPredictor
-from pet_calc.io.crystals import read_crystals, read_table
-from pet_calc.io.property_weights import load_property_model
-from pet_calc.training.property import (
+from pet_calc.crystals.io.property_weights import load_property_model
+from pet_calc.crystals.properties.predictor import PropertyPredictor
+from pet_calc.crystals.training.property import (
     PropertyData,
     PropertySchedule,
     PropertyTraining,
     train_property,
 )
+from pet_calc.io.data.crystals import read_crystals, read_table
 
 #: About a hundred thousand parameters each.
 BACKBONES = {

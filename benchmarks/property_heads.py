@@ -1,4 +1,4 @@
-"""Errors of property models on labelled crystals, as CSV.
+"""Errors of property models on labeled crystals, as CSV.
 
     python benchmarks/property_heads.py --out heads.csv elastic_val.npz.xz runs/elastic/model
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pet_calc.calculators.properties import PropertyPredictor
-from pet_calc.io.crystals import read_crystals
-from pet_calc.io.property_weights import load_property_model
+from pet_calc.crystals.io.property_weights import load_property_model
+from pet_calc.crystals.properties.predictor import PropertyPredictor
+from pet_calc.io.data.crystals import read_crystals
 
 
 def auroc(score, positive):

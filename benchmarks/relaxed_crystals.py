@@ -26,8 +26,8 @@ from ase import Atoms
 from pet_step import processor
 
 from pet_calc import PETCalculator, __version__
-from pet_calc.generation.matching import Matcher
-from pet_calc.io.crystals import LabelledCrystal, read_crystals
+from pet_calc.crystals.generation.matching import Matcher
+from pet_calc.io.data.crystals import LabeledCrystal, read_crystals
 from pet_calc.workflows.relax import RelaxConfig
 from pet_calc.workflows.relax.many import relax_all
 
@@ -51,7 +51,7 @@ def space_group(atoms: Atoms) -> int:
 
 
 def rows_of(
-    chosen: Sequence[LabelledCrystal], calculator: PETCalculator, config: RelaxConfig
+    chosen: Sequence[LabeledCrystal], calculator: PETCalculator, config: RelaxConfig
 ) -> list[dict[str, object]]:
     """One row for each crystal."""
     matcher = Matcher()

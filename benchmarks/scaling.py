@@ -3,7 +3,7 @@ r"""How time and memory grow with the number of atoms: 10² to 10⁵ of water, o
     python benchmarks/scaling.py --potential pet-water-v4 \
         --out benchmarks/results/scaling.csv --figure docs/scaling.png
 
-Energy, forces and stress through the ASE calculator of a shipped potential, neighbour list
+Energy, forces and stress through the ASE calculator of a shipped potential, neighbor list
 included. The boxes are repetitions of one of 66 molecules (33 for the smallest), so that the
 environments are the same at every size. Each size runs in a process of its own. "first_s" is the
 wall time of the first evaluation; "cpu_s" the processor time of the best of all evaluations, those

@@ -93,7 +93,7 @@ def main() -> None:
             ]
         errors = np.concatenate([found[p] - dft[p] for p in POINTS])
         print(
-            f"mean absolute error {np.abs(errors).mean():.2f} THz; removed by symmetrisation: "
+            f"mean absolute error {np.abs(errors).mean():.2f} THz; removed by symmetrization: "
             f"{result.report.asymmetry:.2g} of {result.report.largest:.3g} eV/Å², "
             f"{result.report.gamma_shift:.2f} THz at Γ"
         )

@@ -33,18 +33,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pet_calc import __version__
-from pet_calc.io.datasets import LabelledFrame
+from pet_calc.io.data.datasets import LabeledFrame
 from pet_calc.models.pet import PETConfig
-from pet_calc.training.config import (
+from pet_calc.training.potentials.config import (
     DataConfig,
     LossConfig,
     OptimizerConfig,
     StageConfig,
     TrainConfig,
 )
-from pet_calc.training.data import Batch
-from pet_calc.training.run import Run
-from pet_calc.training.splits import prepare_all
+from pet_calc.training.potentials.data import Batch
+from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.splits import prepare_all
 from pet_calc.workflows.water_box import water_box
 
 BAR = 0.6
@@ -123,7 +123,7 @@ def training_run(molecules: int, d_pet: int, dtype: str, optimizer: str) -> tupl
     atoms = water_box(molecules, seed=0)
     generator = np.random.default_rng(0)
     labels = generator.standard_normal((len(atoms), 3)), 0.01 * generator.standard_normal(6)
-    frame = LabelledFrame(atoms, -5.0 * len(atoms), *labels)
+    frame = LabeledFrame(atoms, -5.0 * len(atoms), *labels)
     config = TrainConfig(
         name="floor",
         model=PETConfig(elements=(1, 8), d_pet=d_pet, d_node=2 * d_pet, input_encoding="radial"),

@@ -3,14 +3,14 @@
     python -m venv bench && bench/bin/pip install torch==2.13.0 mace-torch "pet-calc"
     bench/bin/python benchmarks/vs_mace.py --out benchmarks/results/vs_mace.csv
 
-Energy, forces and stress of the same boxes through each package's ASE calculator, neighbour lists
+Energy, forces and stress of the same boxes through each package's ASE calculator, neighbor lists
 included, on slightly different positions each time; one thread, processor time, float32, best of
 many turns. The models differ in what they are: each has the cutoff that its table entry states, and
 neither errors nor weights are compared. MACE has random weights in the sizes that its small
 foundation model was published with (128 scalar channels, two layers, correlation 3, 89 elements,
 cutoff 6 Å), and once more with PET's cutoff of 4.5 Å; it runs as its calculator runs it, without
 compilation. The PET of the first rows has random weights too; the shipped potentials are smaller.
-ASE's EMT is not meant for water; it is the floor that a short pair sum with ASE's own neighbour
+ASE's EMT is not meant for water; it is the floor that a short pair sum with ASE's own neighbor
 list sets.
 """
 

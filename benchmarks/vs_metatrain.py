@@ -8,9 +8,9 @@ and random weights, which metatrain makes and this package imports from the chec
 comparisons:
 
 * networks: `PETBackend` of metatrain (pure torch, in eager mode) and `pet_calc.models.evaluate`,
-  both from a given neighbour list, the latter with `torch.compile` too;
+  both from a given neighbor list, the latter with `torch.compile` too;
 * calculators: the ASE calculators of metatomic (the exported model), pet-kokkos (if it is
-  installed) and pet_calc, all with their neighbour lists, on slightly different positions each.
+  installed) and pet_calc, all with their neighbor lists, on slightly different positions each.
 
 The contestants take turns, and the fastest of many turns counts, so that a busy machine disturbs
 none of them alone. Their energies and forces must agree, or nothing is written.
@@ -43,7 +43,7 @@ from rich.table import Table
 from pet_calc import PETCalculator, __version__
 from pet_calc.geometry import Edges, System
 from pet_calc.geometry.cell import stress_from_virial
-from pet_calc.io.checkpoints import load_published
+from pet_calc.io.foreign.checkpoints import load_published
 from pet_calc.models import evaluate
 from pet_calc.neighbors import neighbor_list
 from pet_calc.workflows.water_box import water_box
@@ -77,10 +77,10 @@ def metatrain_model(elements: list[int], seed: int) -> Any:
 
 
 def metatrain_network(model: Any, system: System, edges: Edges) -> Callable[[], Any]:
-    """Energy, forces and stress by metatrain's `PETBackend` from a given neighbour list."""
+    """Energy, forces and stress by metatrain's `PETBackend` from a given neighbor list."""
     backend, dtype = model.backend, next(model.parameters()).dtype
     positions, cell = system.positions.to(dtype), system.cell.to(dtype)
-    centres, neighbours = edges.edge_index
+    centers, neighbors = edges.edge_index
 
     def run() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = positions.clone().requires_grad_()
@@ -88,8 +88,8 @@ def metatrain_network(model: Any, system: System, edges: Edges) -> Callable[[], 
         cells = cell @ strain
         batch = backend.preprocess(
             x @ strain,
-            centres,
-            neighbours,
+            centers,
+            neighbors,
             system.numbers,
             cells,
             edges.cell_shifts,
@@ -156,7 +156,7 @@ def require_agreement(name: str, found: Any, reference: Any, n_atoms: int, dtype
 def networks(
     model: Any, checkpoint: Path, atoms: Atoms, dtype: str, *, compiled: bool
 ) -> dict[str, Callable[[], Any]]:
-    """The networks on one neighbour list, after a check that they agree."""
+    """The networks on one neighbor list, after a check that they agree."""
     system = to_system(atoms)
     ours = load_published(checkpoint, getattr(torch, dtype))
     edges = neighbor_list(system, ours.cutoff)

@@ -1,7 +1,7 @@
 """NbMoTaW from 2500 K to 300 K with swap Monte Carlo; prints the Mo-Ta order at each temperature.
 
 The number is the Warren-Cowley parameter of Mo and Ta in the first shell, 1 - p/c, where p is the
-part of Ta among the eight neighbours of a Mo atom and c that in the alloy: 0 for a random solution,
+part of Ta among the eight neighbors of a Mo atom and c that in the alloy: 0 for a random solution,
 negative where the two attract each other. Mo and Ta order like CsCl when it gets cold, so that it
 falls with the temperature [Kostiuchenko et al., npj Comput. Mater. 5, 55 (2019)].
 
@@ -36,13 +36,13 @@ atoms.symbols = np.random.default_rng(1).permutation(species)
 # without --calculator the shipped potential that covers the four elements
 atoms.calc = make_calculator("auto", options.calculator, None, None)
 
-# the first shell lies half way between the first and the second neighbours
-centre, neighbour = neighbor_list("ij", sites, 0.5 * (3**0.5 / 2 + 1) * 3.24)
+# the first shell lies half way between the first and the second neighbors
+center, neighbor = neighbor_list("ij", sites, 0.5 * (3**0.5 / 2 + 1) * 3.24)
 
 
 def mo_ta_order(symbols: np.ndarray) -> float:
     """Warren-Cowley parameter of Mo and Ta in the first shell."""
-    around_mo = symbols[neighbour[symbols[centre] == "Mo"]]
+    around_mo = symbols[neighbor[symbols[center] == "Mo"]]
     return float(1.0 - (around_mo == "Ta").mean() / (symbols == "Ta").mean())
 
 

@@ -16,16 +16,16 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from pet_calc import PETCalculator
-from pet_calc.io.provenance import json_text, provenance
-from pet_calc.workflows.elastic import ElasticConfig, elastic_constants, elastic_summary
-from pet_calc.workflows.eos import EosConfig, equation_of_state
-from pet_calc.workflows.mechanics_plots import eos_figure
+from pet_calc.io.runs.provenance import json_text, provenance
+from pet_calc.workflows.mechanics.elastic import ElasticConfig, elastic_constants, elastic_summary
+from pet_calc.workflows.mechanics.eos import EosConfig, equation_of_state
+from pet_calc.workflows.mechanics.figures import eos_figure
 from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.relax import RelaxConfig, relax
 from pet_calc.workflows.relax.symmetry import space_group
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--element", default="Si", help="an element that crystallises in a cubic cell")
+parser.add_argument("--element", default="Si", help="an element that crystallizes in a cubic cell")
 parser.add_argument("--model", default="auto", help="name or path of a potential that covers it")
 parser.add_argument("--smoke", action="store_true", help="copper with EMT, few strains")
 parser.add_argument("--out", default="relax_to_elastic", help="output folder")

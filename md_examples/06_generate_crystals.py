@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ase.calculators.emt import EMT
 
-from pet_calc.generation.config import GenerateConfig
-from pet_calc.generation.pipeline import generate
-from pet_calc.generation.results import write_results
+from pet_calc.crystals.generation.config import GenerateConfig
+from pet_calc.crystals.generation.pipeline import generate
+from pet_calc.crystals.generation.results import write_results
 from pet_calc.workflows.relax import RelaxConfig
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,4 +1,4 @@
-"""How a vacancy moves in an fcc metal; prints the barrier of its hop to a neighbouring site.
+"""How a vacancy moves in an fcc metal; prints the barrier of its hop to a neighboring site.
 
 Experiment for Cu: 0.70 eV (Ehrhart et al., Landolt-Börnstein III/25 (1991)).
 
@@ -14,14 +14,14 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from pet_calc import PETCalculator
-from pet_calc.io.provenance import json_text, provenance
-from pet_calc.workflows.mechanics_plots import neb_figure
-from pet_calc.workflows.neb import NebConfig, minimum_energy_path, neb_summary
+from pet_calc.io.runs.provenance import json_text, provenance
+from pet_calc.workflows.mechanics.figures import neb_figure
+from pet_calc.workflows.mechanics.neb import NebConfig, minimum_energy_path, neb_summary
 from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.relax import RelaxConfig, relax
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--element", default="Cu", help="one that crystallises in fcc")
+parser.add_argument("--element", default="Cu", help="one that crystallizes in fcc")
 parser.add_argument("--model", default="auto", help="name or path of a potential that covers it")
 parser.add_argument("--repeat", type=int, default=2, help="conventional cells along each axis")
 parser.add_argument("--smoke", action="store_true", help="EMT, three images, loose forces")
@@ -33,12 +33,12 @@ crystal = bulk(options.element, cubic=True)
 crystal.calc = calculator
 crystal = relax(crystal, RelaxConfig("bfgs", cell="isotropic", fmax=1e-3)).atoms
 
-# the atom of a nearest neighbour goes to the empty site; both ends have their atoms in one order
+# the atom of a nearest neighbor goes to the empty site; both ends have their atoms in one order
 sites = crystal.repeat(options.repeat)
 distances = sites.get_distances(0, range(1, len(sites)), mic=True)
-neighbour = 1 + int(distances.argmin())
+neighbor = 1 + int(distances.argmin())
 start, end = sites.copy(), sites.copy()
-end.positions[neighbour] = sites.positions[0]
+end.positions[neighbor] = sites.positions[0]
 del start[0], end[0]
 
 config = NebConfig(images=3 if options.smoke else 5, fmax=0.2 if options.smoke else 0.03)

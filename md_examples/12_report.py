@@ -14,7 +14,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read
 
-from pet_calc.io.provenance import provenance
+from pet_calc.io.runs.provenance import provenance
 from pet_calc.workflows.md import MDConfig, MDProgress, run_md
 from pet_calc.workflows.plots import md_figure
 from pet_calc.workflows.report import Picture, Section, Structures, Table, Text, write_report

@@ -19,7 +19,7 @@ from ase.stress import voigt_6_to_full_3x3_stress as full
 from ase.units import Debye
 
 from pet_calc.calculators.tensors import fit_tensor_head, tensor_property
-from pet_calc.io.tensor_heads import save_tensor_head
+from pet_calc.io.models.tensor_heads import save_tensor_head
 from pet_calc.pretrained import load
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -3,11 +3,11 @@
 ``index.toml`` lists those that ship with pet_calc. It is looked for in the installed package first
 (``pet_calc/_potentials``) and in a checkout second (``potentials`` beside the package). The names
 of the public PET family stand for files of a hub, which are downloaded once
-(`pet_calc.io.hub`). Nothing is unpickled.
+(`pet_calc.io.foreign.hub`). Nothing is unpickled.
 
 A potential of the index must have the digests that the index records, of ``config.json`` and of
 ``weights.safetensors``. A potential in any other folder is checked as well: its ``config.json``
-records the digest of the weights (see `pet_calc.io.weights`).
+records the digest of the weights (see `pet_calc.io.models.weights`).
 
 The card is the ``README.md`` in a potential's folder. It begins with front matter between two
 lines ``---``, one ``key: value`` per line, where the value is JSON (thus YAML as well) or plain
@@ -35,12 +35,12 @@ from pet_calc.errors import (
     PotentialNotFoundError,
     UnsupportedElementError,
 )
-from pet_calc.io.domain import TrainingDomain
-from pet_calc.io.expected import EXPECTED, Deviation, compare_expected
-from pet_calc.io.foreign import ForeignModel, convert_foreign, find_foreign
-from pet_calc.io.hub import fetch
-from pet_calc.io.published import find_published
-from pet_calc.io.weights import (
+from pet_calc.io.foreign.detection import ForeignModel, convert_foreign, find_foreign
+from pet_calc.io.foreign.hub import fetch
+from pet_calc.io.foreign.published import find_published
+from pet_calc.io.models.domain import TrainingDomain
+from pet_calc.io.models.expected import EXPECTED, Deviation, compare_expected
+from pet_calc.io.models.weights import (
     CONFIG,
     WEIGHTS,
     dtype_from_name,
@@ -282,10 +282,10 @@ def resolve(name_or_path: str | Path) -> PotentialEntry:
     ----------
     name_or_path : str or Path
         "pet-water-v1" is that version, "pet-water" the newest one. A path names a folder, one of
-        the two files in it, or a model in a form of another package (`pet_calc.io.foreign`),
-        which is converted into the cache (`cache_folder`) at its first use. A string is a name if
+        the two files in it, or a model in a form of another package
+        (`pet_calc.io.foreign.detection`), which is converted into the cache (`cache_folder`) at its first use. A string is a name if
         the index knows it; else a path, if there is one; else a published name such as
-        "pet-mad-s" (`pet_calc.io.published`), which is downloaded at its first use.
+        "pet-mad-s" (`pet_calc.io.foreign.published`), which is downloaded at its first use.
 
     Raises
     ------
@@ -394,7 +394,7 @@ def choose_for(systems: Iterable[Iterable[str]], architecture: str = "pet") -> P
     """The shipped potential of an architecture that suits structures of several chemical systems.
 
     It covers all elements, and those of each system occur together in its data. Among several, the
-    one with the fewest elements, which is the most specialised; then a stable one before an
+    one with the fewest elements, which is the most specialized; then a stable one before an
     experimental one; then the newest version. Deprecated potentials have to be asked for by name.
 
     Parameters

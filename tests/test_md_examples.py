@@ -14,7 +14,7 @@ from calculators.small_potentials import small_pet
 
 from pet_calc import pretrained
 from pet_calc.errors import UnsupportedElementError
-from pet_calc.io.weights import save_model
+from pet_calc.io.models.weights import save_model
 
 EXAMPLES = Path(__file__).parents[1] / "md_examples"
 

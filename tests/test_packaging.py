@@ -54,7 +54,7 @@ def test_wheel_holds_package_and_potentials(repo_root: Path, wheel: Path) -> Non
     }
 
 
-def test_wheel_declares_command_and_licence(wheel: Path) -> None:
+def test_wheel_declares_command_and_license(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     info = f"pet_calc-{pet_calc.__version__}.dist-info"
     assert "pet-calc = pet_calc.cli:main" in archive.read(f"{info}/entry_points.txt").decode()

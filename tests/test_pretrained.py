@@ -15,8 +15,8 @@ from pet_calc.errors import (
     PotentialNotFoundError,
     UnsupportedElementError,
 )
-from pet_calc.io.expected import EXPECTED
-from pet_calc.io.weights import CONFIG, WEIGHTS, save_model, sha256
+from pet_calc.io.models.expected import EXPECTED
+from pet_calc.io.models.weights import CONFIG, WEIGHTS, save_model, sha256
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """An ASE calculator around any `EnergyModel`.
 
-The physics is `pet_calc.calculators.checks.checked_evaluation`, a function of model, system and
+The physics is `pet_calc.calculators.validation.checked_evaluation`, a function of model, system and
 edges. The calculator adds what ASE wants: conversion, a cache of the last structure, and a
-neighbour list with a skin.
+neighbor list with a skin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.outputs import Properties, all_outputs
 
 from pet_calc.calculators.batches import EdgeLimit, evaluate_in_batches
-from pet_calc.calculators.checks import checked_evaluation
 from pet_calc.calculators.conditions import same_info
 from pet_calc.calculators.results import (
     PERIODIC,
@@ -28,30 +27,31 @@ from pet_calc.calculators.results import (
     array,
     ase_results,
 )
-from pet_calc.calculators.self_check import SelfCheck
+from pet_calc.calculators.validation import checked_evaluation
+from pet_calc.calculators.verification import SelfCheck
 from pet_calc.geometry import Edges, System
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.io.processors import tell_waiting_threads
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.ecse.spread import rotation_spread
 from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
+from pet_calc.processors import tell_waiting_threads
 
 #: The model for a system of a structure's atoms.
-Modeller = Callable[[System], EnergyModel]
+Modeler = Callable[[System], EnergyModel]
 
 
 class ModelCalculator(Calculator):
     """ASE's calculator interface to an `EnergyModel`.
 
     A subclass says which model computes a system (`model_for`), and may say how (`evaluation`),
-    depending on what else of a structure (`modeller`), and with which results beside the usual
+    depending on what else of a structure (`modeler`), and with which results beside the usual
     ones (`further_results`). Everything here is float64 in ASE units (eV, Å), whatever the model
     computes in.
 
     Parameters
     ----------
     skin : float
-        The neighbour list reaches this much beyond the cutoff, in Å, and is kept until an atom
+        The neighbor list reaches this much beyond the cutoff, in Å, and is kept until an atom
         has moved by half of it. It changes the speed, not the results. 0 rebuilds every time.
     """
 
@@ -75,7 +75,7 @@ class ModelCalculator(Calculator):
         """Each accelerated path that was taken: None if it is, else why it is not any more.
 
         A path is compared with the reference when it is first taken; see
-        `pet_calc.calculators.self_check`. Before that it is not listed.
+        `pet_calc.calculators.verification`. Before that it is not listed.
         """
         return dict(self._self_check.found)
 
@@ -95,7 +95,7 @@ class ModelCalculator(Calculator):
     def device(self) -> torch.device:
         """Where the model computes."""
 
-    def modeller(self, *structures: Atoms) -> Modeller:
+    def modeler(self, *structures: Atoms) -> Modeler:
         """How structures are computed: the model for their joint system, which may be turned."""
         return self.model_for
 
@@ -127,12 +127,12 @@ class ModelCalculator(Calculator):
         )
 
     def further_results(
-        self, names: Sequence[str], modeller: Modeller, system: System, edges: Edges
+        self, names: Sequence[str], modeler: Modeler, system: System, edges: Edges
     ) -> dict[str, Any]:
         """Results that are computed only when one of `names` asks for them."""
         if not set(names) & set(ROTATION_PROPERTIES):
             return {}
-        spread = rotation_spread(modeller, system, edges, evaluation=self.believed_evaluation)
+        spread = rotation_spread(modeler, system, edges, evaluation=self.believed_evaluation)
         return {
             "energy_rotation_std": float(spread.energy[0]),
             "forces_rotation_std": array(spread.forces),
@@ -153,7 +153,7 @@ class ModelCalculator(Calculator):
             See `system_from_atoms` and `checked_evaluation`.
         """
         system = system_from_atoms(atoms, self.device)
-        model = self.modeller(atoms)(system)
+        model = self.modeler(atoms)(system)
         edges = neighbor_list(system, model.cutoff)
         return checked_evaluation(model, system, edges, self.believed_evaluation)
 
@@ -173,7 +173,7 @@ class ModelCalculator(Calculator):
         ----------
         structures : iterable of Atoms
         max_edges : int, optional
-            Directed neighbour pairs in one call of the model, single structures that have more
+            Directed neighbor pairs in one call of the model, single structures that have more
             excepted. By default `pet_calc.calculators.batches.EDGES`, beyond which a CPU gains
             nothing; on a GPU it doubles as long as memory lasts.
         on_progress : callable, optional
@@ -242,15 +242,15 @@ class ModelCalculator(Calculator):
         self.atoms.info = {
             k: v.copy() if isinstance(v, np.ndarray) else v for k, v in structure.info.items()
         }
-        modeller = self.modeller(self.atoms)
+        modeler = self.modeler(self.atoms)
         if not known:
-            known = ase_results(self.step(self.atoms, modeller), stress=periodic)
+            known = ase_results(self.step(self.atoms, modeler), stress=periodic)
         missing = [name for name in properties if name not in known]
         more: dict[str, Any] = {}
         if missing:
             system = system_from_atoms(self.atoms, self.device)
-            edges = self.edges(modeller(system), system)
-            more = self.further_results(missing, modeller, system, edges)
+            edges = self.edges(modeler(system), system)
+            more = self.further_results(missing, modeler, system, edges)
         self.results = {**known, **more}
 
     def edges(self, model: EnergyModel, system: System) -> Edges:
@@ -260,10 +260,10 @@ class ModelCalculator(Calculator):
         )
         return edges
 
-    def step(self, atoms: Atoms, modeller: Modeller) -> Results:
+    def step(self, atoms: Atoms, modeler: Modeler) -> Results:
         """Checked results of a structure that follows the last one."""
         system = system_from_atoms(atoms, self.device)
-        model = modeller(system)
+        model = modeler(system)
         return checked_evaluation(
             model, system, self.edges(model, system), self.believed_evaluation
         )
@@ -273,7 +273,7 @@ class ModelCalculator(Calculator):
         return Properties({k: v for k, v in self.results.items() if k in all_outputs})
 
     def reset(self) -> None:
-        """Forget structure, results and neighbour list; the next calculation starts afresh."""
+        """Forget structure, results and neighbor list; the next calculation starts afresh."""
         super().reset()
         self._verlet = None
 

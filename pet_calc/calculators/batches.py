@@ -11,10 +11,10 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from pet_calc.calculators.checks import require_elements, require_finite, require_separation
+from pet_calc.calculators.validation import require_elements, require_finite, require_separation
 from pet_calc.errors import PetCalcError, SimulationError
 from pet_calc.geometry import Edges, System
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import Results
 from pet_calc.models.committee import CommitteeResults, Uncertainties
 from pet_calc.neighbors import neighbor_list
@@ -69,7 +69,7 @@ class EdgeLimit:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A structure of a batch with its neighbours."""
+    """A structure of a batch with its neighbors."""
 
     atoms: Atoms
     system: System
@@ -155,9 +155,9 @@ def groups(
 
 
 def prepare(calculator: ModelCalculator, atoms: Atoms) -> Part:
-    """A structure with its neighbours, which passes the checks of `checked_evaluation`."""
+    """A structure with its neighbors, which passes the checks of `checked_evaluation`."""
     system = system_from_atoms(atoms, calculator.device)
-    model = calculator.modeller(atoms)(system)
+    model = calculator.modeler(atoms)(system)
     require_elements(system, model.atomic_numbers)
     edges = neighbor_list(system, model.cutoff)
     require_separation(system, edges)
@@ -171,7 +171,7 @@ def compute_together(
     try:
         system = System.concatenate([p.system for p in parts])
         edges = Edges.concatenate([p.edges for p in parts], [p.system.n_atoms for p in parts])
-        model = calculator.modeller(*(p.atoms for p in parts))(system)
+        model = calculator.modeler(*(p.atoms for p in parts))(system)
         results = calculator.believed_evaluation(model, system, edges)
         require_finite(results)
     except (torch.OutOfMemoryError, PetCalcError) as error:
@@ -193,7 +193,7 @@ def out_of_memory(part: Part) -> SimulationError:
     """The error of a structure that is too large by itself."""
     return SimulationError(
         f"the structure must fit into the memory of the device, but {part.system.n_atoms} atoms "
-        f"with {part.edges.n_edges} neighbour pairs do not; use the CPU or a smaller structure"
+        f"with {part.edges.n_edges} neighbor pairs do not; use the CPU or a smaller structure"
     )
 
 

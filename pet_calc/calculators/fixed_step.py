@@ -2,12 +2,12 @@
 
 Launching some hundred small kernels costs a GPU milliseconds, whatever the number of atoms; a
 graph that was captured once costs one launch. It repeats the same kernels on the same memory, so
-that shapes must not change: the neighbour list, with its skin, and the network have as many slots
+that shapes must not change: the neighbor list, with its skin, and the network have as many slots
 per atom as the structure needed when it was prepared, and some more.
 
 What may have gone wrong is read together with the results of a step, in the one copy to the host
 that it needs anyway: atoms that have moved by more than half of the skin, and atoms with more
-neighbours than slots. Such a step is made again, with a new list or more slots, before anything is
+neighbors than slots. Such a step is made again, with a new list or more slots, before anything is
 returned. A list that will not last another step is renewed before that step.
 
 The first step of a structure is compared with an ordinary evaluation. If they differ by more than
@@ -25,13 +25,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pet_calc.calculators.checks import (
+from pet_calc.calculators.validation import (
     OVERLAP,
     require_elements,
     require_finite,
     require_separation,
 )
-from pet_calc.calculators.self_check import disagreement, tolerance
+from pet_calc.calculators.verification import disagreement, tolerance
 from pet_calc.errors import SimulationError
 from pet_calc.geometry import System
 from pet_calc.kernels.neighbor_matrix import triton_refusal
@@ -55,7 +55,7 @@ _log = logging.getLogger("pet_calc")
 
 #: Slots of an atom that the device builds a list with first.
 FIRST_SLOTS: Final = 64
-#: Atoms up to which all pairs are tested on a GPU without the kernels for neighbour lists.
+#: Atoms up to which all pairs are tested on a GPU without the kernels for neighbor lists.
 ALL_PAIRS: Final = 600
 #: A list is renewed if this many further displacements like the last would exhaust its skin.
 FORESIGHT: Final = 1.5
@@ -316,7 +316,7 @@ class FixedStep:
         return self._prepared.run()
 
     def _prepare(self, model: PET, conditions: Conditions | None, system: System) -> None:
-        """Memory for a structure, with room for its neighbours and some more."""
+        """Memory for a structure, with room for its neighbors and some more."""
         # what an earlier graph holds is free for the next one
         self._prepared = None
         there = system.to(self.device)
@@ -373,7 +373,7 @@ class FixedStep:
                 continue
             if bool(matrix.overflow):
                 raise SimulationError(
-                    "the neighbour list on the GPU must be complete, but it is not, and not for "
+                    "the neighbor list on the GPU must be complete, but it is not, and not for "
                     "want of slots; leave out `cuda_graph`, and report the structure"
                 )
             return SlotGraph.of(matrix)

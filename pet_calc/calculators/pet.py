@@ -23,8 +23,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from pet_calc import pretrained
-from pet_calc.calculators.base import ModelCalculator, Modeller
-from pet_calc.calculators.checks import require_elements
+from pet_calc.calculators.auto_selection import other_choice
+from pet_calc.calculators.base import ModelCalculator, Modeler
 from pet_calc.calculators.conditions import (
     joint_conditions,
     known_conditions,
@@ -40,14 +40,14 @@ from pet_calc.calculators.results import (
     array,
     ase_uncertainties,
 )
-from pet_calc.calculators.selection import other_choice
-from pet_calc.calculators.symmetry import Symmetry, check_symmetry, is_ensemble, symmetrised
+from pet_calc.calculators.symmetry import Symmetry, check_symmetry, is_ensemble, symmetrized
+from pet_calc.calculators.validation import require_elements
 from pet_calc.geometry import Edges, System, edge_vectors
-from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.conditions import charge_and_spin
-from pet_calc.io.domain import TrainingDomain
-from pet_calc.io.uncertainty import find_uncertainty
-from pet_calc.io.weights import DTYPES, copy_model
+from pet_calc.io.models.domain import TrainingDomain
+from pet_calc.io.models.uncertainty import find_uncertainty
+from pet_calc.io.models.weights import DTYPES, copy_model
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.kernels.paths import Precision
 from pet_calc.kernels.precision import matmul_precision, require_precision
 from pet_calc.models import EnergyModel, Results, evaluate
@@ -91,7 +91,7 @@ class Environments:
         Radius in Å; the same for all atoms unless the model's cutoff is adaptive. A pair is seen
         within the mean of its two radii.
     n_neighbors : array, shape (n_atoms,)
-        Number of neighbours seen, periodic images included.
+        Number of neighbors seen, periodic images included.
     """
 
     cutoff: NDArray[np.float64]
@@ -136,14 +136,14 @@ class PETCalculator(ModelCalculator):
         Symmetry under rotations and inversion. By default (None) the potential is evaluated as it
         was trained: exactly symmetric if that was layerwise or with angles in the attention, else
         plain. "auto" is the cheapest way to make any potential exact: as it is where it is exact by
-        itself; "local", a few evaluations per atom, where one message-passing layer sees neighbours
+        itself; "local", a few evaluations per atom, where one message-passing layer sees neighbors
         alone; else "structure", as many evaluations of the whole structure as it has frames, which
         suits small cells. "quadrature" averages over a fixed grid of rotations and is not exact.
         False insists on the plain model.
     quadrature_order : int
         Degree of that grid, odd; 3 takes 84 evaluations.
     skin : float
-        Reach of the neighbour list beyond the cutoff in Å; a matter of speed only.
+        Reach of the neighbor list beyond the cutoff in Å; a matter of speed only.
     non_conservative : bool or {"forces", "stress"}
         Take forces and stress (True) or one of them from heads that predict them directly. That
         is faster, but the forces are no gradient of the energy, which drifts in a simulation. The
@@ -276,7 +276,7 @@ class PETCalculator(ModelCalculator):
             and not any(is_ensemble(p.model, self.ecse) for p in self.potentials)
         )
 
-    def modeller(self, *structures: Atoms) -> Modeller:
+    def modeler(self, *structures: Atoms) -> Modeler:
         """As `model_for`, at the charges and spins of the structures."""
         return partial(self._model, states=[charge_and_spin(a) for a in structures])
 
@@ -304,7 +304,7 @@ class PETCalculator(ModelCalculator):
             self._told_open |= made_for_crystals
         sizes = torch.bincount(system.system_index, minlength=system.n_systems).tolist()
         models = [
-            symmetrised(
+            symmetrized(
                 p.model,
                 system,
                 self.ecse,
@@ -333,16 +333,16 @@ class PETCalculator(ModelCalculator):
             )
         return self.potentials
 
-    def step(self, atoms: Atoms, modeller: Modeller) -> Results:
+    def step(self, atoms: Atoms, modeler: Modeler) -> Results:
         """As without `cuda_graph`, or with it in fixed shapes."""
         if self._fixed is None or self._fixed.problem is not None:
-            return super().step(atoms, modeller)
+            return super().step(atoms, modeler)
         system = system_from_atoms(atoms, "cpu")
         with matmul_precision(self.precision):
-            return self._fixed(modeller(system), system)
+            return self._fixed(modeler(system), system)
 
     def reset(self) -> None:
-        """Forget structure, results, neighbour list, and the memory of steps in fixed shapes."""
+        """Forget structure, results, neighbor list, and the memory of steps in fixed shapes."""
         super().reset()
         if self._fixed is not None:
             self._fixed = FixedStep(self._device, self.skin)
@@ -364,14 +364,14 @@ class PETCalculator(ModelCalculator):
         )
 
     def further_results(
-        self, names: Sequence[str], modeller: Modeller, system: System, edges: Edges
+        self, names: Sequence[str], modeler: Modeler, system: System, edges: Edges
     ) -> dict[str, Any]:
         """Spread over orientations, and uncertainties of a model that knows them."""
-        found = super().further_results(names, modeller, system, edges)
+        found = super().further_results(names, modeler, system, edges)
         wanted = set(names)
         if self._llpr is None or not wanted & {*ENERGY_UNCERTAINTIES, *DERIVATIVE_UNCERTAINTIES}:
             return found
-        plain, conditions = parts(modeller(system))
+        plain, conditions = parts(modeler(system))
         uncertainties = evaluate_uncertainty(
             plain,
             self._llpr,
@@ -413,7 +413,7 @@ class PETCalculator(ModelCalculator):
         return array(features.sum(0) if pooled else features)
 
     def get_environments(self, atoms: Atoms | None = None) -> Environments:
-        """Cutoff radius and number of neighbours of each atom.
+        """Cutoff radius and number of neighbors of each atom.
 
         Parameters
         ----------

@@ -11,14 +11,14 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from pet_calc import pretrained
-from pet_calc.calculators.base import ModelCalculator, Modeller
-from pet_calc.calculators.checks import require_elements
+from pet_calc.calculators.auto_selection import other_choice
+from pet_calc.calculators.base import ModelCalculator, Modeler
 from pet_calc.calculators.conditions import known_conditions, warn_of_spin
 from pet_calc.calculators.pet import choose_device
-from pet_calc.calculators.selection import other_choice
+from pet_calc.calculators.validation import require_elements
 from pet_calc.geometry import System
 from pet_calc.io.conditions import charge_and_spin
-from pet_calc.io.weights import DTYPES, copy_model
+from pet_calc.io.models.weights import DTYPES, copy_model
 from pet_calc.models.architectures import Model
 from pet_calc.pretrained import LoadedPotential
 
@@ -44,7 +44,7 @@ class PotentialCalculator(ModelCalculator):
         "float64" suits relaxation, phonons and elasticity. A model object keeps its own by
         default. Geometry and the sum over atoms are in float64 always.
     skin : float
-        Reach of the neighbour list beyond the cutoff in Å; a matter of speed only.
+        Reach of the neighbor list beyond the cutoff in Å; a matter of speed only.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class PotentialCalculator(ModelCalculator):
         """Where the model computes."""
         return self._device
 
-    def modeller(self, *structures: Atoms) -> Modeller:
+    def modeler(self, *structures: Atoms) -> Modeler:
         """As `model_for`; a charge is refused, and a spin warned of once: no model knows either."""
         states = [charge_and_spin(atoms) for atoms in structures]
 

@@ -44,7 +44,7 @@ def is_ensemble(model: EnergyModel, ecse: Symmetry | Literal[False] | None) -> b
     return ecse is not None and ecse is not False and not is_invariant(model)
 
 
-def symmetrised(
+def symmetrized(
     model: Model,
     system: System,
     ecse: Symmetry | Literal[False] | None,

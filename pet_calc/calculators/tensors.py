@@ -11,11 +11,11 @@ import torch
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
-from pet_calc.calculators.checks import require_elements, require_separation
 from pet_calc.calculators.conditions import known_conditions
+from pet_calc.calculators.validation import require_elements, require_separation
 from pet_calc.geometry import Edges
-from pet_calc.io.atoms import system_from_atoms
 from pet_calc.io.conditions import charge_and_spin
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models.ecse.tensors import (
     TensorEnsemble,
     TensorHead,
@@ -75,7 +75,7 @@ def fit_tensor_head(
     quantity, unit : str
         Kept with the head.
     ridge : float, optional
-        Strength of the regularisation, relative to the mean square of the features. By default the
+        Strength of the regularization, relative to the mean square of the features. By default the
         one with the least error in five-fold cross-validation.
     mode : {"auto", "local", "structure"}
 

@@ -31,7 +31,7 @@ from pet_calc.cli import (
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
-from pet_calc.io.processors import free_cores
+from pet_calc.processors import free_cores
 
 __all__ = ["app", "main"]
 

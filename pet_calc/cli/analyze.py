@@ -67,7 +67,7 @@ def analyze(
     crystal: Annotated[
         str | None,
         typer.Option(
-            help="fcc, bcc, hcp, diamond or sc.  [default: recognised]", show_default=False
+            help="fcc, bcc, hcp, diamond or sc.  [default: recognized]", show_default=False
         ),
     ] = None,
     fit_start: Annotated[
@@ -114,8 +114,8 @@ def analyze(
     """
     from rich.console import Console
 
-    from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.io.runs.outputs import claim_folder, clear_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.observables.analysis import Settings
     from pet_calc.workflows.progress import pulsing
 
@@ -184,7 +184,7 @@ def read_frames(path: Path, lammps_species: str | None) -> list[Atoms]:
     """All frames of a trajectory; for LAMMPS dumps, types become elements."""
     frames = read_structures(path, ":")
     from pet_calc.errors import InvalidStructureError
-    from pet_calc.io.lammps_dump import lacks_elements, name_types
+    from pet_calc.io.structures.lammps_dump import lacks_elements, name_types
     from pet_calc.workflows.guards import check_structure
 
     if lammps_species is not None:
@@ -228,7 +228,7 @@ def compute(frames: list[Atoms], chosen: list[str] | None, settings: Any) -> Ana
 
     names = default_observables(frames) if chosen is None else chosen
     with progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
-        task = progress.add_task("analysing", total=len(names))
+        task = progress.add_task("analyzing", total=len(names))
         done = iter(range(len(names)))
         return analyze(
             frames,

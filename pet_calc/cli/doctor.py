@@ -86,9 +86,9 @@ def doctor(
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
     from pet_calc.doctor import DoctorSettings, examine
-    from pet_calc.io.outputs import claim_folder
-    from pet_calc.io.provenance import provenance
-    from pet_calc.io.weights import write_atomically
+    from pet_calc.io.models.weights import write_atomically
+    from pet_calc.io.runs.outputs import claim_folder
+    from pet_calc.io.runs.provenance import provenance
     from pet_calc.workflows.progress import progress_bar
 
     console = Console()

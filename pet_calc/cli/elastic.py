@@ -31,7 +31,7 @@ from pet_calc.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pet_calc.workflows.elastic import ElasticConstants
+    from pet_calc.workflows.mechanics.elastic import ElasticConstants
 
 OUTPUTS = ("elastic.toml", "elastic.json", "elastic.csv", "elastic.extxyz")
 
@@ -52,8 +52,8 @@ def elastic(
     relax: Annotated[
         bool, typer.Option("--relax/--no-relax", help="Relax ions and cell first.")
     ] = True,
-    symmetrise: Annotated[
-        bool, typer.Option("--symmetrise/--as-fitted", help="Impose the point group.")
+    symmetrize: Annotated[
+        bool, typer.Option("--symmetrize/--as-fitted", help="Impose the point group.")
     ] = True,
     symprec: Annotated[
         float, typer.Option(help="Distance within which the point group is looked for, Å.")
@@ -81,9 +81,9 @@ def elastic(
     import numpy as np
     from rich.console import Console
 
-    from pet_calc.io.outputs import claim_folder
-    from pet_calc.io.provenance import json_text
-    from pet_calc.workflows.elastic import (
+    from pet_calc.io.runs.outputs import claim_folder
+    from pet_calc.io.runs.provenance import json_text
+    from pet_calc.workflows.mechanics.elastic import (
         PATTERNS,
         VOIGT,
         ElasticConfig,
@@ -97,10 +97,10 @@ def elastic(
 
     console = Console()
     settings = ElasticConfig(
-        strain, points, relax_ions, relax, symmetrise, symprec, fmax=fmax, steps=steps
+        strain, points, relax_ions, relax, symmetrize, symprec, fmax=fmax, steps=steps
     )
     require_matscipy()
-    if symmetrise:
+    if symmetrize:
         require_spglib("the point group")
     claim_folder(out, OUTPUTS, overwrite=overwrite)
     atoms = read_structure(structure)
@@ -123,7 +123,7 @@ def elastic(
     axes = ["".join("xyz"[k] for k in pair) for pair in VOIGT]
     write_csv(
         out / "elastic.csv",
-        ("stress", "strain", "C_GPa", "error_GPa", "before_symmetrisation_GPa"),
+        ("stress", "strain", "C_GPa", "error_GPa", "before_symmetrization_GPa"),
         [
             (axes[i], axes[j], *(float(m[i, j]) for m in (result.C, result.C_error, result.C_raw)))
             for i in range(6)
@@ -153,7 +153,7 @@ def tensor_table(result: ElasticConstants, name: str) -> Table:
     """The tensor; its errors are in the files."""
     from rich.table import Table
 
-    from pet_calc.workflows.elastic import VOIGT
+    from pet_calc.workflows.mechanics.elastic import VOIGT
 
     error = f"standard errors up to {result.C_error.max():.1g} GPa"
     table = Table(title=f"C (GPa) of {name}", caption=error)

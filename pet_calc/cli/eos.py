@@ -77,10 +77,10 @@ def eos(
     from rich.console import Console
     from rich.table import Table
 
-    from pet_calc.io.outputs import claim_folder
-    from pet_calc.io.provenance import json_text
-    from pet_calc.workflows.eos import EosConfig, eos_summary, equation_of_state
-    from pet_calc.workflows.mechanics_plots import eos_figure
+    from pet_calc.io.runs.outputs import claim_folder
+    from pet_calc.io.runs.provenance import json_text
+    from pet_calc.workflows.mechanics.eos import EosConfig, eos_summary, equation_of_state
+    from pet_calc.workflows.mechanics.figures import eos_figure
     from pet_calc.workflows.plots import save_figure
     from pet_calc.workflows.relax import RelaxConfig
     from pet_calc.workflows.relax.progress import RelaxProgress

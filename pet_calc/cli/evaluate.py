@@ -1,4 +1,4 @@
-"""``pet-calc evaluate``: errors of a potential on labelled structures."""
+"""``pet-calc evaluate``: errors of a potential on labeled structures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from pet_calc.cli.inputs import ConfigOption, VariantOption
 
 
 def evaluate(
-    files: Annotated[
-        list[Path], typer.Argument(help="Labelled structures, extended XYZ or other.")
-    ],
+    files: Annotated[list[Path], typer.Argument(help="Labeled structures, extended XYZ or other.")],
     model: Annotated[str, typer.Option(help="A shipped potential or a model folder.")],
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     rotations: Annotated[
@@ -22,7 +20,7 @@ def evaluate(
     variant: VariantOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Errors of a potential on labelled structures, in total and per element.
+    """Errors of a potential on labeled structures, in total and per element.
 
     Of a potential that knows its uncertainty, also how well the two agree.
 
@@ -32,15 +30,15 @@ def evaluate(
     from rich.console import Console
 
     from pet_calc import pretrained
-    from pet_calc.calculators.checks import require_elements
+    from pet_calc.calculators.validation import require_elements
     from pet_calc.cli.train import calibration_table, census_table, evaluation_table
     from pet_calc.errors import DatasetError
-    from pet_calc.io.datasets import read_frames
-    from pet_calc.io.uncertainty import find_uncertainty
+    from pet_calc.io.data.datasets import read_frames
+    from pet_calc.io.models.uncertainty import find_uncertainty
     from pet_calc.models.pet import PET
-    from pet_calc.training.data import prepare
-    from pet_calc.training.evaluate import evaluate_frames, rotation_error
-    from pet_calc.training.uncertainty import calibration_error
+    from pet_calc.training.potentials.data import prepare
+    from pet_calc.training.potentials.evaluate import evaluate_frames, rotation_error
+    from pet_calc.training.potentials.uncertainty import calibration_error
     from pet_calc.workflows.progress import pulsing, tracked
 
     console = Console()
@@ -57,7 +55,7 @@ def evaluate(
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
     conditions = isinstance(network, PET) and network.config.system_conditioning
     prepared = [
-        prepare(f, network.cutoff, conditions=conditions) for f in tracked(frames, "neighbours")
+        prepare(f, network.cutoff, conditions=conditions) for f in tracked(frames, "neighbors")
     ]
     for batch in prepared:
         require_elements(batch.system, network.atomic_numbers, f"the potential {potential.name}")

@@ -96,14 +96,14 @@ def evaluate_generator(
     import numpy as np
     from rich.console import Console
 
-    from pet_calc.diffusion.sampler import SamplerConfig
-    from pet_calc.generation.comparison import ComparisonConfig, compare
-    from pet_calc.generation.config import default_relaxation
-    from pet_calc.generation.generator import Generator
-    from pet_calc.generation.matching import Matcher
-    from pet_calc.io.outputs import claim_folder
-    from pet_calc.io.provenance import provenance, settings_toml
-    from pet_calc.io.unimat import read_crystals
+    from pet_calc.crystals.diffusion.sampler import SamplerConfig
+    from pet_calc.crystals.generation.comparison import ComparisonConfig, compare
+    from pet_calc.crystals.generation.config import default_relaxation
+    from pet_calc.crystals.generation.generator import Generator
+    from pet_calc.crystals.generation.matching import Matcher
+    from pet_calc.crystals.io.unimat import read_crystals
+    from pet_calc.io.runs.outputs import claim_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.progress import progress_bar
 
     if free and generator == "random":

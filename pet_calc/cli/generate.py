@@ -25,7 +25,7 @@ from pet_calc.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pet_calc.generation.pipeline import Generation
+    from pet_calc.crystals.generation.pipeline import Generation
 
 SETTINGS = "generate.toml"
 
@@ -129,7 +129,7 @@ def generate(
       pet-calc generate --formula Cu3Au --calculator ase.calculators.emt:EMT --n 16 --md 1
 
     Writes candidates.csv (a row per candidate, the best first), candidates.extxyz (the same order),
-    candidates.html, cif/ (symmetrised) and generate.toml. A candidate that fails has its reason in
+    candidates.html, cif/ (symmetrized) and generate.toml. A candidate that fails has its reason in
     its row and does not stop the others.
     """
     from dataclasses import replace
@@ -137,15 +137,19 @@ def generate(
     from rich.console import Console
 
     from pet_calc.cli.relax import check_same
-    from pet_calc.diffusion.sampler import SamplerConfig
-    from pet_calc.generation.config import DEFAULT_SOURCES, GenerateConfig, default_relaxation
-    from pet_calc.generation.geometry_window import GeometryWindow
-    from pet_calc.generation.hull import Hull
-    from pet_calc.generation.pipeline import generate as run
-    from pet_calc.generation.results import OUTPUT_FILES, OUTPUT_FOLDERS, write_results
-    from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.io.provenance import provenance, settings_toml
-    from pet_calc.io.weights import write_atomically
+    from pet_calc.crystals.diffusion.sampler import SamplerConfig
+    from pet_calc.crystals.generation.config import (
+        DEFAULT_SOURCES,
+        GenerateConfig,
+        default_relaxation,
+    )
+    from pet_calc.crystals.generation.geometry_window import GeometryWindow
+    from pet_calc.crystals.generation.hull import Hull
+    from pet_calc.crystals.generation.pipeline import generate as run
+    from pet_calc.crystals.generation.results import OUTPUT_FILES, OUTPUT_FOLDERS, write_results
+    from pet_calc.io.models.weights import write_atomically
+    from pet_calc.io.runs.outputs import claim_folder, clear_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.progress import progress_bar
 
     settings = GenerateConfig(
@@ -266,9 +270,9 @@ def build(
     """
     from rich.console import Console
 
-    from pet_calc.generation.references import build_hull
-    from pet_calc.io.outputs import claim_folder
-    from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.crystals.generation.references import build_hull
+    from pet_calc.io.runs.outputs import claim_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.progress import progress_bar
     from pet_calc.workflows.relax import RelaxConfig
 

@@ -38,7 +38,7 @@ def import_model(
     from rich.console import Console
 
     from pet_calc.errors import CheckpointError, PotentialNotFoundError
-    from pet_calc.io.foreign import add_auxiliary, convert_foreign, find_foreign
+    from pet_calc.io.foreign.detection import add_auxiliary, convert_foreign, find_foreign
     from pet_calc.workflows.progress import pulsing
 
     if name is not None and (not name or Path(name).name != name):

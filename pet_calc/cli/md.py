@@ -197,9 +197,9 @@ def md(
     """
     from rich.console import Console
 
-    from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.io.provenance import provenance, settings_toml
-    from pet_calc.io.weights import write_atomically
+    from pet_calc.io.models.weights import write_atomically
+    from pet_calc.io.runs.outputs import claim_folder, clear_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.guards import check_structure, require_covered
     from pet_calc.workflows.md import (
         OUTPUT_FILES,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pet_calc.pretrained import PotentialEntry
-    from pet_calc.training.card import CardNumber
+    from pet_calc.training.potentials.card import CardNumber
 
 models_app = typer.Typer(
     help="List, show, verify, download and import potentials.", no_args_is_help=True
@@ -30,9 +30,9 @@ def list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pet_calc.io.hub import converted_folder, is_downloaded
-    from pet_calc.io.published import PUBLISHED
-    from pet_calc.io.weights import WEIGHTS
+    from pet_calc.io.foreign.hub import converted_folder, is_downloaded
+    from pet_calc.io.foreign.published import PUBLISHED
+    from pet_calc.io.models.weights import WEIGHTS
     from pet_calc.pretrained import cache_folder, list_potentials
 
     table = Table()
@@ -101,8 +101,8 @@ def download_model(
     Example: pet-calc models download pet-mad-s
     """
     from pet_calc.errors import PotentialNotFoundError
-    from pet_calc.io.hub import fetch
-    from pet_calc.io.published import PUBLISHED, find_published
+    from pet_calc.io.foreign.hub import fetch
+    from pet_calc.io.foreign.published import PUBLISHED, find_published
     from pet_calc.pretrained import cache_folder
 
     published = find_published(name)
@@ -197,9 +197,9 @@ def print_numbers(numbers: Sequence[CardNumber], console: Console) -> None:
 
 def verify_property_model(entry: PotentialEntry, data: Path | None, console: Console) -> None:
     """Check digests and recorded predictions of a property model, and the errors of its card."""
-    from pet_calc.calculators.recorded_predictions import compare_predictions
+    from pet_calc.crystals.properties.recorded_predictions import compare_predictions
     from pet_calc.errors import IntegrityError
-    from pet_calc.training.card import measure_property_card
+    from pet_calc.training.potentials.card import measure_property_card
 
     compare_predictions(entry)
     console.print(f"{entry.name}: SHA-256 and recorded predictions as recorded")
@@ -220,7 +220,7 @@ def verify_card(name: str, data: Path, console: Console) -> None:
     """Print the errors that a card states beside measured ones; raise if one differs."""
     from pet_calc.errors import IntegrityError
     from pet_calc.pretrained import load
-    from pet_calc.training.card import measure_card
+    from pet_calc.training.potentials.card import measure_card
     from pet_calc.workflows.progress import progress_bar
 
     with progress_bar() as bar:

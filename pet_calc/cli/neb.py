@@ -78,10 +78,15 @@ def neb(
     from rich.progress import MofNCompleteColumn, TextColumn
     from rich.table import Table
 
-    from pet_calc.io.outputs import claim_folder
-    from pet_calc.io.provenance import json_text
-    from pet_calc.workflows.mechanics_plots import neb_figure
-    from pet_calc.workflows.neb import NebConfig, minimum_energy_path, neb_summary, require_pair
+    from pet_calc.io.runs.outputs import claim_folder
+    from pet_calc.io.runs.provenance import json_text
+    from pet_calc.workflows.mechanics.figures import neb_figure
+    from pet_calc.workflows.mechanics.neb import (
+        NebConfig,
+        minimum_energy_path,
+        neb_summary,
+        require_pair,
+    )
     from pet_calc.workflows.plots import save_figure
     from pet_calc.workflows.progress import progress_bar
     from pet_calc.workflows.relax import RelaxConfig

@@ -89,8 +89,8 @@ def begin_run(
     structures, calculator, config
         What is going to be computed.
     """
-    from pet_calc.io.outputs import clear_folder
-    from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.io.runs.outputs import clear_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.relax.many import settle_model, starting_problem
 
     settle_model(structures, calculator)
@@ -112,8 +112,8 @@ def begin_run(
 
 def write_frames(path: Path, frames: Sequence[Atoms], origin: dict[str, Any]) -> None:
     """Frames with their results and provenance as extended XYZ in full precision."""
-    from pet_calc.io.extxyz import extxyz_frame
-    from pet_calc.io.provenance import stamp
+    from pet_calc.io.runs.provenance import stamp
+    from pet_calc.io.structures.extxyz import extxyz_frame
 
     text = ""
     for frame in frames:

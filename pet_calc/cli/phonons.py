@@ -167,8 +167,8 @@ def phonons(
     """
     from rich.console import Console
 
-    from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.io.runs.outputs import claim_folder, clear_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.phonons import (
         PHONON_FILES,
         PhononConfig,
@@ -271,8 +271,8 @@ def qha(
     """
     from rich.console import Console
 
-    from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.io.provenance import provenance, settings_toml
+    from pet_calc.io.runs.outputs import claim_folder, clear_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.phonons import (
         QHA_FILES,
         PhononConfig,

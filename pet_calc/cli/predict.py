@@ -45,10 +45,10 @@ def predict(
     from rich.console import Console
     from rich.table import Table
 
-    from pet_calc.calculators.properties import PropertyPredictor
+    from pet_calc.crystals.properties.predictor import PropertyPredictor
     from pet_calc.errors import InvalidStructureError
-    from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.io.provenance import json_text, provenance, settings_toml
+    from pet_calc.io.runs.outputs import claim_folder, clear_folder
+    from pet_calc.io.runs.provenance import json_text, provenance, settings_toml
     from pet_calc.workflows.progress import progress_bar
 
     console = Console()

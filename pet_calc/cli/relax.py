@@ -100,7 +100,7 @@ def relax(
     ] = None,
     batch_edges: Annotated[
         int | None,
-        typer.Option(min=1, help="Most neighbour pairs in a batch.", show_default=False),
+        typer.Option(min=1, help="Most neighbor pairs in a batch.", show_default=False),
     ] = None,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
@@ -131,9 +131,9 @@ def relax(
 
     from rich.console import Console
 
-    from pet_calc.io.outputs import claim_folder, clear_folder
-    from pet_calc.io.provenance import provenance, settings_toml
-    from pet_calc.io.weights import write_atomically
+    from pet_calc.io.models.weights import write_atomically
+    from pet_calc.io.runs.outputs import claim_folder, clear_folder
+    from pet_calc.io.runs.provenance import provenance, settings_toml
     from pet_calc.workflows.relax import RelaxConfig, relax_all, why_not_batched
     from pet_calc.workflows.relax.journal import OUTPUT_FILES, Journal
     from pet_calc.workflows.relax.many import settle_model, starting_problem

@@ -40,12 +40,12 @@ def report(
 
       pet-calc report phonons_out --out si.html --no-viewer
 
-    The page works without a network. It is recognised by md.toml, relax.toml, phonons.toml and so
+    The page works without a network. It is recognized by md.toml, relax.toml, phonons.toml and so
     on what the folder holds.
     """
     from rich.console import Console
 
-    from pet_calc.io.outputs import claim_folder
+    from pet_calc.io.runs.outputs import claim_folder
     from pet_calc.workflows.progress import pulsing
     from pet_calc.workflows.report import REPORT, report_folder
 

@@ -29,9 +29,9 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
-    from pet_calc.io.summaries import summarise
+    from pet_calc.io.runs.summaries import summarize
 
-    found = summarise(file)
+    found = summarize(file)
     if as_json:
         typer.echo(json.dumps({"file": str(file), **asdict(found)}, indent=2, ensure_ascii=False))
         return

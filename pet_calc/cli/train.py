@@ -13,11 +13,11 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pet_calc.io.datasets import LabelCensus
-    from pet_calc.training.evaluate import Evaluation
-    from pet_calc.training.forgetting import Change
-    from pet_calc.training.loop import Progress as TrainingProgress
-    from pet_calc.training.uncertainty import CalibrationError
+    from pet_calc.io.data.datasets import LabelCensus
+    from pet_calc.training.potentials.evaluate import Evaluation
+    from pet_calc.training.potentials.forgetting import Change
+    from pet_calc.training.potentials.loop import Progress as TrainingProgress
+    from pet_calc.training.potentials.uncertainty import CalibrationError
 
 
 def train(
@@ -36,12 +36,12 @@ def train(
     Example: pet-calc train potentials/pet-water-v1/train.toml --data DATA --out runs/water
     """
     # torch is loaded only when a training is really asked for
-    from pet_calc.training.config import TrainConfig
-    from pet_calc.training.forgetting import read_comparison
-    from pet_calc.training.loop import COMPARISON, load_data
-    from pet_calc.training.loop import train as run_training
-    from pet_calc.training.property import is_property_config
-    from pet_calc.training.uncertainty import CalibrationError
+    from pet_calc.crystals.training.property import is_property_config
+    from pet_calc.training.potentials.config import TrainConfig
+    from pet_calc.training.potentials.forgetting import read_comparison
+    from pet_calc.training.potentials.loop import COMPARISON, load_data
+    from pet_calc.training.potentials.loop import train as run_training
+    from pet_calc.training.potentials.uncertainty import CalibrationError
     from pet_calc.workflows.progress import pulsing
 
     # of the processes that torchrun starts, one speaks
@@ -114,7 +114,7 @@ def train_property_model(
     console: Console,
 ) -> None:
     """Train what a configuration with the table [property] describes; steps are epochs."""
-    from pet_calc.training.property import EpochReport, PropertyTraining, train_property
+    from pet_calc.crystals.training.property import EpochReport, PropertyTraining, train_property
 
     settings = PropertyTraining.from_toml(config)
     kinds = {t.name: (t.kind, t.unit) for t in settings.targets}

@@ -35,7 +35,7 @@ def smoothness(
 ) -> Finding:
     r"""Largest jump of the energy on a line along which many pairs cross the cutoff.
 
-    Between neighbouring points the energy must change by the work of the forces. The residual of
+    Between neighboring points the energy must change by the work of the forces. The residual of
     the trapezoidal rule is :math:`r = E_{k+1} - E_k + \tfrac12 (F_k + F_{k+1}) \cdot \Delta x`, of
     order :math:`\Delta x^3` where the energy is smooth. Taken over two intervals at once it is four
     times the sum over both for a smooth energy, and equal to it for a jump, so that
@@ -184,7 +184,7 @@ def batch_error(
     if not isinstance(calculator, ModelCalculator):
         return skipped(check, f"{type(calculator).__name__} takes one structure at a time")
     from pet_calc.geometry import System
-    from pet_calc.io.atoms import system_from_atoms
+    from pet_calc.io.structures.atoms import system_from_atoms
     from pet_calc.models import Results
     from pet_calc.neighbors import neighbor_list
 
@@ -192,10 +192,10 @@ def batch_error(
     if len(atoms) > 1:
         members.insert(0, members[0][: len(atoms) // 2])
     systems = [system_from_atoms(a, calculator.device) for a in members]
-    modeller = calculator.modeller(atoms)
+    modeler = calculator.modeler(atoms)
 
     def evaluated(system: System) -> Results:
-        model = modeller(system)
+        model = modeler(system)
         return calculator.believed_evaluation(model, system, neighbor_list(system, model.cutoff))
 
     results = evaluated(System.concatenate(systems))

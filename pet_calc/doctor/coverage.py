@@ -9,7 +9,7 @@ from ase import Atoms
 
 from pet_calc.doctor.evaluation import bare
 from pet_calc.doctor.finding import Finding, Limit, Verdict, skipped, worst
-from pet_calc.io.domain import training_domain
+from pet_calc.io.models.domain import training_domain
 from pet_calc.workflows.guards import (
     GuardSettings,
     closest_pair,

@@ -2,7 +2,7 @@ r"""Forces and stress against finite differences of the energy, over a ladder of
 
 The error of a central difference falls with the square of its step, so that over a ladder of steps
 the logarithm of the error has slope 2 until rounding takes over. Wrong derivatives leave an error
-that does not fall. Two neighbouring steps h and h/r together cancel the leading term
+that does not fall. Two neighboring steps h and h/r together cancel the leading term
 (Richardson's extrapolation),
 
 .. math:: D = \frac{r^2 D(h/r) - D(h)}{r^2 - 1} + O(h^4).
@@ -41,7 +41,7 @@ class Ladder:
     errors : tuple of float
         Of the central difference at each step.
     extrapolated : float
-        The smallest of the errors and of those of neighbouring steps extrapolated to zero step.
+        The smallest of the errors and of those of neighboring steps extrapolated to zero step.
     """
 
     steps: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Geometry: batched systems, cells, strain, the edge graph and the neighbour matrix."""
+"""Geometry: batched systems, cells, strain, the edge graph and the neighbor matrix."""
 
 from pet_calc.geometry.cell import voigt_from_matrix, volume
 from pet_calc.geometry.gaussians import gaussians

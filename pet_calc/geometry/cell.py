@@ -17,7 +17,7 @@ VOIGT_PAIRS: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 def volume(cell: Tensor) -> Tensor:
     """Volume |det cell| in Å³ of cells of shape (..., 3, 3); positive for left-handed cells."""
     a, b, c = cell.unbind(-2)
-    # not torch.linalg.det, whose factorisation makes the host wait for a GPU
+    # not torch.linalg.det, whose factorization makes the host wait for a GPU
     return (a * torch.linalg.cross(b, c)).sum(-1).abs()
 
 

@@ -12,7 +12,7 @@ LARGEST_EXPONENT: Final = 60.0
 
 
 def gaussians(x: Tensor, centers: Tensor, rate: float) -> Tensor:
-    r"""Gaussians of numbers about given centres.
+    r"""Gaussians of numbers about given centers.
 
     .. math:: e^{-\min(\gamma (x - c_k)^2,\; 60)}
 

@@ -1,6 +1,6 @@
 """Edges between atoms and the padded layout in which models process them.
 
-An edge is a pair of a centre ``i`` and one periodic image of a neighbour ``j``:
+An edge is a pair of a center ``i`` and one periodic image of a neighbor ``j``:
 
     r_ij = r_j - r_i + S @ cell
 
@@ -26,12 +26,12 @@ BUCKET_COST: Final = 100
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """A full (directed) neighbour list, sorted by centre.
+    """A full (directed) neighbor list, sorted by center.
 
     Attributes
     ----------
     edge_index : Tensor, shape (2, n_edges), int64
-        Centres i and neighbours j.
+        Centers i and neighbors j.
     cell_shifts : Tensor, shape (n_edges, 3), int64
         S in r_ij = r_j - r_i + S @ cell.
     reverse_edge : Tensor, shape (n_edges,), int64
@@ -89,7 +89,7 @@ def edge_vectors(system: System, edges: Edges) -> Tensor:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A run of atoms that share one padded number of neighbour slots.
+    """A run of atoms that share one padded number of neighbor slots.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Bucket:
 
 @dataclass(frozen=True, eq=False)
 class NodeEdgeLayout:
-    """Atoms sorted by their number of neighbours, cut into padded buckets.
+    """Atoms sorted by their number of neighbors, cut into padded buckets.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ def bucket_boundaries(
     *,
     bucket_cost: int = 0,
 ) -> list[int]:
-    """Cut sorted neighbour counts into the fewest buckets that keep padding within a bound.
+    """Cut sorted neighbor counts into the fewest buckets that keep padding within a bound.
 
     For each number of buckets the cut with the least padding is found by dynamic programming
     over the distinct counts. What a bucket more saves falls with their number, so that to stop
@@ -188,7 +188,7 @@ def bucket_boundaries(
     Parameters
     ----------
     counts : array, shape (n_atoms,)
-        Neighbour counts, ascending.
+        Neighbor counts, ascending.
     max_padding : float
         Largest accepted share of padded slots.
     max_buckets : int
@@ -241,17 +241,17 @@ def node_edge_layout(
     Parameters
     ----------
     edges : Edges
-        Sorted by centre.
+        Sorted by center.
     n_atoms : int
-        Number of atoms, those without neighbours included.
+        Number of atoms, those without neighbors included.
     max_padding : float
         Largest share of slots that may be padding.
     bucket_cost : int
         Slots that a bucket more has to save, whatever the padding.
     """
     device = edges.edge_index.device
-    centre = edges.edge_index[0].cpu().numpy()
-    counts = np.bincount(centre, minlength=n_atoms)
+    center = edges.edge_index[0].cpu().numpy()
+    counts = np.bincount(center, minlength=n_atoms)
     order = np.argsort(counts, kind="stable")
     sorted_counts = counts[order]
     first_edge = np.concatenate([[0], np.cumsum(counts)])[:-1]

@@ -1,6 +1,6 @@
 r"""Real spherical harmonics as polynomials of unit vectors.
 
-They are normalised so that the addition theorem has no factor,
+They are normalized so that the addition theorem has no factor,
 
 .. math:: \sum_{m=-l}^{l} Y_{lm}(u) \, Y_{lm}(v) = P_l(u \cdot v)
 

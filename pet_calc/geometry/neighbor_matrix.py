@@ -1,7 +1,7 @@
-"""A neighbour list of fixed shape: one padded row for every atom.
+"""A neighbor list of fixed shape: one padded row for every atom.
 
 Its size depends on the number of atoms and the capacity alone, so that it can be built and used
-without the host knowing how many neighbours there are, such as within a CUDA graph.
+without the host knowing how many neighbors there are, such as within a CUDA graph.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pet_calc.geometry.graph import Edges
 
 @dataclass(frozen=True, eq=False)
 class NeighborMatrix:
-    """A full (directed) neighbour list of N atoms with M slots each.
+    """A full (directed) neighbor list of N atoms with M slots each.
 
-    The edges of an atom fill its first slots, sorted by neighbour, then cell shift. Where
+    The edges of an atom fill its first slots, sorted by neighbor, then cell shift. Where
     `overflow` is true nothing but `count` and `overflow` has a meaning, though every index stays
     within bounds: build the list again with more slots.
 
     Attributes
     ----------
     neighbors : Tensor, shape (N, M), int32
-        Neighbour j; N marks an empty slot.
+        Neighbor j; N marks an empty slot.
     shifts : Tensor, shape (N, M, 3), int32
         S in r_ij = r_j - r_i + S @ cell, for the positions as given; 0 in empty slots.
     count : Tensor, shape (N,), int32
-        True number of neighbours, also where it exceeds M.
+        True number of neighbors, also where it exceeds M.
     reverse : Tensor, shape (N, M), int64
         Flat slot, row times M plus column, of the edge (j, i, -S); an empty slot points at itself.
     overflow : Tensor, shape (), bool
-        On the device: the list is not complete, because an atom has more than M neighbours, the
+        On the device: the list is not complete, because an atom has more than M neighbors, the
         periodic images that were searched do not suffice for the cell, or positions or cell are
         not finite.
     """
@@ -91,8 +91,8 @@ class NeighborMatrix:
         """
         if bool(self.overflow):
             raise ValueError(
-                f"a neighbour matrix must be complete to be read, but this one has overflowed: it "
-                f"has {self.capacity} slots per atom, the most neighbours of an atom are "
+                f"a neighbor matrix must be complete to be read, but this one has overflowed: it "
+                f"has {self.capacity} slots per atom, the most neighbors of an atom are "
                 f"{int(self.count.max()) if len(self.count) else 0}; build it again with more "
                 "slots, and with the periodic images of this cell"
             )

@@ -8,7 +8,7 @@ import torch
 
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 from pet_calc.models.pet import PET, PETConfig
-from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
+from pet_calc.models.pet.published.original import OriginalPET, OriginalPETConfig
 
 #: A model with weights of its own, that a model folder can hold.
 Model = PET | OriginalPET | Crystalformer

@@ -78,7 +78,7 @@ class Committee:
     ----------
     members : sequence of EnergyModel
         At least two, of one dtype. The committee covers the elements that all of them cover, up to
-        the longest of their cutoffs; each member sees its own neighbours only.
+        the longest of their cutoffs; each member sees its own neighbors only.
     """
 
     def __init__(self, members: Sequence[EnergyModel]) -> None:
@@ -134,7 +134,7 @@ def evaluate_committee(
     committee : Committee
     system : System
     edges : Edges
-        Neighbour list of `system` at ``committee.cutoff``.
+        Neighbor list of `system` at ``committee.cutoff``.
     evaluation : callable
         How each member is evaluated; must give forces and stress.
     """

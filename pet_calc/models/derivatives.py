@@ -68,7 +68,7 @@ def evaluate(
     system : System
         Structures; geometry is handled in their dtype (float64) whatever the model's.
     edges : Edges
-        Neighbour list of `system` at ``model.cutoff``.
+        Neighbor list of `system` at ``model.cutoff``.
     forces, stress : bool
         Which derivatives to compute.
     create_graph : bool
@@ -170,7 +170,7 @@ def evaluate_slots(
     dtype : torch.dtype
     system : System
     edges : Edges
-        Sorted by centre, equally many of each.
+        Sorted by center, equally many of each.
     exact : Tensor, shape (n_edges, 3), float64
         Vectors in Å.
     inside : Tensor, shape (n_edges,), bool

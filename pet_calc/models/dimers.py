@@ -121,11 +121,11 @@ def pairs_of_atoms(
 
 def both_ways(n_atoms: int) -> Edges:
     """Edges between atoms 0 and 1, 2 and 3, ..."""
-    centre = torch.arange(n_atoms)
+    center = torch.arange(n_atoms)
     return Edges(
-        edge_index=torch.stack([centre, centre ^ 1]),
+        edge_index=torch.stack([center, center ^ 1]),
         cell_shifts=torch.zeros(n_atoms, 3, dtype=torch.int64),
-        reverse_edge=centre ^ 1,
+        reverse_edge=center ^ 1,
     )
 
 

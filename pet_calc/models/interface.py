@@ -20,7 +20,7 @@ class EnergyModel(Protocol):
 
     @property
     def cutoff(self) -> float:
-        """Radius in Å within which neighbours matter; the energy is smooth across it."""
+        """Radius in Å within which neighbors matter; the energy is smooth across it."""
 
     @property
     def atomic_numbers(self) -> tuple[int, ...]:
@@ -38,7 +38,7 @@ class EnergyModel(Protocol):
         numbers : Tensor, shape (n_atoms,), int64
             Atomic numbers, all covered by the model.
         edges : Edges
-            Sorted by centre, every pair with r < cutoff.
+            Sorted by center, every pair with r < cutoff.
         vectors : Tensor, shape (n_edges, 3)
             r_ij in Å, in the model's dtype.
 

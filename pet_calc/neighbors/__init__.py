@@ -1,4 +1,4 @@
-"""Neighbour lists: vesin on the CPU, a brute-force oracle, and a Verlet skin."""
+"""Neighbor lists: vesin on the CPU, a brute-force oracle, and a Verlet skin."""
 
 from pet_calc.kernels.neighbor_matrix import image_counts, neighbor_matrix
 from pet_calc.neighbors.api import neighbor_list

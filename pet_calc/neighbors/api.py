@@ -1,4 +1,4 @@
-"""The neighbour list of a batch of systems, with reverse edges."""
+"""The neighbor list of a batch of systems, with reverse edges."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NO_EDGES = ((2, 0), (0, 3), (0,))
 
 
 def neighbor_list(system: System, cutoff: float, *, backend: Backend = "auto") -> Edges:
-    """All pairs closer than `cutoff`, as directed edges sorted by centre.
+    """All pairs closer than `cutoff`, as directed edges sorted by center.
 
-    Periodic images are included, also those of the centre itself, for every mix of periodic
+    Periodic images are included, also those of the center itself, for every mix of periodic
     directions and for cells smaller than the cutoff.
 
     Parameters
     ----------
     system : System
-        One or several structures; atoms of different structures are never neighbours.
+        One or several structures; atoms of different structures are never neighbors.
     cutoff : float
         Radius in Å; pairs with r < cutoff are listed.
     backend : {"auto", "vesin", "triton", "nvalchemi"}
@@ -90,7 +90,7 @@ def edges_from_half_list(
 ) -> Edges:
     """Directed edges from pairs that are each listed once, in an order of their own.
 
-    They are sorted by centre, then neighbour, then cell shift. Sums over neighbours are thus taken
+    They are sorted by center, then neighbor, then cell shift. Sums over neighbors are thus taken
     in an order that depends on the edges alone, not on when and with what skin the list was built:
     a simulation that is continued computes, bit for bit, what it would have computed.
 
@@ -101,16 +101,16 @@ def edges_from_half_list(
         return Edges(*(torch.zeros(s, dtype=torch.int64, device=device) for s in NO_EDGES))
     # half the memory to move, which is what takes the time here
     kind: type[np.integer] = np.int32 if 2 * n < 2**31 else np.int64
-    centre = np.concatenate([i, j]).astype(kind)
-    neighbour = np.concatenate([j, i]).astype(kind)
+    center = np.concatenate([i, j]).astype(kind)
+    neighbor = np.concatenate([j, i]).astype(kind)
     distinct, half = numbered_shifts(shifts)
     code = np.concatenate([half, len(distinct) - 1 - half]).astype(kind)
-    order = edge_order(centre, neighbour, code)
+    order = edge_order(center, neighbor, code)
     rank = np.empty_like(order)
     rank[order] = np.arange(2 * n, dtype=kind)
     partner = np.where(order < n, order + n, order - n)
     index = np.empty((2, 2 * n), dtype=np.int64)
-    index[0], index[1] = centre[order], neighbour[order]
+    index[0], index[1] = center[order], neighbor[order]
     return Edges(
         edge_index=torch.from_numpy(index).to(device),
         cell_shifts=torch.from_numpy(np.take(distinct, code[order], axis=0)).to(device),

@@ -1,4 +1,4 @@
-"""The oracle of the neighbour lists: every image in an enclosing block, tested one by one."""
+"""The oracle of the neighbor lists: every image in an enclosing block, tested one by one."""
 
 from __future__ import annotations
 

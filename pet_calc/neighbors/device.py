@@ -1,4 +1,4 @@
-"""Neighbour lists that are built on the device that holds the system."""
+"""Neighbor lists that are built on the device that holds the system."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def kernels_wanted(system: System) -> bool:
     if system.device.type != "cuda" or os.environ.get("PET_CALC_TRITON") != "1":
         return False
     if (refusal := triton_refusal(system.positions, FIRST_CAPACITY)) is not None:
-        _log.debug("neighbour list on the CPU: %s", refusal)
+        _log.debug("neighbor list on the CPU: %s", refusal)
         return False
     return True
 
@@ -104,7 +104,7 @@ def checked_edges(
             return edges
         difference = None if edges is None else deviation(system, cutoff, edges, reference)
     except KernelsRefuse as error:
-        _log.debug("neighbour list on the CPU: %s", error)
+        _log.debug("neighbor list on the CPU: %s", error)
         return None
     except Exception as error:  # a compiler that fails has many names for it
         if key in _checked:
@@ -113,7 +113,7 @@ def checked_edges(
     if edges is not None or difference is not None:
         _checked[key] = difference
     if difference is not None:
-        _log.warning("the neighbour list falls back to vesin on the CPU: %s", difference)
+        _log.warning("the neighbor list falls back to vesin on the CPU: %s", difference)
         return None
     return edges
 

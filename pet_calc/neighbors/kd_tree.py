@@ -1,4 +1,4 @@
-"""Half neighbour list of one structure through a k-d tree, for boxes that are mostly empty.
+"""Half neighbor list of one structure through a k-d tree, for boxes that are mostly empty.
 
 Its cost depends on the atoms alone, not on the size of the box that they are in.
 """

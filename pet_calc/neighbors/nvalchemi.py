@@ -1,4 +1,4 @@
-"""Neighbour matrices through nvalchemi-toolkit-ops (NVIDIA, Apache-2.0), an optional package."""
+"""Neighbor matrices through nvalchemi-toolkit-ops (NVIDIA, Apache-2.0), an optional package."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def nvalchemi_matrix(
     """All pairs with r < cutoff; see `pet_calc.kernels.neighbor_matrix.reference`.
 
     The package lists the pairs of wrapped positions within a slightly larger radius, in float64;
-    which of them are neighbours is decided here by the formula of the reference.
+    which of them are neighbors is decided here by the formula of the reference.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def nvalchemi_matrix(
         module = importlib.import_module("nvalchemiops.torch.neighbors")
     except ImportError as error:
         raise MissingDependencyError(
-            "this neighbour list needs the package nvalchemi-toolkit-ops, which is not installed; "
+            "this neighbor list needs the package nvalchemi-toolkit-ops, which is not installed; "
             'install it with: pip install "pet-calc[nvalchemi]"'
         ) from error
     reciprocal = reciprocal_vectors(cell, pbc)
@@ -88,7 +88,7 @@ def matrix_from_arrays(
     neighbors : Tensor, shape (n_atoms, capacity), int32
         In any order; n_atoms in empty slots.
     count : Tensor, shape (n_atoms,), int32
-        True number of neighbours.
+        True number of neighbors.
     shifts : Tensor, shape (n_atoms, capacity, 3), int32
         T in x_j - x_i + T @ cell.
     x, wrap, system_index, broken

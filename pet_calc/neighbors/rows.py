@@ -1,4 +1,4 @@
-"""A neighbour matrix from a list of edges: what the host has found, for a step of fixed shape."""
+"""A neighbor matrix from a list of edges: what the host has found, for a step of fixed shape."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ def matrix_from_edges(edges: Edges, n_atoms: int, capacity: int) -> NeighborMatr
     Parameters
     ----------
     edges : Edges
-        Sorted by centre.
+        Sorted by center.
     n_atoms, capacity : int
 
     Raises
     ------
     ValueError
-        If an atom has more than `capacity` neighbours.
+        If an atom has more than `capacity` neighbors.
     """
-    centre, neighbor = edges.edge_index
-    device = centre.device
-    count = torch.bincount(centre, minlength=n_atoms)
+    center, neighbor = edges.edge_index
+    device = center.device
+    count = torch.bincount(center, minlength=n_atoms)
     most = int(count.max()) if n_atoms else 0
     if most > capacity:
         raise ValueError(f"`capacity` must be at least {most} slots here, got {capacity}")
     first = torch.cumsum(count, 0) - count
-    slot = centre * capacity + torch.arange(edges.n_edges, device=device) - first[centre]
+    slot = center * capacity + torch.arange(edges.n_edges, device=device) - first[center]
     n_slots = n_atoms * capacity
     neighbors = torch.full((n_slots,), n_atoms, dtype=torch.int32, device=device)
     shifts = torch.zeros(n_slots, 3, dtype=torch.int32, device=device)

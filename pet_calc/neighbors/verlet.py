@@ -1,4 +1,4 @@
-"""Verlet skin: a neighbour list that is reused while no atom has moved too far.
+"""Verlet skin: a neighbor list that is reused while no atom has moved too far.
 
 The list is built at ``cutoff + skin`` and holds every pair within ``cutoff`` as long as no atom
 has moved by more than ``skin / 2`` since [Verlet, Phys. Rev. 159, 98 (1967)]. Displacements are
@@ -18,7 +18,7 @@ from pet_calc.neighbors.api import check_finite, neighbor_list
 
 @dataclass(frozen=True, eq=False)
 class VerletState:
-    """A neighbour list built with a skin, and what it was built for.
+    """A neighbor list built with a skin, and what it was built for.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Half neighbour list of one structure through vesin (Fraux et al., BSD-3-Clause)."""
+"""Half neighbor list of one structure through vesin (Fraux et al., BSD-3-Clause)."""
 
 from __future__ import annotations
 

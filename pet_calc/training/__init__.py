@@ -1,6 +1,6 @@
 """Training of potentials on first-principles data."""
 
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import train
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.loop import train
 
 __all__ = ["TrainConfig", "train"]

@@ -13,12 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pet_calc.io.provenance import image_metadata
+from pet_calc.io.runs.provenance import image_metadata
 from pet_calc.workflows.md.log import Estimate, MDLog, drift_per_atom
 from pet_calc.workflows.observables.rdf import Peak, RadialDistribution
 from pet_calc.workflows.observables.water import SKINNER_2013, WaterStructure
 
-# Okabe and Ito's palette: distinct also for colour-blind readers.
+# Okabe and Ito's palette: distinct also for color-blind readers.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
 
 
@@ -87,8 +87,8 @@ def md_figure(
 def save_figure(figure: Figure, path: Path | str, origin: Mapping[str, Any] | None = None) -> Path:
     """Write a figure; the format follows from the name's ending.
 
-    `origin`, a record of :func:`pet_calc.io.provenance.provenance`, goes into the file's metadata,
-    where ``pet-calc show`` finds it.
+    `origin`, a record of :func:`pet_calc.io.runs.provenance.provenance`, goes into the file's
+    metadata, where ``pet-calc show`` finds it.
     """
     path = Path(path)
     figure.savefig(path, metadata=None if origin is None else image_metadata(origin, path.suffix))

@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
 def block_mean(values: Array, n_blocks: int | None = None) -> Estimate:
     r"""Mean of a correlated series with its standard error, by blocking.
 
-    Neighbouring samples are averaged in pairs, again and again (Flyvbjerg and Petersen, J. Chem.
+    Neighboring samples are averaged in pairs, again and again (Flyvbjerg and Petersen, J. Chem.
     Phys. 91, 461 (1989)). The naive error :math:`e_k = \sqrt{c_k / (n_k - 1)}` of level k, with
     :math:`c_k` the variance of the :math:`n_k` blocks of :math:`B_k = 2^k` samples, grows until
     blocks are independent. The level taken is the first with

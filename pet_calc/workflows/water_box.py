@@ -130,7 +130,7 @@ def box_length(molecules: int, density: float) -> float:
 
 
 def lattice(molecules: int, length: float, rng: np.random.Generator) -> Array:
-    """Points (n, 3) on the simple, body- or face-centred cubic lattice that fits best."""
+    """Points (n, 3) on the simple, body- or face-centered cubic lattice that fits best."""
     bases = {
         1: np.zeros((1, 3)),
         2: np.array([[0, 0, 0], [0.5, 0.5, 0.5]]),
@@ -147,7 +147,7 @@ def lattice(molecules: int, length: float, rng: np.random.Generator) -> Array:
 
 
 def random_rotations(n: int, rng: np.random.Generator) -> Array:
-    """Uniform random rotation matrices (n, 3, 3), from normalised Gaussian quaternions."""
+    """Uniform random rotation matrices (n, 3, 3), from normalized Gaussian quaternions."""
     q = rng.standard_normal((n, 4))
     return rotations(q / np.linalg.norm(q, axis=1, keepdims=True))
 

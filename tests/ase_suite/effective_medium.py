@@ -24,7 +24,7 @@ from ase.units import Bohr
 
 from pet_calc.calculators.base import ModelCalculator
 
-SHELLS = (12, 6, 24)  # neighbours in the first three shells of an fcc crystal
+SHELLS = (12, 6, 24)  # neighbors in the first three shells of an fcc crystal
 
 
 class EffectiveMedium:
@@ -35,7 +35,7 @@ class EffectiveMedium:
     symbols : iterable of str
         The largest of these atoms sets the cutoff. Elements outside of the table do not count.
     margin : callable
-        From the centre of the step to the cutoff, in Å.
+        From the center of the step to the cutoff, in Å.
     """
 
     atomic_numbers = tuple(sorted(atomic_numbers[s] for s in parameters))
@@ -74,7 +74,7 @@ class EffectiveMedium:
         density = chi * torch.exp(-self.eta[b] * (r - beta * self.s0[b])) * w
         sigma1 = zero.index_add(0, i, density)
         alone = zero.index_add(0, i, torch.ones_like(r)) == 0
-        # an atom without neighbours has the first two terms 0; the logarithm must not see it
+        # an atom without neighbors has the first two terms 0; the logarithm must not see it
         ratio = torch.where(alone, 1.0, sigma1 / (12.0 * self.gamma1[numbers]))
         d = -torch.log(ratio) / (beta * self.eta[numbers])
         reduced = self.lam[numbers] * d

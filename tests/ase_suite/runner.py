@@ -150,7 +150,7 @@ def report(counts):
         "",
         "ASE's own tests of optimizers, filters, constraints, paths and dynamics, run with",
         "calculators of `pet_calc` in the place of EMT (also that of asap3), Lennard-Jones and",
-        "Morse. The potentials are the same; conversion, neighbour lists, derivatives and caches",
+        "Morse. The potentials are the same; conversion, neighbor lists, derivatives and caches",
         "are those that every potential of `pet_calc` uses. Made by",
         "",
         "```bash",

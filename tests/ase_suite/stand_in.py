@@ -4,7 +4,7 @@ The suite has no hook for other calculators: its tests import EMT, LennardJones 
 from ``ase.calculators``, or ask for the package asap3, a faster EMT, and are skipped without it.
 Loaded with ``-p`` before they are collected, this module puts stand-ins under these names. They
 have the same energies, so that the numbers in the tests hold; what ASE's optimizers, dynamics,
-filters and constraints meet is `ModelCalculator` with its conversion, neighbour list with a skin,
+filters and constraints meet is `ModelCalculator` with its conversion, neighbor list with a skin,
 forces and stress by autograd, and cache of results.
 
 Tests that cannot apply are listed in ``does_not_apply.toml`` with the error that they end in and

@@ -8,8 +8,8 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from pet_calc.io.expected import write_expected
-from pet_calc.io.weights import CONFIG, WEIGHTS, load_model, save_model, sha256
+from pet_calc.io.models.expected import write_expected
+from pet_calc.io.models.weights import CONFIG, WEIGHTS, load_model, save_model, sha256
 from pet_calc.models.pet import PET, PETConfig
 
 CUTOFF = 3.0

@@ -21,8 +21,8 @@ from pet_calc.calculators.results import (
     ROTATION_PROPERTIES,
 )
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
-from pet_calc.io.uncertainty import UNCERTAINTY, add_uncertainty
-from pet_calc.io.weights import load_model, save_model
+from pet_calc.io.models.uncertainty import UNCERTAINTY, add_uncertainty
+from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models.pet.uncertainty import LLPR, fit_llpr
 
 #: Of a calculator whose model does not know its uncertainty.

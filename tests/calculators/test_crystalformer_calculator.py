@@ -16,8 +16,8 @@ from contracts.models import random_crystalformer, random_pet
 from pet_calc import CrystalformerCalculator, PETCalculator, pretrained
 from pet_calc.calculators import calculator_for
 from pet_calc.errors import InvalidStructureError, UnsupportedElementError
-from pet_calc.io.expected import compare_expected, write_expected
-from pet_calc.io.weights import CONFIG, WEIGHTS, load_model, save_model, sha256
+from pet_calc.io.models.expected import compare_expected, write_expected
+from pet_calc.io.models.weights import CONFIG, WEIGHTS, load_model, save_model, sha256
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 
 

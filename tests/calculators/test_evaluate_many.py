@@ -71,7 +71,7 @@ def test_batch_equals_single(name):
         together = calculator.evaluate_many(chosen, max_edges=max_edges)
         for one, other in zip(alone, together, strict=True):
             assert largest_difference(one, other) < 1e-10
-    # control: neighbours in the list are told apart
+    # control: neighbors in the list are told apart
     assert largest_difference(alone[0], calculator.evaluate(chosen[-1])) > 1e-4
 
 
@@ -118,9 +118,9 @@ def test_cache_of_the_calculator_is_left_alone():
 def test_auto_takes_potentials_in_turn(tmp_path, monkeypatch):
     root = publish(tmp_path / "potentials", a_v1="H O", b_v1="Al")
     monkeypatch.setattr(pretrained, "ROOTS", (root,))
-    aluminium = bulk("Al", cubic=True)
-    aluminium.positions[0] += 0.1
-    mixed = [RATTLED[0], aluminium, RATTLED[1], aluminium, RATTLED[4]]
+    aluminum = bulk("Al", cubic=True)
+    aluminum.positions[0] += 0.1
+    mixed = [RATTLED[0], aluminum, RATTLED[1], aluminum, RATTLED[4]]
     calculator = PETCalculator(dtype="float64")
     together = calculator.evaluate_many(mixed)
     for atoms, result in zip(mixed, together, strict=True):

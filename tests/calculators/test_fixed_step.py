@@ -14,7 +14,7 @@ from pet_calc.calculators import fixed_step
 from pet_calc.calculators.fixed_step import FixedStep, PreparedStep
 from pet_calc.cli.inputs import make_calculator
 from pet_calc.errors import InvalidStructureError, SimulationError
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.models.committee import Committee
 from pet_calc.models.pet import fixed_shape
@@ -79,7 +79,7 @@ def in_slots(model, system, skin=0.7):
 
 
 def planned(model, system, graph, less=0):
-    """A plan for the system, or for one with `less` neighbours of each atom."""
+    """A plan for the system, or for one with `less` neighbors of each atom."""
     counts = neighbor_counts(model, system, graph)
     return BucketPlan.of((counts - less).clamp_min(0), model.config.d_pet)
 
@@ -149,7 +149,7 @@ def test_several_buckets(monkeypatch):
         found = evaluate_fixed(*arguments, plan)
         assert int(found.lacking) < 0
         assert deviation(found.results, ordinary(model, system)) < 1e-10
-        # whoever they are that have many neighbours
+        # whoever they are that have many neighbors
         flipped = system_from_atoms(atoms[::-1])
         graph_of_flipped = in_slots(model, flipped)
         numbers = model.species(flipped.numbers)
@@ -264,7 +264,7 @@ def test_a_list_that_is_too_old_would_be_seen(model):
 
 
 @pytest.mark.parametrize("skin", [0.0, 0.5])
-def test_more_neighbours_than_slots(model, skin):
+def test_more_neighbors_than_slots(model, skin):
     step = FixedStep(torch.device("cpu"), skin)
     atoms = liquid(8, length=9.0)
     walk(atoms, model, step, n_steps=2)

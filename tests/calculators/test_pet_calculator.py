@@ -21,8 +21,8 @@ from pet_calc.errors import (
     SimulationError,
     UnsupportedElementError,
 )
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.io.weights import WEIGHTS, save_model
+from pet_calc.io.models.weights import WEIGHTS, save_model
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 
 NAMES = ["energy", "free_energy", "energies", "forces", "stress"]

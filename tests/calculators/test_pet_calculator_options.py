@@ -14,8 +14,8 @@ from calculators.small_potentials import CUTOFF, liquid, rare_pet, small_pet
 
 from pet_calc import PETCalculator
 from pet_calc.errors import InvalidStructureError
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.io.weights import save_model
+from pet_calc.io.models.weights import save_model
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions

@@ -18,7 +18,7 @@ from kernels.processes import in_a_process
 
 from pet_calc import PETCalculator
 from pet_calc.calculators.crystalformer import CrystalformerCalculator
-from pet_calc.calculators.self_check import (
+from pet_calc.calculators.verification import (
     TOLERANCES,
     break_even,
     disagreement,
@@ -112,7 +112,7 @@ def test_a_path_that_agrees_is_taken_and_not_checked_again(monkeypatch, caplog):
     assert "a step takes" in caplog.text
     references = []
     monkeypatch.setattr(
-        "pet_calc.calculators.self_check.disagreement", lambda *a: references.append(a)
+        "pet_calc.calculators.verification.disagreement", lambda *a: references.append(a)
     )
     made = len(calls)
     calc.evaluate(liquid(seed=1))
@@ -309,7 +309,7 @@ def compare_contract_cases(name, stride):
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_transformers_change_no_contract_case():
-    from pet_calc.io.weights import copy_model
+    from pet_calc.io.models.weights import copy_model
     from pet_calc.models.pet.compiled import compile_regions
 
     for dtype, precision in ((torch.float64, "float64"), (torch.float32, "highest")):

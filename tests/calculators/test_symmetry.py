@@ -21,7 +21,7 @@ from pet_calc.models.pet import PET, PETConfig
 
 
 def local_pet() -> PET:
-    """One message-passing layer, residual: an atom sees its neighbours alone."""
+    """One message-passing layer, residual: an atom sees its neighbors alone."""
     return tiny(num_gnn_layers=1, featurizer_type="residual")
 
 
@@ -165,7 +165,7 @@ def test_refusals() -> None:
         PETCalculator(tiny(ecse="layerwise"), ecse=False).get_potential_energy(atoms)
     with pytest.raises(ValueError, match="only for a potential that was trained so"):
         PETCalculator(tiny(), ecse="layerwise").get_potential_energy(atoms)
-    with pytest.raises(ValueError, match="its neighbours alone"):
+    with pytest.raises(ValueError, match="its neighbors alone"):
         PETCalculator(tiny(), ecse="local").get_potential_energy(atoms)
     with pytest.raises(ValueError, match="odd"):
         PETCalculator(random_pet(), ecse="quadrature", quadrature_order=4).calculate(atoms)

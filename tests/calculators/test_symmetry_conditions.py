@@ -92,7 +92,7 @@ def test_committees_of_different_kinds() -> None:
     """Each member is made symmetric in its own way; conditions go to those that know them."""
     members = [small_pet(), rare_pet(**LOCAL), rare_pet(1, system_conditioning=True)]
     symmetric(PETCalculator(members, ecse="auto"), liquid(1, length=4.0))
-    with pytest.raises(ValueError, match="its neighbours alone"):
+    with pytest.raises(ValueError, match="its neighbors alone"):
         PETCalculator(members, ecse="local").get_potential_energy(liquid(1, length=4.0))
     with pytest.raises(ValueError, match="knows no charges"):
         PETCalculator(members, ecse="auto").get_potential_energy(charged(liquid(1), 1, 1))

@@ -22,7 +22,7 @@ from pet_calc import PETCalculator
 from pet_calc.calculators import space_group as finder
 from pet_calc.calculators.space_group import operations_of
 from pet_calc.geometry import System, edge_vectors
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import Results, evaluate
 from pet_calc.models.ecse import operations as merging
 from pet_calc.models.ecse.ensemble import Ensemble
@@ -213,7 +213,7 @@ RELAXED = {
 
 @pytest.mark.parametrize("name", sorted(RELAXED))
 def test_auto_merges_all_along_a_relaxation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a strained, rattled and symmetrised cell; rounding must not undo the merging."""
+    """From a strained, rattled and symmetrized cell; rounding must not undo the merging."""
     atoms = RELAXED[name]()
     before = space_group(atoms, 1e-5)
     atoms.rattle(1e-3, seed=3)

@@ -17,8 +17,8 @@ from scipy.special import eval_legendre
 from pet_calc.calculators.tensors import fit_tensor_head, tensor_property
 from pet_calc.errors import CheckpointError, InvalidStructureError, OutputError
 from pet_calc.geometry import edge_vectors
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.io.tensor_heads import load_tensor_head, save_tensor_head
+from pet_calc.io.models.tensor_heads import load_tensor_head, save_tensor_head
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models.ecse.tensors import (
     TensorEnsemble,
     TensorHead,

@@ -146,7 +146,7 @@ def test_report_of_a_run(command, run_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--observables", "density,colour"], "got colour as well"),
+        (["--observables", "density,color"], "got color as well"),
         (["--observables", "thermal-expansion"], "the cell is constant"),
         (["--observables", "hydrogen-bonds"], "need oxygen and hydrogen"),
         (["--observables", "vdos", "--timestep", "40"], "would be folded back"),

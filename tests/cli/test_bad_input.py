@@ -17,7 +17,7 @@ from ase.io import write
 from calculators.small_potentials import flip_a_bit, liquid, small_pet
 
 from pet_calc.cli import main
-from pet_calc.io.weights import CONFIG, WEIGHTS, save_model
+from pet_calc.io.models.weights import CONFIG, WEIGHTS, save_model
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ num_gnn_layers = 1
 
 
 def frame(properties="species:S:1:pos:R:3", lattice="6 0 0 0 6 0 0 0 6", pbc="T T T", atoms=()):
-    """A labelled frame of an extended XYZ file; `atoms` are "O x y z" without forces."""
+    """A labeled frame of an extended XYZ file; `atoms` are "O x y z" without forces."""
     cell = f'Lattice="{lattice}" ' if lattice else ""
     header = f'{cell}pbc="{pbc}" Properties={properties}:forces:R:3 energy=-1.0'
     return "\n".join([str(len(atoms)), header, *(f"{a} 0.1 0 0" for a in atoms)]) + "\n"
@@ -462,7 +462,7 @@ def test_bad_trajectories_are_refused(case, run, earlier):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--observables colour", "colour"),
+        ("--observables color", "color"),
         ("--observables diffusion", "diffusion"),
         ("--timestep 0", "must be"),
         ("--r-max -1", "must be"),
@@ -489,8 +489,8 @@ def test_analyze_takes_odd_frames(run):
     ("files", "message"),
     [
         (None, "there is no folder"),
-        ({}, "recognised by its settings file"),
-        ({"notes.txt": "hello"}, "recognised by its settings file"),
+        ({}, "recognized by its settings file"),
+        ({"notes.txt": "hello"}, "recognized by its settings file"),
         ({"md.toml": "steps ="}, "malformed"),
         ({"md.toml": "steps = 1"}, "trajectory.traj, which does not exist"),
         ({"md.toml": "", "trajectory.traj": "torn", "log.csv": ""}, "cannot be read"),
@@ -543,7 +543,7 @@ def test_models_that_cannot_be_imported(name, content, message, run, tmp_path):
 
 
 def test_the_harness_sees_success(run, tmp_path):
-    """Positive control of all above: labelled structures do pass, and files are written."""
+    """Positive control of all above: labeled structures do pass, and files are written."""
     atoms = liquid()
     atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
     write(tmp_path / "good.xyz", [atoms] * 3)

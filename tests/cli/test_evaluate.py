@@ -12,15 +12,15 @@ from typer.testing import CliRunner
 from pet_calc.calculators import PETCalculator
 from pet_calc.cli import app
 from pet_calc.errors import DatasetError, PotentialNotFoundError
-from pet_calc.io.uncertainty import add_uncertainty
-from pet_calc.io.weights import load_model, save_model
+from pet_calc.io.models.uncertainty import add_uncertainty
+from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model, and structures labelled with that model plus 0.1 eV/Å on every force."""
+    """A model, and structures labeled with that model plus 0.1 eV/Å on every force."""
     model = small_pet()
     save_model(tmp_path / "model", model)
     frames = []

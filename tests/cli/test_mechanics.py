@@ -11,9 +11,9 @@ from ase.io import read, write
 from calculators.small_potentials import small_pet
 
 from pet_calc.cli import main
-from pet_calc.io.provenance import record_of
-from pet_calc.io.summaries import summarise
-from pet_calc.io.weights import save_model
+from pet_calc.io.models.weights import save_model
+from pet_calc.io.runs.provenance import record_of
+from pet_calc.io.runs.summaries import summarize
 
 EMT = ("--calculator", "ase.calculators.emt:EMT")
 
@@ -64,12 +64,12 @@ def assert_origin_everywhere(folder, verb):
     command = settings["provenance"]["command"]
     assert command.startswith(f"pet-calc {verb}")
     for path in folder.iterdir():
-        found = summarise(path)
+        found = summarize(path)
         assert found.origin["command"] == command, path.name
         assert found.origin["versions"]["ase"], path.name
         # a table has no room for a record of its own
         assert bool(found.source) == (path.suffix == ".csv")
-    assert summarise(folder).kind == f"run of pet-calc {verb}"
+    assert summarize(folder).kind == f"run of pet-calc {verb}"
 
 
 def test_eos(command, copper, tmp_path, capsys):

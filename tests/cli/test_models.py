@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from pet_calc import pretrained
 from pet_calc.cli.models import models_app
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
-from pet_calc.io.weights import WEIGHTS
+from pet_calc.io.models.weights import WEIGHTS
 
 
 @pytest.fixture

@@ -91,14 +91,14 @@ def test_imaginary_modes_are_a_warning(command, tmp_path, capsys):
 
 
 def test_qha(command, tmp_path, capsys):
-    aluminium = structure(tmp_path, bulk("Al"))
+    aluminum = structure(tmp_path, bulk("Al"))
     out = tmp_path / "out"
     options = (*EMT, *QUICK, "--supercell", "2 2 2", "--volumes", 5, "--t-max", 300, "--t-step", 50)
-    assert command("qha", aluminium, *options, "--out", out) == 0
+    assert command("qha", aluminum, *options, "--out", out) == 0
     assert {p.name for p in out.iterdir()} == {"qha.toml", *QHA_FILES}
     assert "thermal expansion" in capsys.readouterr().out
     again = tmp_path / "again"
-    assert command("qha", aluminium, "--config", out / "qha.toml", "--out", again) == 0
+    assert command("qha", aluminum, "--config", out / "qha.toml", "--out", again) == 0
 
 
 def nan_positions():

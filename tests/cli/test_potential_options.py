@@ -10,7 +10,7 @@ from calculators.small_potentials import liquid, rare_pet, small_pet
 
 from pet_calc import PETCalculator
 from pet_calc.cli import main
-from pet_calc.io.weights import save_model
+from pet_calc.io.models.weights import save_model
 
 
 @pytest.fixture

@@ -12,26 +12,26 @@ from ase.build import bulk, molecule
 from ase.io import write
 from typer.testing import CliRunner
 
-from pet_calc.calculators.potential_estimates import PotentialEstimates
-from pet_calc.calculators.properties import Prediction, PropertyPredictor, gated, predict
 from pet_calc.cli import app
-from pet_calc.errors import (
-    DatasetError,
-    InvalidStructureError,
-    PetCalcError,
-    UnsupportedElementError,
-)
-from pet_calc.io.crystals import read_crystals
-from pet_calc.io.property_weights import load_property_model
-from pet_calc.training.property import (
+from pet_calc.crystals.io.property_weights import load_property_model
+from pet_calc.crystals.properties.observer import PropertyObserver
+from pet_calc.crystals.properties.potential_estimates import PotentialEstimates
+from pet_calc.crystals.properties.predictor import Prediction, PropertyPredictor, gated, predict
+from pet_calc.crystals.training.property import (
     PropertyData,
     PropertySchedule,
     PropertyTraining,
     loss_of,
     train_property,
 )
-from pet_calc.training.property_data import batches, crystal_set, gather
-from pet_calc.workflows.properties import PropertyObserver
+from pet_calc.crystals.training.property_data import batches, crystal_set, gather
+from pet_calc.errors import (
+    DatasetError,
+    InvalidStructureError,
+    PetCalcError,
+    UnsupportedElementError,
+)
+from pet_calc.io.data.crystals import read_crystals
 
 CONFIG = """
 name = "small"

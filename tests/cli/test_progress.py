@@ -14,15 +14,15 @@ from ase.io import write
 from ase.io.trajectory import TrajectoryWriter
 from calculators.small_potentials import liquid, small_pet
 from cli.test_help import VERBS
-from models.property.crystals import small_model
+from crystals.models.crystals import small_model
 from typer.testing import CliRunner
 
 import pet_calc
 from pet_calc.cli import app, main
-from pet_calc.io.expected import write_expected
-from pet_calc.io.property_weights import save_property_model
-from pet_calc.io.weights import load_model, save_model
-from pet_calc.models.property import PropertyEnsemble
+from pet_calc.crystals.io.property_weights import save_property_model
+from pet_calc.crystals.models import PropertyEnsemble
+from pet_calc.io.models.expected import write_expected
+from pet_calc.io.models.weights import load_model, save_model
 
 #: What rich writes as a live display begins.
 HIDE_CURSOR = "\x1b[?25l"

@@ -9,7 +9,7 @@ from ase.io import read, write
 from calculators.small_potentials import liquid, small_pet
 
 from pet_calc.cli import main
-from pet_calc.io.weights import save_model
+from pet_calc.io.models.weights import save_model
 
 EMT = ("--calculator", "ase.calculators.emt:EMT")
 

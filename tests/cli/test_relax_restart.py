@@ -17,7 +17,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 from calculators.small_potentials import liquid, small_pet
 
-from pet_calc.io.weights import save_model
+from pet_calc.io.models.weights import save_model
 from pet_calc.workflows.relax.journal import FRAMES, JOURNAL, TABLE, structure_digest
 
 ROOT = Path(__file__).parents[2]

@@ -24,12 +24,12 @@ MAX_FORCE_ERROR = 1e-6
 MAX_STRESS_ERROR = 1e-7
 """Best error of a stress against central differences, eV/Å³."""
 MAX_ENERGY_JUMP = 1e-10
-"""Where a neighbour enters or leaves, eV."""
+"""Where a neighbor enters or leaves, eV."""
 
 
 @dataclass(frozen=True)
 class Potential:
-    """An energy model with its neighbour list, and how exactly it is to obey the contracts.
+    """An energy model with its neighbor list, and how exactly it is to obey the contracts.
 
     Attributes
     ----------
@@ -458,7 +458,7 @@ def repeatable(potential: Potential, system: System) -> None:
         assert torch.equal(a.nan_to_num(), b.nan_to_num()), f"{name} changed on repetition"
 
 
-def serialisable(potential: Potential, twin: EnergyModel, system: System) -> None:
+def serializable(potential: Potential, twin: EnergyModel, system: System) -> None:
     """`twin`, another model of the same kind, becomes the model by taking its state dict."""
     assert isinstance(potential.model, torch.nn.Module)
     assert isinstance(twin, torch.nn.Module)

@@ -201,7 +201,7 @@ class NotExtensive(BrokenModel):
 
 
 class LeaksAcrossBatch(BrokenModel):
-    """A batch normalisation: the mean over all atoms enters every energy."""
+    """A batch normalization: the mean over all atoms enters every energy."""
 
     def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         return energies + 1e-6 * energies.mean()
@@ -235,7 +235,7 @@ class Anisotropic(BrokenModel):
 
 
 class NotANumberWhenAlone(BrokenModel):
-    """An atom without neighbours has 0 / 0."""
+    """An atom without neighbors has 0 / 0."""
 
     def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
         count = torch.bincount(edges.edge_index[0], minlength=len(numbers))
@@ -275,7 +275,7 @@ class AbsolutePositions(Potential):
 
 
 class OneSided(Potential):
-    """Forces act on the centre of an edge only: no reaction."""
+    """Forces act on the center of an edge only: no reaction."""
 
     def __call__(self, system: System) -> Results:
         r = super().__call__(system)
@@ -289,7 +289,7 @@ class OneSided(Potential):
 
 
 class MinimumImage(Potential):
-    """Counts one image of each neighbour at most, and none of the atom itself."""
+    """Counts one image of each neighbor at most, and none of the atom itself."""
 
     def __call__(self, system: System) -> Results:
         edges = neighbor_list(system, self.model.cutoff)

@@ -18,7 +18,7 @@ from contracts.energy_model import (
     forces_match_energy,
     repeated,
     rotation_invariant,
-    serialisable,
+    serializable,
     stress_matches_energy,
 )
 from contracts.models import (
@@ -95,17 +95,17 @@ def test_plain_pet_is_not_rotation_invariant(model: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_state_dict_holds_all_of_pet(dtype: torch.dtype, options: dict[str, object]) -> None:
     model, twin = random_pet(3, dtype, **options), random_pet(4, dtype, **options)
-    serialisable(Potential(model), twin, STRUCTURES["water-24"]())
+    serializable(Potential(model), twin, STRUCTURES["water-24"]())
 
 
 def test_state_dict_holds_all_of_crystalformer() -> None:
     model, twin = random_crystalformer(3), random_crystalformer(4)
-    serialisable(Potential(model), twin, STRUCTURES["water-24"]())
+    serializable(Potential(model), twin, STRUCTURES["water-24"]())
 
 
 def test_lost_parameter_is_noticed() -> None:
     with pytest.raises(AssertionError, match="lost"):
-        serialisable(Potential(Forgetful(2.0)), Forgetful(1.0), STRUCTURES["water-24"]())
+        serializable(Potential(Forgetful(2.0)), Forgetful(1.0), STRUCTURES["water-24"]())
 
 
 @pytest.mark.parametrize("model", [lennard_jones(), random_pet(), random_crystalformer()])
@@ -142,7 +142,7 @@ def test_small_cell_counts_every_image(cell: str) -> None:
     inverse = np.linalg.inv(large.cell[0].numpy())
     x = large.positions.numpy()
     gaps = (x[None] - x[:, None]) @ inverse
-    images = np.array(list(np.ndindex(3, 3, 3))) - 1.0  # a skewed cell needs its neighbours too
+    images = np.array(list(np.ndindex(3, 3, 3))) - 1.0  # a skewed cell needs its neighbors too
     gaps = (gaps - np.rint(gaps))[:, :, None] + images
     r = np.linalg.norm(gaps @ large.cell[0].numpy(), axis=-1)
     r = r[(r > 1e-9) & (r < potential.model.cutoff)]

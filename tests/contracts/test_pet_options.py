@@ -14,19 +14,19 @@ from contracts.energy_model import CHECKS, PERIODIC_CHECKS, Potential
 from contracts.models import pet_config, random_pet
 from contracts.structures import PERIODIC, STRUCTURES
 
-from pet_calc.io.datasets import LabelledFrame
-from pet_calc.io.weights import load_model, save_model
+from pet_calc.io.data.datasets import LabeledFrame
+from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PETConfig
-from pet_calc.training.config import (
+from pet_calc.training.potentials.config import (
     DataConfig,
     LossConfig,
     OptimizerConfig,
     StageConfig,
     TrainConfig,
 )
-from pet_calc.training.data import conditioned
-from pet_calc.training.loop import Run, prepare_all
+from pet_calc.training.potentials.data import conditioned
+from pet_calc.training.potentials.loop import Run, prepare_all
 
 NAMED = {
     "featurizer_type": ("feedforward", "residual"),
@@ -129,7 +129,7 @@ def test_plan_meets_every_pair_of_options() -> None:
                 assert {o[name] for o, _ in meeting} == set(values)
 
 
-def labelled_frames() -> list[LabelledFrame]:
+def labeled_frames() -> list[LabeledFrame]:
     """Two structures with labels of no meaning, of different charge and spin."""
     generator = np.random.default_rng(0)
     frames = []
@@ -140,7 +140,7 @@ def labelled_frames() -> list[LabelledFrame]:
             + 0.05 * generator.standard_normal((4, 3)),
         )  # fmt: skip
         labels = generator.standard_normal((4, 3)), 0.01 * generator.standard_normal(6)
-        frames.append(LabelledFrame(atoms, -20.0 + k, *labels))
+        frames.append(LabeledFrame(atoms, -20.0 + k, *labels))
     return frames
 
 
@@ -166,9 +166,9 @@ def test_combination_trains_saves_and_loads(
         stages=(StageConfig(2, batch_size=2, warmup_steps=1, loss=LossConfig(1.0, 1.0, 1.0)),),
         optimizer=OptimizerConfig(ema_decay=0.0),
     )
-    labelled = labelled_frames()
-    frames = prepare_all(labelled, config)
-    run = Run.start(config, labelled, frames)
+    labeled = labeled_frames()
+    frames = prepare_all(labeled, config)
+    run = Run.start(config, labeled, frames)
     before = {name: p.clone() for name, p in run.model.named_parameters()}
     losses = [run.advance(frames)[0] for _ in range(2)]
     assert all(np.isfinite(losses))

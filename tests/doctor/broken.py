@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
 
 from pet_calc.calculators.base import ModelCalculator
-from pet_calc.io.domain import TrainingDomain
+from pet_calc.io.models.domain import TrainingDomain
 from pet_calc.models import LennardJones
 
 
@@ -30,7 +30,7 @@ class Broken(EMT):
         results["forces"] = results["forces"] + forces
 
     @property
-    def centred(self):
+    def centered(self):
         return self.atoms.positions - self.atoms.positions.mean(axis=0)
 
 
@@ -68,7 +68,7 @@ class Oriented(Broken):
     """The x axis is special; forces are consistent."""
 
     def alter(self, results):
-        x = self.centred * [1.0, 0.0, 0.0]
+        x = self.centered * [1.0, 0.0, 0.0]
         self.add(results, 0.05 * (x**2).sum(), -0.1 * x)
 
 
@@ -76,7 +76,7 @@ class Handed(Broken):
     """Tells a structure from its mirror image."""
 
     def alter(self, results):
-        x = self.centred
+        x = self.centered
         r2 = (x**2).sum(axis=1, keepdims=True) / 10.0
         moments = np.stack([(r2**k * x).sum(axis=0) for k in (1, 2, 3)])
         self.add(results, 1e5 * np.linalg.det(moments))
@@ -84,7 +84,7 @@ class Handed(Broken):
 
 class FirstAtomIsSpecial(Broken):
     def alter(self, results):
-        self.add(results, 0.1 * (self.centred[0] ** 2).sum())
+        self.add(results, 0.1 * (self.centered[0] ** 2).sum())
 
 
 class KnowsTheOrigin(Broken):
@@ -96,7 +96,7 @@ class ForgetsImages(Broken):
     """Uses positions as they are where nearest images are meant."""
 
     def alter(self, results):
-        x = self.centred
+        x = self.centered
         self.add(results, 0.01 * (x**2).sum(), -0.02 * x)
 
 
@@ -152,7 +152,7 @@ class Swirls(Broken):
     """A force field with a curl: it drives the atoms round and heats them."""
 
     def alter(self, results):
-        self.add(results, 0.0, 0.05 * np.cross([0.0, 0.0, 1.0], self.centred))
+        self.add(results, 0.0, 0.05 * np.cross([0.0, 0.0, 1.0], self.centered))
 
 
 class NotANumber(Broken):

@@ -28,19 +28,19 @@ def assert_reverse_edges(edges: Edges) -> None:
 
 
 def random_edges(degrees: list[int], rng: np.random.Generator) -> tuple[Edges, int]:
-    """A random multigraph of about these degrees, as a list sorted by centre."""
+    """A random multigraph of about these degrees, as a list sorted by center."""
     stubs = np.repeat(np.arange(len(degrees)), degrees)
     rng.shuffle(stubs)
     i, j = stubs[: len(stubs) // 2 * 2].reshape(-1, 2).T
     n = len(i)
-    centre, neighbour = np.concatenate([i, j]), np.concatenate([j, i])
+    center, neighbor = np.concatenate([i, j]), np.concatenate([j, i])
     partner = np.concatenate([np.arange(n, 2 * n), np.arange(n)])
-    order = np.argsort(centre, kind="stable")
+    order = np.argsort(center, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(2 * n)
     return (
         Edges(
-            torch.from_numpy(np.stack([centre[order], neighbour[order]])),
+            torch.from_numpy(np.stack([center[order], neighbor[order]])),
             torch.zeros(2 * n, 3, dtype=torch.int64),
             torch.from_numpy(rank[partner[order]]),
         ),
@@ -71,7 +71,7 @@ def test_concatenated_edges_are_those_of_the_batch() -> None:
     assert sorted(rows(joined)) == sorted(rows(neighbor_list(System.concatenate(parts), 4.0)))
 
 
-def test_vectors_point_from_centre_to_image() -> None:
+def test_vectors_point_from_center_to_image() -> None:
     batch = System.concatenate([dense_random(), slab()])
     edges = neighbor_list(batch, 4.0)
     vectors = edge_vectors(batch, edges)

@@ -24,7 +24,7 @@ OUTER = 3.0
 
 
 def edges(counts, seed=0):
-    """Atoms with so many neighbours each, as vectors and centres."""
+    """Atoms with so many neighbors each, as vectors and centers."""
     g = torch.Generator().manual_seed(seed)
     direction = torch.randn(sum(counts), 3, dtype=torch.float64, generator=g)
     direction = direction / direction.norm(dim=1, keepdim=True)

@@ -55,7 +55,7 @@ def test_a_model_with_kernels_is_the_model():
 def compare_models():
     from calculators.small_potentials import liquid, rare_pet
 
-    from pet_calc.io.atoms import system_from_atoms
+    from pet_calc.io.structures.atoms import system_from_atoms
     from pet_calc.models import evaluate
     from pet_calc.models.pet import model as module
     from pet_calc.neighbors import neighbor_list

@@ -172,8 +172,8 @@ def test_what_products_of_each_precision_cost(monkeypatch):
     """
     from calculators.small_potentials import liquid
 
-    from pet_calc.calculators.self_check import TOLERANCES, disagreement
-    from pet_calc.io.atoms import system_from_atoms
+    from pet_calc.calculators.verification import TOLERANCES, disagreement
+    from pet_calc.io.structures.atoms import system_from_atoms
     from pet_calc.models import evaluate
     from pet_calc.models.pet import PET, PETConfig
     from pet_calc.neighbors import neighbor_list

@@ -79,7 +79,7 @@ def test_a_model_with_kernels_is_the_model():
 def compare_models():
     from calculators.small_potentials import liquid, rare_pet
 
-    from pet_calc.io.atoms import system_from_atoms
+    from pet_calc.io.structures.atoms import system_from_atoms
     from pet_calc.kernels import paths
     from pet_calc.kernels.fused_linear import triton
     from pet_calc.models import evaluate
@@ -127,7 +127,7 @@ def compare_fixed_steps():
     from calculators.small_potentials import liquid, small_pet
 
     from pet_calc.calculators.fixed_step import FixedStep
-    from pet_calc.io.atoms import system_from_atoms
+    from pet_calc.io.structures.atoms import system_from_atoms
     from pet_calc.kernels import paths
 
     system = system_from_atoms(liquid(1, length=4.0))

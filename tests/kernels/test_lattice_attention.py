@@ -30,13 +30,13 @@ def make(case, seed=0):
     def normal(*shape):
         return torch.randn(*shape, dtype=torch.float64, generator=g)
 
-    centre = torch.repeat_interleave(torch.arange(n), torch.tensor(counts))
-    centre = centre[torch.randperm(len(centre), generator=g)]
-    neighbour = torch.randint(0, n, (len(centre),), generator=g)
-    layout = image_layout(centre, neighbour, n, max_padding=0.3)
-    slots = len(layout.centre)
+    center = torch.repeat_interleave(torch.arange(n), torch.tensor(counts))
+    center = center[torch.randperm(len(center), generator=g)]
+    neighbor = torch.randint(0, n, (len(center),), generator=g)
+    layout = image_layout(center, neighbor, n, max_padding=0.3)
+    slots = len(layout.center)
     weight = torch.rand(slots, dtype=torch.float64, generator=g).log()
-    weight[layout.source == len(centre)] = -1e9
+    weight[layout.source == len(center)] = -1e9
     tensors = [
         normal(n, heads, width), normal(n, heads, width), normal(n, heads, width),
         normal(n, heads).square(), normal(slots).square(), weight, normal(slots, n_basis),
@@ -68,9 +68,9 @@ def test_reference_is_the_loop():
         for h in range(3):
             top, mean, code = 0.0, torch.zeros(5).double(), torch.zeros(7).double()
             for e in range(len(r2)):
-                if layout.centre[e] != i:
+                if layout.center[e] != i:
                     continue
-                j = layout.neighbour[e]
+                j = layout.neighbor[e]
                 x = math.exp(scale * float(q[i, h] @ k[j, h]) - float(a[i, h] * r2[e] - w[e]))
                 top, mean, code = top + x, mean + x * v[j, h], code + x * b[e]
             assert torch.allclose(y[i, h], mean / top, rtol=0, atol=1e-13)
@@ -107,18 +107,18 @@ def test_hidden_slots_do_not_matter():
 
 
 def test_layout_holds_every_image_once():
-    centre = torch.tensor([2, 0, 2, 1, 2])
-    neighbour = torch.tensor([0, 1, 2, 2, 1])
-    layout = image_layout(centre, neighbour, 3)
+    center = torch.tensor([2, 0, 2, 1, 2])
+    neighbor = torch.tensor([0, 1, 2, 2, 1])
+    layout = image_layout(center, neighbor, 3)
     real = layout.source < 5
     assert sorted(layout.source[real].tolist()) == [0, 1, 2, 3, 4]
-    assert torch.equal(layout.atom_order[layout.centre[real]], centre[layout.source[real]])
-    assert torch.equal(layout.atom_order[layout.neighbour[real]], neighbour[layout.source[real]])
-    assert torch.equal(layout.neighbour[~real], layout.centre[~real])
+    assert torch.equal(layout.atom_order[layout.center[real]], center[layout.source[real]])
+    assert torch.equal(layout.atom_order[layout.neighbor[real]], neighbor[layout.source[real]])
+    assert torch.equal(layout.neighbor[~real], layout.center[~real])
     widths = layout.first_slot.diff()
-    assert torch.equal(widths, torch.bincount(layout.centre))
+    assert torch.equal(widths, torch.bincount(layout.center))
     with pytest.raises(ValueError, match="atom 3 has none"):
-        image_layout(centre, neighbour, 4)
+        image_layout(center, neighbor, 4)
 
 
 def test_no_atoms():
@@ -193,7 +193,7 @@ def compile_for_hopper():
     from pet_calc.kernels.lattice_attention import triton
 
     constants = {"HEADS": 8, "WIDTH": 16, "BASIS": 64, "W": 16, "B": 64, "TILE": triton.TILE}
-    integers = {"neighbour", "centre", "first_slot", "incoming", "first_incoming"}
+    integers = {"neighbor", "center", "first_slot", "incoming", "first_incoming"}
     for kernel in (
         triton.forward_kernel, triton.query_kernel, triton.key_kernel, triton.image_kernel,
     ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The Triton kernels of the neighbour matrix against the reference; compiled ahead of time."""
+"""The Triton kernels of the neighbor matrix against the reference; compiled ahead of time."""
 
 import importlib.util
 import itertools

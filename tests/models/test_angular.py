@@ -15,7 +15,7 @@ from numpy.polynomial import Legendre
 
 from pet_calc import PETCalculator
 from pet_calc.geometry import System, spherical_harmonics
-from pet_calc.io.atoms import atoms_from_system
+from pet_calc.io.structures.atoms import atoms_from_system
 from pet_calc.models.pet import PETConfig
 from pet_calc.models.pet.layers import AngularAttention
 from pet_calc.models.pet.normalization import NO_NORM
@@ -51,7 +51,7 @@ def literal(
         p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         attended.append(p @ v[h])
         first.append(np.einsum("jk,kl,ljk->jl", p, c[h], polynomials))
-        # sum over m of A² is a double sum over neighbours of angles between them
+        # sum over m of A² is a double sum over neighbors of angles between them
         second.append(np.einsum("ja,al,jb,bl,lab->jl", p, c[h], p, c[h], polynomials))
     invariants = np.concatenate([*first, *second], axis=1)
     out = np.concatenate(attended, axis=1) @ layer.output_linear.weight.detach().numpy().T
@@ -78,7 +78,7 @@ def test_it_is_the_attention_of_the_equations() -> None:
 
 
 def bent(angle: float) -> System:
-    """An oxygen atom with two neighbours at 2 Å that do not see each other."""
+    """An oxygen atom with two neighbors at 2 Å that do not see each other."""
     x, y = math.cos(angle), math.sin(angle)
     return system([[0.0, 0, 0], [2.0, 0, 0], [2.0 * x, 2.0 * y, 0]], [8, 1, 1])
 
@@ -90,7 +90,7 @@ def energy(angle: float, **options: object) -> float:
 
 
 def test_one_layer_tells_angles_apart_that_distances_do_not() -> None:
-    narrow, wide = 1.4, 2.2  # the two neighbours are 2.6 and 3.6 Å apart, beyond the cutoff
+    narrow, wide = 1.4, 2.2  # the two neighbors are 2.6 and 3.6 Å apart, beyond the cutoff
     assert energy(narrow) == energy(wide)
     assert abs(energy(narrow, angular_degree=1) - energy(wide, angular_degree=1)) > 1e-4
 

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from pet_calc.cli.import_checkpoint import import_model
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
-from pet_calc.io.checkpoints import convert_checkpoint, load_published, read_published
-from pet_calc.io.weights import load_model
-from pet_calc.models.pet.checkpoints import import_checkpoint
-from pet_calc.models.pet.migrations import NEWEST, PublishedModel, Target, migrate
+from pet_calc.io.foreign.checkpoints import convert_checkpoint, load_published, read_published
+from pet_calc.io.models.weights import load_model
+from pet_calc.models.pet.published.checkpoints import import_checkpoint
+from pet_calc.models.pet.published.migrations import NEWEST, PublishedModel, Target, migrate
 from pet_calc.models.unpickling import Stub, read_checkpoint
 
 

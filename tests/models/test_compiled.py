@@ -7,8 +7,8 @@ import torch
 from calculators.small_potentials import liquid, small_pet
 from contracts.models import ANGULAR, random_pet
 
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.io.weights import copy_model
+from pet_calc.io.models.weights import copy_model
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.kernels import cutoff_attention, gated_linear_unit, rms_direction
 from pet_calc.models import evaluate
 from pet_calc.models.pet.compiled import compile_regions

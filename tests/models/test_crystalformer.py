@@ -88,7 +88,7 @@ def test_smooth_images_approach_the_box(folder, mode):
 
 
 def test_frozen_widths_are_those_of_the_first_batch(folder):
-    """The public code standardised its widths on one batch; which one, the numbers tell."""
+    """The public code standardized its widths on one batch; which one, the numbers tell."""
     reference = golden(folder)
     for mode in ("default", "simplified_noVPE"):
         model = published(folder, mode)
@@ -285,7 +285,7 @@ def test_models_say_what_they_are_for():
 
 
 def test_directional_encoding_is_the_mean_over_frames():
-    """Against a loop over frames, each with its mirror image, and the neighbours in them."""
+    """Against a loop over frames, each with its mirror image, and the neighbors in them."""
     k, cutoff = 5, 3.6
     centers = torch.linspace(-1, 1, k, dtype=torch.float64)
     spacing = 2.0 / (k - 1)
@@ -293,20 +293,20 @@ def test_directional_encoding_is_the_mean_over_frames():
     edges = neighbor_list(system, cutoff)
     vectors = edge_vectors(system, edges)
     found = directional_encoding(edges, vectors, system.n_atoms, cutoff, k, GENTLE)
-    centre = edges.edge_index[0]
-    set_ = local_frames(centre, vectors, system.n_atoms, cutoff - GENTLE.taper, GENTLE)
+    center = edges.edge_index[0]
+    set_ = local_frames(center, vectors, system.n_atoms, cutoff - GENTLE.taper, GENTLE)
     assert set_.frame_free.max() == 0  # so that frames are all that counts
     total, expected = torch.zeros(system.n_atoms).double(), torch.zeros(len(vectors), 3, k).double()
     frames = set_.frames
     for atom, matrix, weight in zip(frames.atom, frames.matrix, frames.weight, strict=True):
         for mirror in (1.0, -1.0):
             axes = matrix * torch.tensor([1.0, mirror, 1.0]).double()
-            for e in torch.nonzero(centre == atom)[:, 0]:
+            for e in torch.nonzero(center == atom)[:, 0]:
                 cosines = vectors[e] @ axes / vectors[e].norm()
                 gauss = torch.exp(-0.5 * ((cosines[:, None] - centers) / spacing) ** 2)
                 expected[e] += weight * gauss
             total[atom] += weight
-    expected /= total[centre][:, None, None]
+    expected /= total[center][:, None, None]
     same(found[:, :k], expected[:, 0], 1e-12, "first axis")
     same(found[:, k : k + 3], expected[:, 1, :3], 1e-12, "second axis")
     same(expected[:, 1], expected[:, 1].flip(-1), 1e-12, "mirror images")

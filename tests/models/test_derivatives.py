@@ -43,7 +43,7 @@ def test_stress_is_not_a_number_where_it_is_not_defined() -> None:
     assert torch.isfinite(stress[1]).all()
 
 
-def test_virial_does_not_need_symmetrising_for_rotation_invariant_models() -> None:
+def test_virial_does_not_need_symmetrizing_for_rotation_invariant_models() -> None:
     """Torque-free: Σ r ⊗ ∂E/∂r is symmetric for Lennard-Jones, and is not for plain PET."""
     crystal = dense_random()
     asymmetry = []

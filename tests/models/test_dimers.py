@@ -7,7 +7,7 @@ import torch
 from calculators.small_potentials import small_pet
 
 from pet_calc.geometry import System
-from pet_calc.io.weights import load_model, save_model
+from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models import LennardJones, evaluate
 from pet_calc.models.dimers import FLOOR, dimer, dimers, force_of, make_repulsive
 from pet_calc.models.pet import PET

@@ -14,9 +14,9 @@ from contracts.structures import dense_random, system, water_box
 
 from pet_calc.errors import CheckpointError, PotentialNotFoundError, UnsupportedElementError
 from pet_calc.geometry import System
-from pet_calc.io.calc_folder import config_of, load_calc_folder, read_hypers
+from pet_calc.io.foreign.calc_folder import config_of, load_calc_folder, read_hypers
 from pet_calc.models import EnergyModel, evaluate
-from pet_calc.models.pet.original import OriginalPET, OriginalPETConfig
+from pet_calc.models.pet.published.original import OriginalPET, OriginalPETConfig
 from pet_calc.neighbors import neighbor_list
 
 ENERGY, FORCES = 1e-9, 1e-10

@@ -52,7 +52,7 @@ def environment(structure: System, cutoff: float) -> tuple[Edges, torch.Tensor, 
     return edges, vectors, vectors.square().sum(-1).sqrt()
 
 
-def test_solver_finds_the_asked_number_of_neighbours() -> None:
+def test_solver_finds_the_asked_number_of_neighbors() -> None:
     edges, _, distances = environment(dense_random(), 5.0)
     arguments = {"max_cutoff": 5.0, "target": 12.0, "width": 1.0}
     radius = solved_cutoffs(distances, edges.edge_index[0], 12, **arguments)
@@ -76,10 +76,10 @@ def test_cutoff_has_the_right_gradient(find) -> None:
     assert numeric.item() == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
 
 
-def test_atom_without_neighbours_has_the_largest_cutoff() -> None:
+def test_atom_without_neighbors_has_the_largest_cutoff() -> None:
     none = torch.zeros(0, dtype=torch.float64)
-    centre = torch.zeros(0, dtype=torch.int64)
-    radius = solved_cutoffs(none, centre, 1, max_cutoff=6.0, target=12.0, width=1.0)
+    center = torch.zeros(0, dtype=torch.int64)
+    radius = solved_cutoffs(none, center, 1, max_cutoff=6.0, target=12.0, width=1.0)
     assert radius.item() == pytest.approx(6.0)
 
 

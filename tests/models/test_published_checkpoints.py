@@ -15,7 +15,7 @@ import torch
 from contracts.structures import system
 
 from pet_calc.geometry import System, voigt_from_matrix
-from pet_calc.io.checkpoints import load_published, read_published
+from pet_calc.io.foreign.checkpoints import load_published, read_published
 from pet_calc.models import Results, evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.direct import evaluate_direct

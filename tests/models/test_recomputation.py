@@ -10,7 +10,7 @@ from contracts.models import random_pet
 from torch import nn
 
 from pet_calc.geometry import Edges, edge_vectors
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.models.ecse.frames import FrameConfig
 from pet_calc.models.pet import model as module

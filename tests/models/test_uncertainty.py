@@ -14,18 +14,18 @@ from contracts.structures import dense_random, system, water_box
 
 from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
 from pet_calc.geometry import System, edge_vectors
-from pet_calc.io.checkpoints import (
+from pet_calc.io.foreign.checkpoints import (
     convert_checkpoint,
     llpr_of,
     load_published,
     read_published,
 )
-from pet_calc.io.uncertainty import UNCERTAINTY, add_uncertainty, load_uncertainty
-from pet_calc.io.weights import load_model, read_config, save_model
+from pet_calc.io.models.uncertainty import UNCERTAINTY, add_uncertainty, load_uncertainty
+from pet_calc.io.models.weights import load_model, read_config, save_model
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.checkpoints import in_electronvolts
-from pet_calc.models.pet.migrations import Target
+from pet_calc.models.pet.published.checkpoints import in_electronvolts
+from pet_calc.models.pet.published.migrations import Target
 from pet_calc.models.pet.uncertainty import (
     CALIBRATIONS,
     LLPR,
@@ -181,7 +181,7 @@ def test_calibration_recovers_a_known_factor(method: Calibration) -> None:
     )
 
 
-def test_crps_calibration_minimises_the_score() -> None:
+def test_crps_calibration_minimizes_the_score() -> None:
     generator = torch.Generator().manual_seed(3)
     sigma = torch.rand(50, dtype=torch.float64, generator=generator) + 0.1
     errors = torch.randn(50, dtype=torch.float64, generator=generator)

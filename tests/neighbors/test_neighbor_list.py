@@ -1,4 +1,4 @@
-"""The neighbour list against brute force, ASE and matscipy; refusals of bad input."""
+"""The neighbor list against brute force, ASE and matscipy; refusals of bad input."""
 
 import itertools
 from dataclasses import replace
@@ -113,12 +113,12 @@ def test_equals_other_libraries(name: str, library: str) -> None:
     if library == "ase":
         i, j, shifts = ase_neighbor_list("ijS", atoms, 4.5)
     else:
-        matscipy = pytest.importorskip("matscipy.neighbours")
+        matscipy = pytest.importorskip("matscipy.neighbors")
         if not atoms.cell.rank:
             atoms.cell = 30 * np.eye(3)  # it wants a box
         if len(atoms) == 1 and not atoms.pbc.any():
             pytest.skip("matscipy refuses a free atom")
-        i, j, shifts = matscipy.neighbour_list("ijS", atoms, 4.5)
+        i, j, shifts = matscipy.neighbor_list("ijS", atoms, 4.5)
     theirs = sorted((int(a), int(b), *map(int, s)) for a, b, s in zip(i, j, shifts, strict=True))
     assert sorted(rows(neighbor_list(structure, 4.5))) == theirs
 

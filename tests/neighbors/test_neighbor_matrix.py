@@ -1,4 +1,4 @@
-"""The neighbour matrix against vesin, its shapes, its vectors, and the choice of its provider."""
+"""The neighbor matrix against vesin, its shapes, its vectors, and the choice of its provider."""
 
 import itertools
 import logging
@@ -83,8 +83,8 @@ def assert_consistent(matrix, structure):
     flat = matrix.reverse.reshape(-1)
     assert torch.equal(flat[flat], slots)
     assert torch.equal(flat == slots, ~occupied.reshape(-1)), "an edge is never its own reverse"
-    centre = (slots // m).reshape(n, m)
-    assert torch.equal(centre.reshape(-1)[flat][occupied.reshape(-1)], matrix.neighbors[occupied])
+    center = (slots // m).reshape(n, m)
+    assert torch.equal(center.reshape(-1)[flat][occupied.reshape(-1)], matrix.neighbors[occupied])
     assert torch.equal(matrix.shifts.reshape(-1, 3)[flat], -matrix.shifts.reshape(-1, 3))
 
 

@@ -127,7 +127,7 @@ def test_bad_input_is_refused() -> None:
 
 
 def test_order_of_edges_does_not_depend_on_the_list():
-    """Neither on when it was built nor with what skin: sums over neighbours round alike."""
+    """Neither on when it was built nor with what skin: sums over neighbors round alike."""
     states: dict[float, VerletState | None] = {0.3: None, 1.0: None}
     for system in trajectory(60):
         expected = neighbor_list(system, CUTOFF)

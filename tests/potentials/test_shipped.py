@@ -11,11 +11,11 @@ from ase.data import chemical_symbols
 from pet_calc import CrystalformerCalculator, PETCalculator, pretrained
 from pet_calc.calculators import calculator_for
 from pet_calc.errors import UnsupportedElementError
-from pet_calc.io.domain import measure_domain
-from pet_calc.io.expected import EXPECTED, compare_expected, read_expected
-from pet_calc.io.weights import CONFIG, WEIGHTS, read_config, sha256
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import load_data
+from pet_calc.io.models.domain import measure_domain
+from pet_calc.io.models.expected import EXPECTED, compare_expected, read_expected
+from pet_calc.io.models.weights import CONFIG, WEIGHTS, read_config, sha256
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.loop import load_data
 
 POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
 ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8")).get(

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from pet_calc import pretrained
-from pet_calc.diffusion.sampler import SamplerConfig
-from pet_calc.generation import Composition, Generator, propose_random, propose_substituted
-from pet_calc.generation.config import DEFAULT_SOURCES, GenerateConfig
-from pet_calc.generation.fingerprint import distance, fingerprint
-from pet_calc.generation.generator import shipped_generators
-from pet_calc.generation.geometry_window import GeometryWindow, closest_contact
-from pet_calc.generation.proposals import propose
-from pet_calc.io.weights import CONFIG, WEIGHTS, sha256
+from pet_calc.crystals.diffusion.sampler import SamplerConfig
+from pet_calc.crystals.generation import Composition, Generator, propose_random, propose_substituted
+from pet_calc.crystals.generation.config import DEFAULT_SOURCES, GenerateConfig
+from pet_calc.crystals.generation.fingerprint import distance, fingerprint
+from pet_calc.crystals.generation.generator import shipped_generators
+from pet_calc.crystals.generation.geometry_window import GeometryWindow, closest_contact
+from pet_calc.crystals.generation.proposals import propose
+from pet_calc.io.models.weights import CONFIG, WEIGHTS, sha256
 
 POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
 ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8"))
@@ -24,7 +24,7 @@ NAMES = [e["name"] for e in ENTRIES.get("generator", [])]
 @pytest.fixture(autouse=True)
 def checkout(monkeypatch):
     monkeypatch.setattr(pretrained, "ROOTS", (POTENTIALS,))
-    monkeypatch.setattr("pet_calc.generation.generator.ROOTS", (POTENTIALS,))
+    monkeypatch.setattr("pet_calc.crystals.generation.generator.ROOTS", (POTENTIALS,))
 
 
 def nearest(compositions, proposals, types: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Small labelled data sets made with a Lennard-Jones model."""
+"""Small labeled data sets made with a Lennard-Jones model."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from pet_calc.geometry import System
 from pet_calc.models import LennardJones, evaluate
 from pet_calc.neighbors import neighbor_list
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import load_data, train
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.loop import load_data, train
 
 
-def labelled_crystals(n_frames, seed=0, a=5.4):
+def labeled_crystals(n_frames, seed=0, a=5.4):
     """Rattled, strained 8-atom NaCl-type cells with Lennard-Jones labels and species energies."""
     generator = np.random.default_rng(seed)
     model = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=2.0)
@@ -54,7 +54,7 @@ def labelled_crystals(n_frames, seed=0, a=5.4):
 def data_folder(tmp_path_factory) -> Path:
     """Folder with train.extxyz and test.extxyz."""
     folder = tmp_path_factory.mktemp("lj-data")
-    frames = labelled_crystals(26)
+    frames = labeled_crystals(26)
     ase.io.write(folder / "train.extxyz", frames[:20])
     ase.io.write(folder / "test.extxyz", frames[20:])
     return folder

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.losses import LabelCounts
-from pet_calc.training.order import Order
-from pet_calc.training.run import Run
-from pet_calc.training.splits import prepare_all
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.frame_order import Order
+from pet_calc.training.potentials.loop import load_data, train
+from pet_calc.training.potentials.losses import LabelCounts
+from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.splits import prepare_all
 
 SIZES = tuple(int(n) for n in np.random.default_rng(0).integers(4, 200, size=50))
 

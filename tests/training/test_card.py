@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from pet_calc.cli.models import models_app
 from pet_calc.errors import CheckpointError, DatasetError, IntegrityError
-from pet_calc.io.weights import save_model
+from pet_calc.io.models.weights import save_model
 from pet_calc.models.pet import PET
 from pet_calc.pretrained import load
-from pet_calc.training.card import NUMBERS, measure, measure_card
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import load_data, train
+from pet_calc.training.potentials.card import NUMBERS, measure, measure_card
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.loop import load_data, train
 
 
 @pytest.fixture(scope="module")

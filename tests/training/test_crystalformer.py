@@ -5,14 +5,14 @@ import csv
 import pytest
 import torch
 
-from pet_calc.io.weights import load_model
+from pet_calc.io.models.weights import load_model
 from pet_calc.models.crystalformer import Crystalformer
 from pet_calc.models.pet import PETConfig
-from pet_calc.training.checkpoint import load_checkpoint
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.data import prepare
-from pet_calc.training.evaluate import evaluate_frames
-from pet_calc.training.loop import CHECKPOINT, load_data, train
+from pet_calc.training.core.checkpoint import load_checkpoint
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.data import prepare
+from pet_calc.training.potentials.evaluate import evaluate_frames
+from pet_calc.training.potentials.loop import CHECKPOINT, load_data, train
 
 
 @pytest.fixture

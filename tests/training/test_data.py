@@ -13,10 +13,11 @@ from ase.data import covalent_radii
 
 from pet_calc.errors import DatasetError
 from pet_calc.geometry import edge_vectors
-from pet_calc.io.datasets import read_frames
+from pet_calc.io.data.datasets import read_frames
 from pet_calc.models import LennardJones, Results, evaluate
-from pet_calc.training.config import HuberConfig, LossConfig, StageConfig, TrainConfig
-from pet_calc.training.data import (
+from pet_calc.training.core.schedule import learning_rate
+from pet_calc.training.potentials.config import HuberConfig, LossConfig, StageConfig, TrainConfig
+from pet_calc.training.potentials.data import (
     Batch,
     fit_reference_energies,
     prepare,
@@ -24,13 +25,12 @@ from pet_calc.training.data import (
     shortest_distances,
     turned,
 )
-from pet_calc.training.evaluate import Error
-from pet_calc.training.loop import load_data
-from pet_calc.training.losses import loss, penalties
-from pet_calc.training.order import Order, replayed_frames
-from pet_calc.training.run import penalty
-from pet_calc.training.schedule import learning_rate
-from pet_calc.training.starting import starting_model
+from pet_calc.training.potentials.evaluate import Error
+from pet_calc.training.potentials.frame_order import Order, replayed_frames
+from pet_calc.training.potentials.initial_model import starting_model
+from pet_calc.training.potentials.loop import load_data
+from pet_calc.training.potentials.losses import loss, penalties
+from pet_calc.training.potentials.run import penalty
 
 MODEL = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=2.0)
 
@@ -114,11 +114,11 @@ def test_reference_energies_of_known_composition():
         atoms = Atoms(numbers=[8] * n_o + [1] * n_h, positions=generator.random((n_o + n_h, 3)))
         atoms.calc = SinglePointCalculator(atoms, energy=-430.0 * n_o - 13.5 * n_h)
         frames.append(atoms)
-    labelled = _frames(frames)
-    solution = fit_reference_energies(labelled, (1, 8))
+    labeled = _frames(frames)
+    solution = fit_reference_energies(labeled, (1, 8))
     np.testing.assert_allclose(solution.numpy(), [-13.5, -430.0], atol=1e-8)
     with pytest.raises(DatasetError, match=r"hold \[8\]"):
-        fit_reference_energies(labelled, (1,))
+        fit_reference_energies(labeled, (1,))
 
 
 def test_reference_energies_of_one_stoichiometry_reproduce_the_mean():
@@ -132,10 +132,10 @@ def test_reference_energies_of_one_stoichiometry_reproduce_the_mean():
 
 
 def _frames(atoms_list):
-    from pet_calc.io.datasets import LabelledFrame
+    from pet_calc.io.data.datasets import LabeledFrame
 
     return [
-        LabelledFrame(a, a.calc.results["energy"], a.calc.results.get("forces"), None)
+        LabeledFrame(a, a.calc.results["energy"], a.calc.results.get("forces"), None)
         for a in atoms_list
     ]
 

@@ -1,21 +1,21 @@
-"""Errors on labelled frames, and the error of symmetry."""
+"""Errors on labeled frames, and the error of symmetry."""
 
 import numpy as np
 import pytest
 from calculators.small_potentials import small_pet
 
-from pet_calc.io.datasets import read_frames
+from pet_calc.io.data.datasets import read_frames
 from pet_calc.models import LennardJones
-from pet_calc.training.data import prepare
-from pet_calc.training.evaluate import Error, evaluate_frames, rotation_error
+from pet_calc.training.potentials.data import prepare
+from pet_calc.training.potentials.evaluate import Error, evaluate_frames, rotation_error
 
 LJ = LennardJones((11, 17), epsilon=0.2, sigma=2.3, cutoff=4.0, cutoff_width=2.0)
 
 
 @pytest.fixture(scope="module")
 def frames(data_folder):
-    labelled, _ = read_frames([data_folder / "test.extxyz"])
-    return [prepare(f, LJ.cutoff) for f in labelled]
+    labeled, _ = read_frames([data_folder / "test.extxyz"])
+    return [prepare(f, LJ.cutoff) for f in labeled]
 
 
 def test_errors_are_mean_and_root_mean_square():

@@ -8,7 +8,7 @@ import torch
 
 from pet_calc.models.dimers import Dimer
 from pet_calc.models.pet.zbl import covalent_radius
-from pet_calc.training.figures import (
+from pet_calc.training.core.figures import (
     closest_approach,
     dimer_figure,
     learning_figure,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pet_calc.io.weights import load_model
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.data import prepare
-from pet_calc.training.loop import load_data, train
+from pet_calc.io.models.weights import load_model
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.data import prepare
+from pet_calc.training.potentials.loop import load_data, train
 
 
 def tuned(config_table, parent, method="full", rate=1e-12):

@@ -9,17 +9,17 @@ import pytest
 import torch
 from ase.build import bulk
 from calculators.small_potentials import rare_pet
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc.errors import DatasetError
-from pet_calc.io.datasets import LabelledFrame
+from pet_calc.io.data.datasets import LabeledFrame
 from pet_calc.models import evaluate
-from pet_calc.training.config import HuberConfig, LossConfig, TrainConfig
-from pet_calc.training.data import Batch, prepare
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.losses import LabelCounts, loss
-from pet_calc.training.run import Run
-from pet_calc.training.splits import prepare_all
+from pet_calc.training.potentials.config import HuberConfig, LossConfig, TrainConfig
+from pet_calc.training.potentials.data import Batch, prepare
+from pet_calc.training.potentials.loop import load_data, train
+from pet_calc.training.potentials.losses import LabelCounts, loss
+from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.splits import prepare_all
 
 WEIGHTS = LossConfig(energy=3.0, forces=0.0)
 
@@ -27,13 +27,13 @@ WEIGHTS = LossConfig(energy=3.0, forces=0.0)
 def test_only_what_is_below_the_bound_costs_and_as_much_as_an_error() -> None:
     model = rare_pet(elements=(8, 14))
     crystals = [bulk("SiO", "zincblende", a=a) for a in (4.4, 4.9)]
-    (first, second) = (prepare(LabelledFrame(a, None, None, None), model.cutoff) for a in crystals)
+    (first, second) = (prepare(LabeledFrame(a, None, None, None), model.cutoff) for a in crystals)
     both = Batch.concatenate([first, second])
     energies = evaluate(model, both.system, both.edges, forces=False).energy
 
     def value(bounds, huber=None):
         frames = [
-            prepare(LabelledFrame(a, None, None, None, floor=b), model.cutoff)
+            prepare(LabeledFrame(a, None, None, None, floor=b), model.cutoff)
             for a, b in zip(crystals, bounds, strict=True)
         ]
         batch = Batch.concatenate(frames)
@@ -50,10 +50,10 @@ def test_only_what_is_below_the_bound_costs_and_as_much_as_an_error() -> None:
     huber = HuberConfig(energy=0.1)
     expected = 3.0 * (2 * 0.1 * 0.4 - 0.1**2)
     assert value([e1 + 0.8, None], huber) == pytest.approx(expected, rel=1e-6)
-    # beside a labelled frame the mean is over the label and the bound
-    labelled = replace(first, energy=torch.tensor([e1 + 0.2], dtype=torch.float64))
+    # beside a labeled frame the mean is over the label and the bound
+    labeled = replace(first, energy=torch.tensor([e1 + 0.2], dtype=torch.float64))
     bound = replace(second, floor=torch.tensor([e2 + 0.4], dtype=torch.float64))
-    batch = Batch.concatenate([labelled, bound])
+    batch = Batch.concatenate([labeled, bound])
     results = evaluate(model, batch.system, batch.edges, forces=False)
     assert loss(results, batch, WEIGHTS).item() == pytest.approx(
         3.0 * (0.1**2 + 0.2**2) / 2, rel=1e-6
@@ -64,7 +64,7 @@ def test_only_what_is_below_the_bound_costs_and_as_much_as_an_error() -> None:
 def folder(tmp_path, data_folder):
     (tmp_path / "train.extxyz").write_bytes((data_folder / "train.extxyz").read_bytes())
     holes = []
-    for atoms in labelled_crystals(8, seed=9):
+    for atoms in labeled_crystals(8, seed=9):
         hole = atoms.copy()
         hole.info["energy_floor"] = atoms.get_potential_energy() + 0.5 * len(atoms)
         holes.append(hole)

@@ -4,23 +4,23 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc import PETCalculator
-from pet_calc.io.uncertainty import load_uncertainty
-from pet_calc.io.weights import load_model
+from pet_calc.io.models.uncertainty import load_uncertainty
+from pet_calc.io.models.weights import load_model
 from pet_calc.models import evaluate
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.data import Batch, conditioned, prepare
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.splits import prepare_all
-from pet_calc.training.starting import magnitude
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.data import Batch, conditioned, prepare
+from pet_calc.training.potentials.initial_model import magnitude
+from pet_calc.training.potentials.loop import load_data, train
+from pet_calc.training.potentials.splits import prepare_all
 
 SHIFT = {11: -20.0, 17: 35.0}
 SCALE = 1.4
 
 
-def relabelled(frames):
+def relabeled(frames):
     """The same field of forces, scaled, and another zero of energy."""
     for atoms in frames:
         results = atoms.calc.results
@@ -35,7 +35,7 @@ def relabelled(frames):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("levels")
-    frames, others = labelled_crystals(24), relabelled(labelled_crystals(24, seed=5))
+    frames, others = labeled_crystals(24), relabeled(labeled_crystals(24, seed=5))
     for name, part in (("a", frames), ("b", others)):
         ase.io.write(folder / f"{name}-train.extxyz", part[:18])
         ase.io.write(folder / f"{name}-test.extxyz", part[18:])
@@ -129,14 +129,14 @@ def test_a_mixed_batch_is_its_single_frames(run):
     batch = Batch.concatenate(frames)
     assert batch.level.tolist() == [0, 0, 1, 1]
     together = evaluate(conditioned(model, batch), batch.system, batch.edges)
-    for k, (frame, labelled) in enumerate(zip(frames, data.test[4:8], strict=True)):
-        head = model.with_energy_head(labelled.level or "a")
-        bare = prepare(labelled, model.cutoff)
+    for k, (frame, labeled) in enumerate(zip(frames, data.test[4:8], strict=True)):
+        head = model.with_energy_head(labeled.level or "a")
+        bare = prepare(labeled, model.cutoff)
         alone = evaluate(head, bare.system, bare.edges)
         assert together.energy[k].item() == pytest.approx(alone.energy.item(), abs=1e-9)
         mine = batch.system.system_index == k
         torch.testing.assert_close(together.forces[mine], alone.forces, rtol=0, atol=1e-9)
-        assert frame.level.tolist() == [("a", "b").index(labelled.level or "a")]
+        assert frame.level.tolist() == [("a", "b").index(labeled.level or "a")]
 
 
 @pytest.mark.parametrize(

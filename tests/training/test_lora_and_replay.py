@@ -6,19 +6,19 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc import PETCalculator
-from pet_calc.io.weights import load_model
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.data import energy_shift, prepare
-from pet_calc.training.evaluate import evaluate_frames
-from pet_calc.training.forgetting import read_comparison, without_references
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.lora import add_low_rank, merged_state
-from pet_calc.training.run import Run
-from pet_calc.training.splits import prepare_all
-from pet_calc.training.starting import with_one_zero
+from pet_calc.io.models.weights import load_model
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.data import energy_shift, prepare
+from pet_calc.training.potentials.evaluate import evaluate_frames
+from pet_calc.training.potentials.forgetting import read_comparison, without_references
+from pet_calc.training.potentials.initial_model import with_one_zero
+from pet_calc.training.potentials.loop import load_data, train
+from pet_calc.training.potentials.lora import add_low_rank, merged_state
+from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.splits import prepare_all
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory, data_folder):
     folder = tmp_path_factory.mktemp("new-data")
     for name in ("train", "test"):
         (folder / f"old-{name}.extxyz").write_bytes((data_folder / f"{name}.extxyz").read_bytes())
-    frames = labelled_crystals(12, seed=7, a=5.0)
+    frames = labeled_crystals(12, seed=7, a=5.0)
     for atoms in frames:
         results = atoms.calc.results
         results["energy"] = 40.0 * np.sum(atoms.numbers == 11) - results["energy"]
@@ -92,7 +92,7 @@ def test_low_rank_updates_start_at_nothing_and_merge_into_ordinary_weights(paren
 
 
 def _old_test(data_folder, model):
-    from pet_calc.io.datasets import read_frames
+    from pet_calc.io.data.datasets import read_frames
 
     frames, _ = read_frames([data_folder / "test.extxyz"])
     return [prepare(f, model.cutoff) for f in frames[:3]]

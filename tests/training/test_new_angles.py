@@ -10,10 +10,10 @@ from contracts.energy_model import Potential, rotation_invariant
 from contracts.models import random_pet
 from contracts.structures import STRUCTURES
 
-from pet_calc.models.pet.new_angles import adds_angles, with_angles
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.starting import source_model
+from pet_calc.models.pet.add_angles import adds_angles, with_angles
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.initial_model import source_model
+from pet_calc.training.potentials.loop import load_data, train
 
 
 def test_it_begins_as_the_same_function() -> None:

@@ -6,17 +6,17 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc import PETCalculator
-from pet_calc.io.weights import load_model
+from pet_calc.io.models.weights import load_model
 from pet_calc.models import evaluate
-from pet_calc.models.pet.new_heads import adds_heads, with_new_heads
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.data import prepare
-from pet_calc.training.forgetting import read_comparison
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.starting import with_one_zero
+from pet_calc.models.pet.add_heads import adds_heads, with_new_heads
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.data import prepare
+from pet_calc.training.potentials.forgetting import read_comparison
+from pet_calc.training.potentials.initial_model import with_one_zero
+from pet_calc.training.potentials.loop import load_data, train
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def folder(tmp_path_factory, data_folder):
     folder = tmp_path_factory.mktemp("levels")
     for name in ("train", "test"):
         (folder / f"old-{name}.extxyz").write_bytes((data_folder / f"{name}.extxyz").read_bytes())
-    frames = labelled_crystals(16, seed=7)
+    frames = labeled_crystals(16, seed=7)
     for atoms in frames:
         results = atoms.calc.results
         results["energy"] = 40.0 * np.sum(atoms.numbers == 11) - 2.0 * results["energy"]
@@ -86,7 +86,7 @@ def test_a_new_head_begins_as_a_copy_of_the_one_in_use(parent, data_folder):
 
 
 def _frames(data_folder):
-    from pet_calc.io.datasets import read_frames
+    from pet_calc.io.data.datasets import read_frames
 
     return read_frames([data_folder / "test.extxyz"])[0]
 
@@ -135,7 +135,7 @@ def _energy(folder, atoms, variant):
 def test_replayed_frames_of_another_level_keep_their_zero(folder, config_table, parent):
     config = tuned(config_table, parent, 1, 1e-3, replay=["old-train.extxyz"])
     data = load_data(config, folder)
-    from pet_calc.training.splits import prepare_all
+    from pet_calc.training.potentials.splits import prepare_all
 
     model = with_new_heads(load_model(parent), config.model)
     frames = prepare_all(data.train, config)

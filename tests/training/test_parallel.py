@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 
 import pet_calc
 from pet_calc.errors import CheckpointError
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.evaluate import evaluate_frames
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.parallel import ALONE, Team
-from pet_calc.training.splits import prepare_all
+from pet_calc.training.core.parallel import ALONE, Team
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.evaluate import evaluate_frames
+from pet_calc.training.potentials.loop import load_data, train
+from pet_calc.training.potentials.splits import prepare_all
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import load_data, train
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.loop import load_data, train
 
 config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 data = load_data(config, Path(sys.argv[3]))
@@ -101,7 +101,7 @@ def test_shares_cover_everything_once():
 def test_errors_of_shares_add_up(data_folder, config_table, monkeypatch):
     config = TrainConfig.from_dict(config_table)
     data = load_data(config, data_folder)
-    from pet_calc.training.starting import starting_model
+    from pet_calc.training.potentials.initial_model import starting_model
 
     model = starting_model(config, data.train, prepare_all(data.train, config)).eval()
     frames = prepare_all(data.test, config)

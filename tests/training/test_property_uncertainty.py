@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from models.property.crystals import SMALL
+from crystals.models.crystals import SMALL
 
-from pet_calc.io.crystals import LabelledCrystal, graph_of
-from pet_calc.io.property_weights import load_property_model, save_property_model
-from pet_calc.models.property import (
+from pet_calc.crystals.io.property_weights import load_property_model, save_property_model
+from pet_calc.crystals.models import (
     CrystalGraph,
     PropertyConfig,
     PropertyEnsemble,
     PropertyModel,
     Target,
 )
-from pet_calc.training.property import PropertySchedule, PropertyTraining, loss_of
-from pet_calc.training.property_uncertainty import exponents, fit_volumes
+from pet_calc.crystals.training.property import PropertySchedule, PropertyTraining, loss_of
+from pet_calc.crystals.training.property_uncertainty import exponents, fit_volumes
+from pet_calc.io.data.crystals import LabeledCrystal, graph_of
 
 
 def network(elements=(11, 17), seed=0, scales=False):
@@ -49,7 +49,7 @@ def test_exponents_of_a_known_law_are_found():
 def test_volumes_of_atoms_are_found_and_swelling_is_seen():
     model = PropertyEnsemble.of([network((11, 12, 17))])
     crystals = [
-        LabelledCrystal(bulk(name, "rocksalt", float(a)), {})
+        LabeledCrystal(bulk(name, "rocksalt", float(a)), {})
         for name, a in [*(("NaCl", a) for a in np.linspace(5.5, 5.7, 30)), ("MgCl", 5.2)]
     ]
     fit_volumes(model, crystals)

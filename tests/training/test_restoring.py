@@ -10,20 +10,20 @@ import torch
 from ase import Atoms, units
 from ase.build import bulk
 from calculators.small_potentials import rare_pet
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc.errors import DatasetError
 from pet_calc.geometry import edge_vectors
 from pet_calc.geometry.cell import voigt_from_matrix
-from pet_calc.io.datasets import LabelledFrame
+from pet_calc.io.data.datasets import LabeledFrame
 from pet_calc.models import Results, evaluate
-from pet_calc.training.config import LossConfig, TrainConfig
-from pet_calc.training.data import Batch, prepare, turned
-from pet_calc.training.loop import load_data
-from pet_calc.training.losses import LabelCounts, loss, rises
-from pet_calc.training.restoring import LINEAR, RestoringConfig
-from pet_calc.training.run import Run
-from pet_calc.training.splits import prepare_all
+from pet_calc.training.potentials.config import LossConfig, TrainConfig
+from pet_calc.training.potentials.data import Batch, prepare, turned
+from pet_calc.training.potentials.loop import load_data
+from pet_calc.training.potentials.losses import LabelCounts, loss, rises
+from pet_calc.training.potentials.rattled_minima import LINEAR, RestoringConfig
+from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.splits import prepare_all
 
 STRONG = RestoringConfig(compression=0.1, expansion=0.15, shear=0.05, displacement=0.1)
 
@@ -34,11 +34,11 @@ def silica() -> Atoms:
     return atoms
 
 
-def relaxed(atoms: Atoms) -> LabelledFrame:
-    return LabelledFrame(atoms, -3.0, np.zeros((len(atoms), 3)), np.zeros(6))
+def relaxed(atoms: Atoms) -> LabeledFrame:
+    return LabeledFrame(atoms, -3.0, np.zeros((len(atoms), 3)), np.zeros(6))
 
 
-def rise_of(model, frame: LabelledFrame) -> tuple[float, float]:
+def rise_of(model, frame: LabeledFrame) -> tuple[float, float]:
     """Of the energy, and its bound."""
     batch = prepare(frame, model.cutoff)
     results = evaluate(model, batch.system, batch.edges)
@@ -61,7 +61,7 @@ def test_the_rise_is_the_derivative_on_the_way(seed: int) -> None:
         atoms = start.copy()
         atoms.set_cell(start.cell.array @ (np.eye(3) + t * strain))
         atoms.positions = start.positions @ (np.eye(3) + t * strain) + t * u
-        batch = prepare(LabelledFrame(atoms, None, None, None), model.cutoff)
+        batch = prepare(LabeledFrame(atoms, None, None, None), model.cutoff)
         return evaluate(model, batch.system, batch.edges).energy.item()
 
     found, _ = rise_of(model, disturbed)
@@ -105,7 +105,7 @@ def test_the_bound_is_that_of_the_least_stiff_crystal() -> None:
 
 
 @pytest.mark.parametrize(("seed", "too_soft"), [(2, True), (3, False)])
-def test_turned_batches_rise_alike_and_stand_beside_labelled_frames(
+def test_turned_batches_rise_alike_and_stand_beside_labeled_frames(
     seed: int, too_soft: bool
 ) -> None:
     disturbed = prepare(STRONG.disturb(relaxed(silica()), "it", seed), 4.0)
@@ -151,7 +151,7 @@ def pair_results(batch: Batch) -> Results:
 @pytest.fixture
 def folder(tmp_path, data_folder):
     (tmp_path / "train.extxyz").write_bytes((data_folder / "train.extxyz").read_bytes())
-    ase.io.write(tmp_path / "relaxed.traj", [a.copy() for a in labelled_crystals(8, seed=9)])
+    ase.io.write(tmp_path / "relaxed.traj", [a.copy() for a in labeled_crystals(8, seed=9)])
     return tmp_path
 
 
@@ -164,7 +164,7 @@ def with_set(config_table, **options):
 def test_a_molecule_may_stand_beside_crystals(beside: str) -> None:
     """It has no stress, which must not make the gradient of the others' NaN."""
     model = rare_pet(elements=(8, 14))
-    alone = LabelledFrame(Atoms("SiO", [[0, 0, 0], [0, 0, 1.6]]), -1.0, np.zeros((2, 3)), None)
+    alone = LabeledFrame(Atoms("SiO", [[0, 0, 0], [0, 0, 1.6]]), -1.0, np.zeros((2, 3)), None)
     crystal = relaxed(silica())
     if beside == "disturbed":
         crystal = STRONG.disturb(crystal, "it", 0)

@@ -6,22 +6,22 @@ import pytest
 import torch
 from ase import Atoms
 from ase.constraints import FixAtoms
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc.errors import DatasetError
 from pet_calc.models import evaluate
-from pet_calc.training.config import LossConfig, StageConfig, TrainConfig
-from pet_calc.training.data import prepare
-from pet_calc.training.loop import load_data
-from pet_calc.training.run import Run
-from pet_calc.training.splits import prepare_all
-from pet_calc.training.starting import magnitude
+from pet_calc.training.potentials.config import LossConfig, StageConfig, TrainConfig
+from pet_calc.training.potentials.data import prepare
+from pet_calc.training.potentials.initial_model import magnitude
+from pet_calc.training.potentials.loop import load_data
+from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.splits import prepare_all
 
 
 @pytest.fixture
 def folder(tmp_path, data_folder):
     (tmp_path / "train.extxyz").write_bytes((data_folder / "train.extxyz").read_bytes())
-    bare = [a.copy() for a in labelled_crystals(6, seed=9)]
+    bare = [a.copy() for a in labeled_crystals(6, seed=9)]
     bare[1].set_constraint(FixAtoms([0, 2]))
     ase.io.write(tmp_path / "relaxed.traj", bare)
     return tmp_path
@@ -62,7 +62,7 @@ def test_atoms_alone_or_nothing(folder, config_table):
 
 
 def test_labels_of_the_file_are_kept(folder, config_table):
-    ase.io.write(folder / "relaxed.traj", labelled_crystals(6, seed=9))
+    ase.io.write(folder / "relaxed.traj", labeled_crystals(6, seed=9))
     data = load_data(with_set(config_table, stationary="cell"), folder)
     assert all(f.forces.any() and f.stress.any() for f in data.train)
     assert "(stationary)" not in data.census["train"].found["forces"]

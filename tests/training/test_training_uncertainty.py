@@ -7,16 +7,16 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc import PETCalculator
 from pet_calc.errors import DatasetError
-from pet_calc.io.uncertainty import load_uncertainty
-from pet_calc.io.weights import WEIGHTS, load_model
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.data import prepare
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.uncertainty import calibration_error, compare
+from pet_calc.io.models.uncertainty import load_uncertainty
+from pet_calc.io.models.weights import WEIGHTS, load_model
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.data import prepare
+from pet_calc.training.potentials.loop import load_data, train
+from pet_calc.training.potentials.uncertainty import calibration_error, compare
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_fitted_uncertainties_are_calibrated_and_used(run):
     assert stored["test"]["count"] == len(data.test)
     assert (folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
     calculator = PETCalculator(folder / "model")
-    atoms = labelled_crystals(1)[0]
+    atoms = labeled_crystals(1)[0]
     sigma = calculator.get_property("energy_uncertainty", atoms)
     assert sigma > 0
     assert calculator.get_property("forces_uncertainty", atoms).shape == (len(atoms), 3)
@@ -118,7 +118,7 @@ def test_statistics_of_normal_errors():
 
 def test_charges_in_the_data_are_learned(tmp_path, config_table):
     """Frames that differ in their charge alone have two energies, which only the charge tells."""
-    frames = labelled_crystals(8)
+    frames = labeled_crystals(8)
     pairs = []
     for atoms in frames:
         for charge, shift in ((0, 0.0), (1, 6.0)):

@@ -9,16 +9,22 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from training.conftest import labelled_crystals
+from training.conftest import labeled_crystals
 
 from pet_calc.errors import DatasetError
-from pet_calc.io.datasets import LabelledFrame
-from pet_calc.training.config import TrainConfig
-from pet_calc.training.loop import load_data, train
-from pet_calc.training.losses import LabelCounts
-from pet_calc.training.run import Run
-from pet_calc.training.splits import prepare_all
-from pet_calc.training.zeros import METALS, columns, described, fit_zeros, on_zero_of_model
+from pet_calc.io.data.datasets import LabeledFrame
+from pet_calc.training.potentials.config import TrainConfig
+from pet_calc.training.potentials.energy_offsets import (
+    METALS,
+    columns,
+    described,
+    fit_zeros,
+    on_zero_of_model,
+)
+from pet_calc.training.potentials.loop import load_data, train
+from pet_calc.training.potentials.losses import LabelCounts
+from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.splits import prepare_all
 
 SHIFT = {11: -100.0, 17: 250.0}
 
@@ -37,7 +43,7 @@ def shifted(frames):
 @pytest.fixture
 def folder(tmp_path, data_folder):
     (tmp_path / "train.extxyz").write_bytes((data_folder / "train.extxyz").read_bytes())
-    ase.io.write(tmp_path / "other.extxyz", shifted(labelled_crystals(12, seed=3)))
+    ase.io.write(tmp_path / "other.extxyz", shifted(labeled_crystals(12, seed=3)))
     return tmp_path
 
 
@@ -99,7 +105,7 @@ def test_plus_u_is_told_from_composition(config_table):
         energy = sum({8: -5.0, 16: -4.0, 26: -8.0, 30: -1.0}[z] for z in atoms.numbers.tolist())
         if "O" in symbols:
             energy += 2.7 * symbols.count("Fe") * int((atoms.numbers == 26).sum())
-        frames.append(labelled(atoms, energy))
+        frames.append(labeled(atoms, energy))
     model = Run.start(config, frames, prepare_all(frames, config)).model
     with torch.no_grad():  # nothing beyond the zeros
         model.head_constants()[1].zero_()
@@ -113,8 +119,8 @@ def test_plus_u_is_told_from_composition(config_table):
             assert found["hubbard"]["Ni"] == 0
 
 
-def labelled(atoms, energy):
-    return LabelledFrame(atoms, energy, np.zeros((len(atoms), 3)), None)
+def labeled(atoms, energy):
+    return LabeledFrame(atoms, energy, np.zeros((len(atoms), 3)), None)
 
 
 def mark(frame, hubbard):
@@ -134,7 +140,7 @@ def test_a_run_learns_through_two_zeros_and_goes_on_exactly(folder, config_table
 
 def test_energies_alone_cost_no_derivatives_and_change_nothing(folder, config_table):
     """Frames without forces are computed apart; loss and gradients are those of all at once."""
-    bare = shifted(labelled_crystals(6, seed=5))
+    bare = shifted(labeled_crystals(6, seed=5))
     for a in bare:
         a.calc.results = {"energy": a.calc.results["energy"]}
     ase.io.write(folder / "bare.extxyz", bare)
@@ -162,7 +168,7 @@ def test_energies_alone_cost_no_derivatives_and_change_nothing(folder, config_ta
 def test_parts_of_a_file(folder, config_table):
     small = {"file": "other.extxyz", "zero": "other", "frames": "2:9:2", "max_atoms": 7}
     data = load_data(config_with(config_table, small), folder)
-    chosen = [a for a in labelled_crystals(12, seed=3)[2:9:2] if len(a) <= 7]
+    chosen = [a for a in labeled_crystals(12, seed=3)[2:9:2] if len(a) <= 7]
     assert sum(f.zero == "other" for f in [*data.train, *data.validation]) == len(chosen)
     strongest = max(np.linalg.norm(f.forces, axis=1).max() for f in data.train)
     weak = {"file": "other.extxyz", "max_force": 0.5 * strongest}
@@ -182,7 +188,7 @@ def test_parts_of_a_file(folder, config_table):
 
 
 def test_structures_of_other_elements_are_refused_or_left_out(folder, config_table):
-    frames = labelled_crystals(6, seed=4)
+    frames = labeled_crystals(6, seed=4)
     strange = frames[2].copy()
     strange.numbers[0] = 10
     strange.calc = SinglePointCalculator(strange, energy=-1.0)

@@ -8,7 +8,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
 from pet_calc.errors import InvalidStructureError
-from pet_calc.io.domain import TrainingDomain
+from pet_calc.io.models.domain import TrainingDomain
 from pet_calc.workflows.guards import Guard, GuardSettings, Reading
 
 DOMAIN = TrainingDomain(("Cu",), {("Cu", "Cu"): 2.4}, (11.0, 13.0), 10)

@@ -17,17 +17,22 @@ from pet_calc import PETCalculator
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, MissingDependencyError, SimulationError
 from pet_calc.models.lennard_jones import LennardJones
-from pet_calc.workflows.elastic import (
+from pet_calc.workflows.mechanics.elastic import (
     ElasticConfig,
     elastic_constants,
     elastic_summary,
     kelvin_moduli,
     moduli,
-    symmetrised,
+    symmetrized,
 )
-from pet_calc.workflows.eos import EosConfig, eos_summary, equation_of_state, fit_birch_murnaghan
-from pet_calc.workflows.mechanics_plots import eos_figure, neb_figure
-from pet_calc.workflows.neb import NebConfig, minimum_energy_path, neb_summary
+from pet_calc.workflows.mechanics.eos import (
+    EosConfig,
+    eos_summary,
+    equation_of_state,
+    fit_birch_murnaghan,
+)
+from pet_calc.workflows.mechanics.figures import eos_figure, neb_figure
+from pet_calc.workflows.mechanics.neb import NebConfig, minimum_energy_path, neb_summary
 from pet_calc.workflows.relax import RelaxConfig, relax, why_not_batched
 
 
@@ -149,8 +154,8 @@ def test_group_average_is_a_projection():
     c = c + c.T
     turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
     fourfold = np.array([np.linalg.matrix_power(turn, n) for n in range(4)])
-    once = symmetrised(c, fourfold)
-    np.testing.assert_allclose(symmetrised(once, fourfold), once, atol=1e-12)
+    once = symmetrized(c, fourfold)
+    np.testing.assert_allclose(symmetrized(once, fourfold), once, atol=1e-12)
     assert once[0, 0] == pytest.approx(once[1, 1])
     assert once[0, 5] == pytest.approx(-once[1, 5])
     assert abs(once - c).max() > 0.1
@@ -186,7 +191,7 @@ def test_pet_constants_are_derivatives_of_its_stress():
     atoms.set_scaled_positions([[0, 0, 0], [0.5, 0.5, 0.2], [0.5, 0.45, 0.8], [0.5, 0, 0.5]])
     atoms.calc = PETCalculator(small_pet())
     config = ElasticConfig(
-        strain=1e-4, relax_first=False, relax_ions=False, symmetrise=False, points=3
+        strain=1e-4, relax_first=False, relax_ions=False, symmetrize=False, points=3
     )
     result = elastic_constants(atoms, config)
     h, stresses = 1e-4, []

@@ -1,4 +1,4 @@
-"""Attention over the tokens of one atom that sees the angles between its neighbours."""
+"""Attention over the tokens of one atom that sees the angles between its neighbors."""
 
 from pet_calc.kernels.angular_attention.dispatch import angular_attention
 

@@ -15,7 +15,7 @@ class FrameConfig:
     beta : float
         Sharpness of the smooth extremes of distances, 1/Å.
     taper : float
-        Width over which a neighbour leaves the inner cutoff, Å.
+        Width over which a neighbor leaves the inner cutoff, Å.
     collinearity : float
         A pair whose squared sine is above this plus its width shapes the inner cutoff in full.
     collinearity_width : float

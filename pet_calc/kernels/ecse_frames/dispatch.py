@@ -74,7 +74,7 @@ def pair_weights(
     r: Tensor, unit: Tensor, atom: Tensor, n_atoms: int, outer_cutoff: float, config: FrameConfig,
     *, backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Weights of pairs of neighbours and inner cutoffs; see the reference and `chosen`."""
+    """Weights of pairs of neighbors and inner cutoffs; see the reference and `chosen`."""
     if chosen(backend, r.device):
         from pet_calc.kernels.ecse_frames import triton_weights
 

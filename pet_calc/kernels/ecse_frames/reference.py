@@ -1,6 +1,6 @@
 r"""Weights of local frames, what the frames see, and averages over them, in torch.
 
-Four operations, each differentiable twice. Pairs of neighbours j, k of an atom have the weight
+Four operations, each differentiable twice. Pairs of neighbors j, k of an atom have the weight
 
 .. math::
 
@@ -39,12 +39,12 @@ LAMBERT: Final = 0.27846454276107374
 TINY: Final = 1e-16
 
 
-def neighbor_pairs(centre: Tensor) -> tuple[Tensor, Tensor]:
-    """All pairs a < b of positions in the sorted `centre` (n,) that share a centre."""
-    n = len(centre)
-    device = centre.device
+def neighbor_pairs(center: Tensor) -> tuple[Tensor, Tensor]:
+    """All pairs a < b of positions in the sorted `center` (n,) that share a center."""
+    n = len(center)
+    device = center.device
     position = torch.arange(n, device=device)
-    later = torch.searchsorted(centre, centre, right=True) - position - 1
+    later = torch.searchsorted(center, center, right=True) - position - 1
     first = position.repeat_interleave(later)
     begin = torch.cumsum(later, 0) - later
     offset = torch.arange(len(first), device=device) - begin[first]
@@ -54,7 +54,7 @@ def neighbor_pairs(centre: Tensor) -> tuple[Tensor, Tensor]:
 def pair_weights(
     r: Tensor, unit: Tensor, atom: Tensor, n_atoms: int, outer_cutoff: float, config: FrameConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pairs of neighbours that span a frame, with their weights, and the inner cutoffs.
+    """Pairs of neighbors that span a frame, with their weights, and the inner cutoffs.
 
     Parameters
     ----------
@@ -63,10 +63,10 @@ def pair_weights(
     unit : Tensor, shape (n_edges, 3), float64
         Directions.
     atom : Tensor, shape (n_edges,), int64
-        Centre of each edge, ascending.
+        Center of each edge, ascending.
     n_atoms : int
     outer_cutoff : float
-        Neighbours beyond it do not shape the inner cutoff, Å.
+        Neighbors beyond it do not shape the inner cutoff, Å.
     config : FrameConfig
 
     Returns
@@ -99,7 +99,7 @@ def inner_cutoffs(
     r: Tensor, z: Tensor, a: Tensor, b: Tensor, atom: Tensor, n_atoms: int,
     outer_cutoff: float, config: FrameConfig,
 ) -> Tensor:  # fmt: skip
-    r"""Radius (n_atoms,) in Å that holds the nearest pair of neighbours which spans a plane.
+    r"""Radius (n_atoms,) in Å that holds the nearest pair of neighbors which spans a plane.
 
     .. math:: R_i = \operatorname{smin}_\beta(\{R_\mathrm{out}\} \cup \{v_{jk}\}) + \Delta, \quad
               v_{jk} = \operatorname{smax}_\beta(r_j, r_k) + W(1/e)/\beta

@@ -22,7 +22,7 @@ from pet_calc.kernels.ecse_frames import reference
 from pet_calc.kernels.ecse_frames.constants import FrameConfig
 from pet_calc.kernels.ecse_frames.switches import EDGE
 
-#: Neighbours of one side of a tile of pairs.
+#: Neighbors of one side of a tile of pairs.
 TILE = 16
 
 
@@ -56,7 +56,7 @@ def onset_argument(z, THRESHOLD: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def edge(r, unit, begin, k, n):
-    """Distances and directions of the neighbours `k` of an atom that has `n`."""
+    """Distances and directions of the neighbors `k` of an atom that has `n`."""
     e = begin + k
     there = k < n
     return (
@@ -355,7 +355,7 @@ def pruning_constants(config: FrameConfig, block: int) -> dict[str, Any]:
 def pair_weights(
     r: Tensor, unit: Tensor, atom: Tensor, n_atoms: int, outer_cutoff: float, config: FrameConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights of pairs of neighbours and inner cutoffs; see the reference."""
+    """Weights of pairs of neighbors and inner cutoffs; see the reference."""
     # made contiguous outside of the function, which keeps its inputs for second derivatives
     weight, inner = _Weights.apply(  # type: ignore[no-untyped-call]
         r.contiguous(), unit.contiguous(), atom, n_atoms, outer_cutoff, config
@@ -380,9 +380,9 @@ def all_weights(
     begin = starts(atom, n_atoms)
     count = begin[1:] - begin[:-1]
     first = torch.cumsum(count * (count - 1) // 2, 0) - count * (count - 1) // 2
-    centre = atom[a]
-    x, y, n = a - begin[centre], b - begin[centre], count[centre]
-    place = first[centre] + x * (2 * n - x - 1) // 2 + y - x - 1
+    center = atom[a]
+    x, y, n = a - begin[center], b - begin[center], count[center]
+    place = first[center] + x * (2 * n - x - 1) // 2 + y - x - 1
     n_pairs = int((count * (count - 1) // 2).sum())
     return weight.new_zeros(n_pairs).index_copy(0, place, weight), inner
 

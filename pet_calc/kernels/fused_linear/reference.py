@@ -18,7 +18,7 @@ def fused_linear(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None,
     *, prologue: Prologue = "none", gated: bool = False,
 ) -> Tensor:  # fmt: skip
-    r"""Linear map of tokens, which are normalised or activated first and may be gated after.
+    r"""Linear map of tokens, which are normalized or activated first and may be gated after.
 
     .. math:: y = r + E\left[P(x)\, W^T + b\right]
 

@@ -3,7 +3,7 @@
 A program of the forward pass holds a tile of the result and runs along the rows of tokens and
 weights. The root mean square of a token is known at the end of that run, and divides the product
 then. A program of the backward pass holds whole rows of the gradient on the tokens, as their
-normalisation couples all numbers of one, and runs along the outputs.
+normalization couples all numbers of one, and runs along the outputs.
 
 Tokens are kept for the backward pass where the gradient depends on them, and so is what enters a
 gate: 2 KB of a token at d = 128, half of what torch keeps there. Computing that again instead takes

@@ -1,4 +1,4 @@
-"""Attention of every atom over all periodic images of its neighbours."""
+"""Attention of every atom over all periodic images of its neighbors."""
 
 from pet_calc.kernels.lattice_attention.dispatch import lattice_attention
 from pet_calc.kernels.lattice_attention.layout import ImageLayout, image_layout

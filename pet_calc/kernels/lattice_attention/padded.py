@@ -25,8 +25,8 @@ def lattice_attention(
     atom's images, as they are in memory, gives the logits of all heads.
     """
     n, heads, width = query.shape
-    keys = key.reshape(n, heads * width).index_select(0, layout.neighbour)
-    values = value.reshape(n, heads * width).index_select(0, layout.neighbour)
+    keys = key.reshape(n, heads * width).index_select(0, layout.neighbor)
+    values = value.reshape(n, heads * width).index_select(0, layout.neighbor)
     queries = torch.diag_embed(scale * query.transpose(1, 2), dim1=1, dim2=3)  # (n, h, w, h)
     # one split per tensor: the backward pass of slices would add full-sized tensors of zeros
     atoms = [b.n_atoms for b in layout.buckets]

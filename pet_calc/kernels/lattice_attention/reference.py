@@ -27,7 +27,7 @@ def lattice_attention(
                   {\sum_{e'} f_{e'} \exp(s\,q_i \cdot k_{j'} - a_i r_{e'}^2)}, \qquad
        y_i = \sum_e p_e v_j, \qquad z_i = \sum_e p_e b_e
 
-    for each head, where e = (i, j, n) runs over the images of atom i's neighbours.
+    for each head, where e = (i, j, n) runs over the images of atom i's neighbors.
 
     ============  ================  ===============================================
     symbol        variable          meaning
@@ -58,7 +58,7 @@ def lattice_attention(
         times.
     """
     n, heads, _ = query.shape
-    i, j = layout.centre, layout.neighbour
+    i, j = layout.center, layout.neighbor
     logits = scale * (query[i] * key[j]).sum(-1)  # (n_slots, heads)
     logits = logits - falloff[i] * squared_distance[:, None] + log_weight[:, None]
     rows = i[:, None].expand(-1, heads)

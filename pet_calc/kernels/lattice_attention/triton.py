@@ -2,7 +2,7 @@
 
 Forward, one program per atom and head runs over tiles of images with an online softmax. Backward,
 weights are computed again from the logarithm of their sum: one kernel per atom and head for
-queries and widths, one per atom and head over the images in which the atom is the neighbour for
+queries and widths, one per atom and head over the images in which the atom is the neighbor for
 keys and values, one per tile of images for distances, cutoff weights and encodings. All sums run
 in a fixed order, so that results repeat to the last bit. Second derivatives, which only training
 needs, are those of the same formulas in torch.
@@ -31,7 +31,7 @@ TILE = 32
 
 @triton.jit
 def forward_kernel(
-    query, key, value, falloff, square, log_weight, basis, neighbour, first_slot,
+    query, key, value, falloff, square, log_weight, basis, neighbor, first_slot,
     out_value, out_basis, log_sum, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, BASIS: tl.constexpr,
     W: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr,
@@ -51,7 +51,7 @@ def forward_kernel(
     while start < end:
         e = start + t
         there = e < end
-        j = tl.load(neighbour + e, mask=there, other=0)
+        j = tl.load(neighbor + e, mask=there, other=0)
         cell = (j[:, None] * HEADS + h) * WIDTH + c[None, :]
         both = there[:, None] & (c < WIDTH)[None, :]
         k = tl.load(key + cell, mask=both, other=0.0)
@@ -79,7 +79,7 @@ def forward_kernel(
 
 @triton.jit
 def query_kernel(
-    query, key, value, falloff, square, log_weight, basis, neighbour, first_slot,
+    query, key, value, falloff, square, log_weight, basis, neighbor, first_slot,
     grad_value, grad_basis, log_sum, mean, out_query, out_falloff, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, BASIS: tl.constexpr,
     W: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr,
@@ -101,7 +101,7 @@ def query_kernel(
     while start < end:
         e = start + t
         there = e < end
-        j = tl.load(neighbour + e, mask=there, other=0)
+        j = tl.load(neighbor + e, mask=there, other=0)
         cell = (j[:, None] * HEADS + h) * WIDTH + c[None, :]
         both = there[:, None] & (c < WIDTH)[None, :]
         k = tl.load(key + cell, mask=both, other=0.0)
@@ -124,12 +124,12 @@ def query_kernel(
 
 @triton.jit
 def key_kernel(
-    query, key, value, falloff, square, log_weight, basis, centre, incoming, first_incoming,
+    query, key, value, falloff, square, log_weight, basis, center, incoming, first_incoming,
     grad_value, grad_basis, log_sum, mean, out_key, out_value, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, BASIS: tl.constexpr,
     W: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients on keys and values: sums over the images in which the atom is the neighbour."""
+    """Gradients on keys and values: sums over the images in which the atom is the neighbor."""
     j, h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     c, b, t = tl.arange(0, W), tl.arange(0, B), tl.arange(0, TILE)
     row = (j * HEADS + h) * WIDTH + c
@@ -142,7 +142,7 @@ def key_kernel(
     while start < end:
         there = start + t < end
         e = tl.load(incoming + start + t, mask=there, other=0)
-        i = tl.load(centre + e, mask=there, other=0)
+        i = tl.load(center + e, mask=there, other=0)
         cell = (i[:, None] * HEADS + h) * WIDTH + c[None, :]
         both = there[:, None] & (c < WIDTH)[None, :]
         q = tl.load(query + cell, mask=both, other=0.0) * scale
@@ -168,7 +168,7 @@ def key_kernel(
 
 @triton.jit
 def image_kernel(
-    query, key, value, falloff, square, log_weight, basis, centre, neighbour,
+    query, key, value, falloff, square, log_weight, basis, center, neighbor,
     grad_value, grad_basis, log_sum, mean, out_square, out_weight, out_basis, n_slots, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, BASIS: tl.constexpr,
     W: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr,
@@ -177,8 +177,8 @@ def image_kernel(
     c, b = tl.arange(0, W), tl.arange(0, B)
     e = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     there = e < n_slots
-    i = tl.load(centre + e, mask=there, other=0)
-    j = tl.load(neighbour + e, mask=there, other=0)
+    i = tl.load(center + e, mask=there, other=0)
+    j = tl.load(neighbor + e, mask=there, other=0)
     both = there[:, None] & (c < WIDTH)[None, :]
     wide = there[:, None] & (b < BASIS)[None, :]
     f = tl.load(basis + e[:, None] * BASIS + b[None, :], mask=wide, other=0.0)
@@ -255,7 +255,7 @@ class _LatticeAttention(torch.autograd.Function):
         log_sum = query.new_empty(n, heads)
         if n:
             forward_kernel[(n, heads)](
-                *tensors, layout.neighbour, layout.first_slot, y, z, log_sum, scale,
+                *tensors, layout.neighbor, layout.first_slot, y, z, log_sum, scale,
                 **sizes(query, basis),
             )  # fmt: skip
         ctx.save_for_backward(*tensors, y, z, log_sum)
@@ -282,16 +282,16 @@ class _LatticeAttention(torch.autograd.Function):
         more = (grad_y, grad_z, log_sum, mean)
         shape = sizes(query, basis)
         query_kernel[(n, heads)](
-            *tensors, layout.neighbour, layout.first_slot, *more, found[0], found[3], scale, **shape
+            *tensors, layout.neighbor, layout.first_slot, *more, found[0], found[3], scale, **shape
         )
         # stable, so that sums run in one order
-        ordered, incoming = torch.sort(layout.neighbour, stable=True)
+        ordered, incoming = torch.sort(layout.neighbor, stable=True)
         first = torch.searchsorted(ordered, torch.arange(n + 1, device=query.device))
         key_kernel[(n, heads)](
-            *tensors, layout.centre, incoming, first, *more, found[1], found[2], scale, **shape
+            *tensors, layout.center, incoming, first, *more, found[1], found[2], scale, **shape
         )
         image_kernel[(triton.cdiv(len(square), TILE),)](
-            *tensors, layout.centre, layout.neighbour, *more, *found[4:], len(square), scale,
+            *tensors, layout.center, layout.neighbor, *more, *found[4:], len(square), scale,
             **shape,
         )  # fmt: skip
         return (*found, None, None)
@@ -312,7 +312,7 @@ def gradients(
 ) -> tuple[Tensor, ...]:
     """Gradients on the seven tensors, written with differentiable operations."""
     n, heads, _ = query.shape
-    i, j = layout.centre, layout.neighbour
+    i, j = layout.center, layout.neighbor
     logits = scale * (query[i] * key[j]).sum(-1) - falloff[i] * square[:, None]
     logits = logits + log_weight[:, None]
     largest = logits.new_full((n, heads), -torch.inf).scatter_reduce(

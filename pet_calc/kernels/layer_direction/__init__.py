@@ -1,4 +1,4 @@
-"""Layer normalisation without weights."""
+"""Layer normalization without weights."""
 
 from pet_calc.kernels.layer_direction.analytic import layer_direction
 

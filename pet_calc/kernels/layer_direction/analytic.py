@@ -22,42 +22,42 @@ def layer_direction(x: Tensor, eps: float) -> Tensor:
 class _LayerDirection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        y, centre, scale = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
-        ctx.save_for_backward(x, y, centre, scale)
+        y, center, scale = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
+        ctx.save_for_backward(x, y, center, scale)
         ctx.eps = eps
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, y, centre, scale = ctx.saved_tensors
-        return _Gradient.apply(grad, x, y.detach(), centre, scale, ctx.eps), None  # type: ignore[no-untyped-call]
+        x, y, center, scale = ctx.saved_tensors
+        return _Gradient.apply(grad, x, y.detach(), center, scale, ctx.eps), None  # type: ignore[no-untyped-call]
 
 
 class _Gradient(torch.autograd.Function):
     """The gradient r (g - <g> - y <g y>) of y = r (x - <x>), as a function of g and x.
 
-    y, <x> (centre) and r (scale) are given, so as not to be computed again, and count as no input.
+    y, <x> (center) and r (scale) are given, so as not to be computed again, and count as no input.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, grad: Tensor, x: Tensor, y: Tensor, centre: Tensor, scale: Tensor, eps: float
+        ctx: Any, grad: Tensor, x: Tensor, y: Tensor, center: Tensor, scale: Tensor, eps: float
     ) -> Tensor:
-        ctx.save_for_backward(grad, x, y, centre, scale)
+        ctx.save_for_backward(grad, x, y, center, scale)
         ctx.eps = eps
         shape, wanted = x.shape[-1:], [True, False, False]
         found: Tensor = torch.ops.aten.native_layer_norm_backward(
-            grad, x, shape, centre, scale, None, None, wanted
+            grad, x, shape, center, scale, None, None, wanted
         )[0]
         return found
 
     @staticmethod
     def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-        grad, x, y, centre, scale = ctx.saved_tensors
+        grad, x, y, center, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again: as functions of x
             y = layer_direction(x, ctx.eps)
             scale = torch.rsqrt(x.var(-1, keepdim=True, correction=0) + ctx.eps)
-        on_grad = _Gradient.apply(h, x, y.detach(), centre, scale.detach(), ctx.eps)  # type: ignore[no-untyped-call]
+        on_grad = _Gradient.apply(h, x, y.detach(), center, scale.detach(), ctx.eps)  # type: ignore[no-untyped-call]
         # as for the root mean square, of deviations from the mean
         mean_h, mean_g = h.mean(-1, keepdim=True), grad.mean(-1, keepdim=True)
         hy, gy = mean(h, y), mean(grad, y)

@@ -1,4 +1,4 @@
-"""A neighbour list of fixed shapes, built where the positions are."""
+"""A neighbor list of fixed shapes, built where the positions are."""
 
 from pet_calc.kernels.neighbor_matrix.dispatch import (
     Backend,

@@ -19,7 +19,7 @@ _log = logging.getLogger("pet_calc")
 Backend = Literal["auto", "torch", "triton"]
 Method = Literal["auto", "tiles", "cells"]
 
-#: Slots of an atom up to which one program holds its neighbours.
+#: Slots of an atom up to which one program holds its neighbors.
 MOST_SLOTS: Final = 2048
 #: Candidates of an atom, in all images, up to which all pairs are tested.
 MOST_CANDIDATES: Final = 2**16
@@ -105,7 +105,7 @@ def neighbor_matrix(
             )  # fmt: skip
         if backend == "triton":
             raise ValueError(f"the Triton kernels cannot be used: {refusal}")
-        _log.debug("neighbour matrix without Triton kernels: %s", refusal)
+        _log.debug("neighbor matrix without Triton kernels: %s", refusal)
     return reference.neighbor_matrix(
         positions, cell, pbc, system_index, cutoff, capacity=capacity, images=images
     )

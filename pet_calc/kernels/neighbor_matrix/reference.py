@@ -1,4 +1,4 @@
-"""Reference implementation of the neighbour matrix; it defines the operation.
+"""Reference implementation of the neighbor matrix; it defines the operation.
 
 Positions are wrapped into the cell, every pair of atoms is tested in every periodic image within
 a block of them, and the shifts are given back for the positions as they were.
@@ -139,7 +139,7 @@ def neighbor_matrix(
     itself = torch.eye(n, dtype=torch.bool, device=device)[:, :, None] & (shifts == 0).all(-1)
     hit = (close & allowed[:, None, :] & ~itself).reshape(n, n * n_images)
 
-    # the columns of `hit` are sorted by neighbour, then shift: they are the keys of a row
+    # the columns of `hit` are sorted by neighbor, then shift: they are the keys of a row
     place = torch.cumsum(hit, 1) - 1
     slot = torch.where(hit & (place < capacity), place, capacity)
     columns = torch.arange(n * n_images, device=device).expand_as(slot)
@@ -202,7 +202,7 @@ def matrix_from_keys(
     Parameters
     ----------
     keys : Tensor, shape (N, M), int64
-        Neighbour times the number of images plus the image; `EMPTY` in empty slots.
+        Neighbor times the number of images plus the image; `EMPTY` in empty slots.
     count : Tensor, shape (N,), int32
     wrap : Tensor, shape (N, 3), int32
         Lattice vectors that were taken off each position.

@@ -8,13 +8,13 @@ kernel                one program            does
 `tiles_kernel`        per atom               tests all atoms of its system in all images
 `place_kernel`        per block of atoms     sorts atoms by cell (counting sort)
 `cells_kernel`        per atom               tests the atoms of the cells around it
-`sort_kernel`         per few atoms          sorts their neighbours, found in order of the cells
+`sort_kernel`         per few atoms          sorts their neighbors, found in order of the cells
 `finish_kernel`       per few atoms          shifts as given, and the reverse edges
 ====================  =====================  ================================================
 
-A found neighbour is one integer, a key (`pet_calc.kernels.neighbor_matrix.reference`), by which
+A found neighbor is one integer, a key (`pet_calc.kernels.neighbor_matrix.reference`), by which
 the rows are sorted: the result does not depend on the order in which cells were filled, and the
-reverse edge is found by bisection in the row of the neighbour. Positions are float64 throughout,
+reverse edge is found by bisection in the row of the neighbor. Positions are float64 throughout,
 as the reference decides distances. A system has as many cells as atoms at most, which bounds the
 memory without looking at the positions: periodic directions have cells of at least one cutoff,
 free ones repeat a few cells of one cutoff along the whole line, so that no box has to be found
@@ -197,7 +197,7 @@ def along(x, y, z, reciprocal, cells, pbc, a, s, there, CUTOFF: tl.constexpr, MA
     inside = tl.floor((fractional - wrap) * m)
     line = tl.floor(fractional / (CUTOFF * (1.0 + MARGIN)))
     place = tl.where(periodic, inside, line - m * tl.floor(line / m))
-    # NaN, too, is somewhere; it has no neighbours
+    # NaN, too, is somewhere; it has no neighbors
     place = tl.where((place >= 0.0) & (place < m), place, tl.where(place >= m, m - 1.0, 0.0))
     return wrap, place.to(tl.int32), n
 
@@ -263,7 +263,7 @@ def tiles_kernel(
     x, cell, system_index, first_atom, grid, keys, count, broken, capacity, most0, most1, most2,
     SQUARE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Neighbours of one atom among all of its system, in the order of their keys."""
+    """Neighbors of one atom among all of its system, in the order of their keys."""
     i = tl.program_id(0).to(tl.int64)
     s = tl.load(system_index + i)
     begin = tl.load(first_atom + s)
@@ -317,7 +317,7 @@ def cells_kernel(
     keys, count, broken, capacity, most0, most1, most2,
     SQUARE: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Neighbours of one atom among those in the cells around it, in no particular order.
+    """Neighbors of one atom among those in the cells around it, in no particular order.
 
     A tile holds DEPTH atoms of each of BLOCK / DEPTH cells.
     """
@@ -399,7 +399,7 @@ def finish_kernel(
     keys, count, wrap, neighbors, shifts, reverse, n_atoms, capacity, most0, most1, most2,
     ROWS: tl.constexpr, SLOTS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """Neighbours, shifts and reverse edges of some atoms from the sorted keys of all."""
+    """Neighbors, shifts and reverse edges of some atoms from the sorted keys of all."""
     i = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     slot = tl.arange(0, SLOTS)[None, :]
     inside = (i < n_atoms) & (slot < capacity)
@@ -421,7 +421,7 @@ def finish_kernel(
         shift += tl.load(wrap + 3 * i + a, mask=i < n_atoms, other=0)
         shift -= tl.load(wrap + 3 * j + a, mask=there, other=0)
         tl.store(shifts + 3 * own + a, tl.where(there, shift, 0), mask=inside)
-    # bisection in the row of the neighbour, whose keys are sorted
+    # bisection in the row of the neighbor, whose keys are sorted
     wanted = i * images + (images - 1 - m)
     row = j * capacity
     high = tl.minimum(tl.load(count + j, mask=there, other=0), capacity)

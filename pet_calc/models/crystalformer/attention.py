@@ -46,7 +46,7 @@ class LatticeAttention(nn.Module):
     Attributes
     ----------
     gauss_scale : Tensor, shape (2,)
-        Scale and shift that standardise what the queries say of the widths; see
+        Scale and shift that standardize what the queries say of the widths; see
         `Crystalformer.freeze_widths`.
     """
 
@@ -127,12 +127,12 @@ class RootMeanSquare(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised features (n_atoms, width)."""
+        """Normalized features (n_atoms, width)."""
         return self.weight * rms_direction(x)
 
 
 class Block(nn.Module):
-    """x + attention(x), then x + feed-forward(x); normalisation as configured."""
+    """x + attention(x), then x + feed-forward(x); normalization as configured."""
 
     def __init__(self, config: CrystalformerConfig, layer: int) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def initialize(self, num_layers: int) -> None:
-        """Xavier; without normalisation scaled down as T-Fixup does [Huang et al., ICML 2020]."""
+        """Xavier; without normalization scaled down as T-Fixup does [Huang et al., ICML 2020]."""
         a = self.attention
         d = a.output.in_features
         down = 1.0 if isinstance(self.norm1, RootMeanSquare) else 0.67 * num_layers**-0.25

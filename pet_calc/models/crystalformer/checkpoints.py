@@ -2,7 +2,7 @@
 
 A Lightning checkpoint holds the weights of the last step under ``model.``, their average over the
 last epochs, which the paper evaluates, under ``swa_model.module.``, and the scale and mean of the
-standardised targets.
+standardized targets.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class CrystalformerConfig:
     num_radial : int
         Number of Gaussians that encode the distance in the values; 0 for none.
     radial_max : float
-        Centre of the last of them, in Å.
+        Center of the last of them, in Å.
     num_angular : int
         Number of Gaussians that encode the cosine with each axis of the atoms' frames in the
         values (`directions`); 0 for none, then distances alone enter.

@@ -1,7 +1,7 @@
-r"""Directions of images in the values, averaged over the local frames of the centre.
+r"""Directions of images in the values, averaged over the local frames of the center.
 
 CrystalFramer [Ito et al., ICLR 2025] encodes, beside the length of the vector to an image, its
-cosines with the axes of one frame of the centre, chosen by the largest weights with random numbers
+cosines with the axes of one frame of the center, chosen by the largest weights with random numbers
 to break ties: energies jump where the choice changes, and symmetric crystals give random results.
 Here every image has the mean of its encodings over the frame ensemble of
 `pet_calc.models.ecse.frames`, whose weights are smooth in the positions,
@@ -39,35 +39,35 @@ def directional_encoding(
     Parameters
     ----------
     edges : Edges
-        Sorted by centre.
+        Sorted by center.
     vectors : Tensor, shape (n_edges, 3)
         In Å.
     n_atoms : int
     cutoff : float
-        Of the model, in Å: beyond it less the taper of the frames no neighbour forms one.
+        Of the model, in Å: beyond it less the taper of the frames no neighbor forms one.
     num_angular : int
         Gaussians for each axis, at least 2.
     frames : FrameConfig
     """
-    centre = edges.edge_index[0]
+    center = edges.edge_index[0]
     # frames in float64: differences of their weights decide
     exact = vectors.double()
-    views = orientations(centre, exact, n_atoms, cutoff, frames, mirrored=False)
+    views = orientations(center, exact, n_atoms, cutoff, frames, mirrored=False)
     unit = exact / exact.square().sum(-1, keepdim=True).sqrt()
     # every view meets every edge of its atom
-    count = torch.bincount(centre, minlength=n_atoms)
+    count = torch.bincount(center, minlength=n_atoms)
     first = torch.cumsum(count, 0) - count
     of_view = count[views.group]
-    view = torch.arange(views.n_views, device=centre.device).repeat_interleave(of_view)
+    view = torch.arange(views.n_views, device=center.device).repeat_interleave(of_view)
     begin = torch.cumsum(of_view, 0) - of_view
-    edge = first[views.group[view]] + torch.arange(len(view), device=centre.device) - begin[view]
+    edge = first[views.group[view]] + torch.arange(len(view), device=center.device) - begin[view]
     cosines = oriented(unit[edge], views.matrix[view], views.sign[view], views.kind[view])
     cosines, weight = cosines.to(vectors.dtype), views.weight[view].to(vectors.dtype)
     spacing = 2.0 / (num_angular - 1)
     centers = torch.linspace(-1, 1, num_angular, dtype=vectors.dtype, device=vectors.device)
     encoded = weight[:, None, None] * gaussians(cosines, centers, 0.5 / spacing**2)
     mean = encoded.new_zeros(len(vectors), 3, num_angular).index_add(0, edge, encoded)
-    # b_k(-c) is b of the opposite centre: half of the columns say all of an even encoding
+    # b_k(-c) is b of the opposite center: half of the columns say all of an even encoding
     along, normal, across = mean.unbind(1)
     even = 0.5 * (normal + normal.flip(-1))[:, : (num_angular + 1) // 2]
     return torch.cat([along, even, across], dim=1)

@@ -58,9 +58,9 @@ def smooth_images(
     num_angular, frames
         Of the encoding of directions (`directional_encoding`); none by default.
     """
-    centre, neighbour = edges.edge_index
-    own = torch.arange(n_atoms, device=centre.device)
-    layout = image_layout(torch.cat([centre, own]), torch.cat([neighbour, own]), n_atoms)
+    center, neighbor = edges.edge_index
+    own = torch.arange(n_atoms, device=center.device)
+    layout = image_layout(torch.cat([center, own]), torch.cat([neighbor, own]), n_atoms)
     distances = (vectors.square().sum(-1) + _TINY).sqrt()
     log_weight = bump(distances, cutoff, width).clamp_min(_TINY).log()
     # the atom itself, then padding; constants, so no gradient of |r| at r = 0 arises
@@ -88,7 +88,7 @@ def box_images(system: System, image_range: int, dtype: torch.dtype) -> Images:
     """
     steps = torch.arange(-image_range, image_range + 1, device=system.device)
     shifts = torch.cartesian_prod(steps, steps, steps)  # (n_shifts, 3)
-    centres, neighbours, squares = [], [], []
+    centers, neighbors, squares = [], [], []
     counts = torch.bincount(system.system_index, minlength=system.n_systems).tolist()
     begin = 0
     for s, n in enumerate(counts):
@@ -98,15 +98,15 @@ def box_images(system: System, image_range: int, dtype: torch.dtype) -> Images:
         i, j, _ = torch.meshgrid(
             *(torch.arange(k, device=x.device) for k in (n, n, len(shifts))), indexing="ij"
         )
-        centres.append(i.reshape(-1) + begin)
-        neighbours.append(j.reshape(-1) + begin)
+        centers.append(i.reshape(-1) + begin)
+        neighbors.append(j.reshape(-1) + begin)
         squares.append(vectors.square().sum(-1).reshape(-1))
         begin += n
     square = torch.cat(squares)
     # no gradient of |r| where an atom meets itself
     apart = square > 0
     distances = torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
-    layout = image_layout(torch.cat(centres), torch.cat(neighbours), system.n_atoms)
+    layout = image_layout(torch.cat(centers), torch.cat(neighbors), system.n_atoms)
     padded = torch.cat([distances, distances.new_zeros(1)]).to(dtype)
     weights = torch.cat([torch.zeros_like(distances), distances.new_full((1,), _HIDDEN)])
     none = padded.new_zeros(len(layout.source), 0)

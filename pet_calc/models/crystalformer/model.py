@@ -86,7 +86,7 @@ class Crystalformer(nn.Module):
 
     @property
     def cutoff(self) -> float:
-        """Radius in Å within which neighbours are listed."""
+        """Radius in Å within which neighbors are listed."""
         return self.config.cutoff
 
     @property
@@ -231,7 +231,7 @@ class Crystalformer(nn.Module):
         images : Images
         waves : list of Waves
         freeze : bool
-            Standardise the widths of each layer on the way.
+            Standardize the widths of each layer on the way.
         """
         order = images.layout.atom_order
         basis = self.basis(images)
@@ -245,7 +245,7 @@ class Crystalformer(nn.Module):
 
     @torch.no_grad()
     def freeze_widths(self, system: System, edges: Edges | None = None) -> None:
-        """Standardise what the queries say of the widths, over the atoms of a batch.
+        """Standardize what the queries say of the widths, over the atoms of a batch.
 
         The public code does so in the first step of the training and keeps the numbers.
         """

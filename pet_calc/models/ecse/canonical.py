@@ -77,9 +77,9 @@ def canonical_views(
     rows = torch.nonzero(sites)[:, 0]
     place = torch.full((system.n_atoms,), -1, dtype=torch.int64, device=vectors.device)
     place[rows] = torch.arange(len(rows), device=vectors.device)
-    centre = place[edges.edge_index[0]]
-    own = centre >= 0
-    views = orientations(centre[own], vectors[own], len(rows), cutoff, config or FrameConfig())
+    center = place[edges.edge_index[0]]
+    own = center >= 0
+    views = orientations(center[own], vectors[own], len(rows), cutoff, config or FrameConfig())
     views = replace(views, group=index[rows][views.group])
     views = views.select(largest(views.weight, views.group, n_systems))
     marks = fingerprints(views, system, edges, vectors, cutoff)

@@ -3,8 +3,8 @@ r"""Exact symmetry of a trained backbone: its energies averaged over rotated cop
 .. math:: E_i = \sum_k \hat w_k \, E_i(x Q_k)
 
 with the views of `pet_calc.models.ecse.orientations`. In the mode "local" every atom has views of
-its own and the copies are stars, an atom and its neighbours: exact for a backbone whose energy of
-an atom depends on the vectors to its neighbours alone. In the mode "structure" all atoms of a
+its own and the copies are stars, an atom and its neighbors: exact for a backbone whose energy of
+an atom depends on the vectors to its neighbors alone. In the mode "structure" all atoms of a
 system share its views and each copy is the whole of it: exact for any backbone; views that are
 equal by a symmetry of the structure are evaluated once (`pet_calc.models.ecse.operations`) where
 derivatives are taken term by term. "quadrature" is the
@@ -88,7 +88,7 @@ class Ensemble:
     Raises
     ------
     ValueError
-        For "local" with a backbone that sees beyond an atom's neighbours.
+        For "local" with a backbone that sees beyond an atom's neighbors.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Ensemble:
             )
         if mode == "local" and not is_strictly_local(model):
             raise ValueError(
-                "`mode` 'local' needs a model whose energy of an atom depends on its neighbours "
+                "`mode` 'local' needs a model whose energy of an atom depends on its neighbors "
                 "alone (one message-passing layer, residual featurizer, no adaptive cutoff), and "
                 "this one sees further; use 'structure'"
             )
@@ -129,7 +129,7 @@ class Ensemble:
 
     @property
     def cutoff(self) -> float:
-        """Radius in Å within which neighbours matter."""
+        """Radius in Å within which neighbors matter."""
         return self.model.cutoff
 
     @property
@@ -186,12 +186,12 @@ class Ensemble:
 
     def copies(self, edges: Edges, group: Tensor) -> Copies:
         """Copies for views of the given groups (n_views,)."""
-        centre = edges.edge_index[0]
+        center = edges.edge_index[0]
         if self.mode == "local":
-            return stars(edges, group, ranges(centre, self.system.n_atoms))
+            return stars(edges, group, ranges(center, self.system.n_atoms))
         n = self.system.n_systems
         index = self.system.system_index
-        return replicas(edges, group, ranges(index, n), ranges(index[centre], n))
+        return replicas(edges, group, ranges(index, n), ranges(index[center], n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,19 +232,19 @@ class PreparedEnsemble:
     def sizes(self) -> Tensor:
         """Edges of each view's copy, plus its atoms."""
         system = self.ensemble.system
-        centre = self.edges.edge_index[0]
+        center = self.edges.edge_index[0]
         if self.ensemble.mode == "local":
-            per_group = 1 + torch.bincount(centre, minlength=system.n_atoms)
+            per_group = 1 + torch.bincount(center, minlength=system.n_atoms)
         else:
             index = system.system_index
             per_group = torch.bincount(index, minlength=system.n_systems) + torch.bincount(
-                index[centre], minlength=system.n_systems
+                index[center], minlength=system.n_systems
             )
         return per_group[self.views.group]
 
 
 def is_strictly_local(model: EnergyModel) -> bool:
-    """Whether an atom's energy depends on the vectors to its neighbours alone."""
+    """Whether an atom's energy depends on the vectors to its neighbors alone."""
     return bool(getattr(model, "strictly_local", False))
 
 
@@ -283,7 +283,7 @@ def expanded(begin: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def stars(edges: Edges, atoms: Tensor, of_atom: tuple[Tensor, Tensor]) -> Copies:
-    """Each of `atoms` (n_views,) with its own edges; the neighbours are shared and have none."""
+    """Each of `atoms` (n_views,) with its own edges; the neighbors are shared and have none."""
     begin, count = of_atom
     n_views, n_atoms = len(atoms), len(count)
     edge, view, _ = expanded(begin[atoms], count[atoms])

@@ -1,13 +1,13 @@
-r"""Local coordinate frames of atoms from ordered pairs of their neighbours, with smooth weights.
+r"""Local coordinate frames of atoms from ordered pairs of their neighbors, with smooth weights.
 
-Neighbours j and k of an atom, in the directions u_j and u_k, span the right-handed frame
+Neighbors j and k of an atom, in the directions u_j and u_k, span the right-handed frame
 
 .. math:: e_1 = u_j, \quad e_2 = \frac{u_j \times u_k}{|u_j \times u_k|}, \quad e_3 = e_1 \times e_2
 
-and its weight falls smoothly to zero as either neighbour leaves an inner cutoff or as the three
-atoms become collinear. The inner cutoff follows the environment, so that a few near neighbours
+and its weight falls smoothly to zero as either neighbor leaves an inner cutoff or as the three
+atoms become collinear. The inner cutoff follows the environment, so that a few near neighbors
 suffice and at least one frame keeps its weight. Definitions of Pozdnyakov & Ceriotti
-[arXiv:2305.19302] with the outer cutoff drawn in by the taper, without which a neighbour that
+[arXiv:2305.19302] with the outer cutoff drawn in by the taper, without which a neighbor that
 enters the cutoff of the model can bring a frame of full weight with it.
 """
 
@@ -31,13 +31,13 @@ class Frames:
     Attributes
     ----------
     atom : Tensor, shape (n_frames,), int64
-        Centre of each frame, ascending.
+        Center of each frame, ascending.
     matrix : Tensor, shape (n_frames, 3, 3)
         Columns e1, e2, e3; x @ matrix are the coordinates of x.
     weight : Tensor, shape (n_frames,)
-        Positive, not normalised.
+        Positive, not normalized.
     first, second : Tensor, shape (n_frames,), int64
-        Edges to the neighbours that give e1 and the plane.
+        Edges to the neighbors that give e1 and the plane.
     """
 
     atom: Tensor
@@ -77,7 +77,7 @@ class FrameSet:
 
 
 def local_frames(
-    centre: Tensor,
+    center: Tensor,
     vectors: Tensor,
     n_atoms: int,
     outer_cutoff: float,
@@ -89,13 +89,13 @@ def local_frames(
 
     Parameters
     ----------
-    centre : Tensor, shape (n_edges,), int64
-        Centre of each edge, ascending.
+    center : Tensor, shape (n_edges,), int64
+        Center of each edge, ascending.
     vectors : Tensor, shape (n_edges, 3), float64
         Edge vectors in Å.
     n_atoms : int
     outer_cutoff : float
-        Neighbours beyond it do not shape the inner cutoff, Å, and those beyond it plus
+        Neighbors beyond it do not shape the inner cutoff, Å, and those beyond it plus
         ``config.taper`` form no frames. A model with cutoff R is continuous with
         R - ``config.taper``.
     config : FrameConfig
@@ -110,11 +110,11 @@ def local_frames(
     FrameSet
     """
     if group is None:
-        group, n_groups = torch.arange(n_atoms, device=centre.device), n_atoms
+        group, n_groups = torch.arange(n_atoms, device=center.device), n_atoms
     r2 = vectors.detach().square().sum(-1)
     # the inner cutoff reaches at most one taper beyond the outer one, and frames fade out there
     near = torch.nonzero(r2 <= (outer_cutoff + config.taper) ** 2)[:, 0]
-    atom = centre[near]
+    atom = center[near]
     vector = vectors[near]
     r = vector.square().sum(-1).sqrt()
     unit = vector / r[:, None]

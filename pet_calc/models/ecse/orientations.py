@@ -4,15 +4,15 @@ Three kinds, all invariant under rotations by construction; x' are the coordinat
 sees of an edge vector x:
 
 frame
-    x' = x Q with a frame Q of two neighbours. Its mirror image, Q diag(1, -1, 1), has the same
+    x' = x Q with a frame Q of two neighbors. Its mirror image, Q diag(1, -1, 1), has the same
     weight, which adds inversion to the symmetry.
 axial
-    x' = (x·u, ±|x × u|, 0) with the direction u to one neighbour. Environments without two
+    x' = (x·u, ±|x × u|, 0) with the direction u to one neighbor. Environments without two
     directions, such as linear molecules, have no frames. In these coordinates the azimuth about u
     is dropped, so that a collinear environment is seen as it is and a bent one is seen flattened;
     the mean over both signs is smooth although \|x × u\| is not.
 isotropic
-    x' = (\|x\|, 0, 0), where not even one neighbour is near.
+    x' = (\|x\|, 0, 0), where not even one neighbor is near.
 
 The weights hand over smoothly: with w_k those of frames, v_j those of axes, which fall to zero
 beyond an inner cutoff of their own, and s(·) a step from 1 to 0 at ``hand_over``,
@@ -103,14 +103,14 @@ def drawn(views: Orientations, numbers: Tensor) -> Orientations:
 
 
 def orientations(
-    centre: Tensor, vectors: Tensor, n_atoms: int, cutoff: float, config: FrameConfig,
+    center: Tensor, vectors: Tensor, n_atoms: int, cutoff: float, config: FrameConfig,
     *, group: Tensor | None = None, n_groups: int = 0, mirrored: bool = True,
 ) -> Orientations:  # fmt: skip
     """Views of every atom, or of every group of atoms.
 
     Parameters
     ----------
-    centre : Tensor, shape (n_edges,), int64
+    center : Tensor, shape (n_edges,), int64
         Ascending.
     vectors : Tensor, shape (n_edges, 3), float64
         In Å.
@@ -126,14 +126,14 @@ def orientations(
         Symmetry under O(3) rather than SO(3) alone.
     """
     if group is None:
-        group, n_groups = torch.arange(n_atoms, device=centre.device), n_atoms
+        group, n_groups = torch.arange(n_atoms, device=center.device), n_atoms
     outer = cutoff - config.taper
-    found = local_frames(centre, vectors, n_atoms, outer, config, group=group, n_groups=n_groups)
+    found = local_frames(center, vectors, n_atoms, outer, config, group=group, n_groups=n_groups)
     frames = found.frames
     signs = (1.0, -1.0) if mirrored else (1.0,)
     parts = [(found.group, frames.weight / len(signs), frames.matrix, s, FRAME) for s in signs]
     if bool((found.frame_free > 0).any()):
-        parts += frame_free_parts(centre, vectors, n_atoms, outer, config, found, group)
+        parts += frame_free_parts(center, vectors, n_atoms, outer, config, found, group)
     return assembled(parts, n_groups)
 
 
@@ -141,17 +141,17 @@ Part = tuple[Tensor, Tensor, Tensor, float, int]
 
 
 def frame_free_parts(
-    centre: Tensor, vectors: Tensor, n_atoms: int, outer: float, config: FrameConfig,
+    center: Tensor, vectors: Tensor, n_atoms: int, outer: float, config: FrameConfig,
     found: FrameSet, group: Tensor,
 ) -> list[Part]:  # fmt: skip
     """Axial and isotropic views of the groups whose frames are weak or absent."""
     n_groups = len(found.frame_free)
     needed = found.frame_free.detach() > 0
     near = vectors.detach().square().sum(-1) <= outer**2
-    edge = torch.nonzero(needed[group[centre]] & near)[:, 0]
-    atom, vector = centre[edge], vectors[edge]
+    edge = torch.nonzero(needed[group[center]] & near)[:, 0]
+    atom, vector = center[edge], vectors[edge]
     r = vector.square().sum(-1).sqrt()
-    # a neighbour near the outer cutoff shapes the inner one as little as it enters it
+    # a neighbor near the outer cutoff shapes the inner one as little as it enters it
     inner = smooth_maximum(
         torch.cat([r.new_full((n_atoms,), outer), r]),
         torch.cat([r.new_ones(n_atoms), cutoff_step(r, outer, config.taper)]),
@@ -176,7 +176,7 @@ def frame_free_parts(
 
 
 def assembled(parts: list[Part], n_groups: int) -> Orientations:
-    """All parts as one set of views, sorted by group, with normalised weights."""
+    """All parts as one set of views, sorted by group, with normalized weights."""
     group = torch.cat([p[0] for p in parts])
     order = torch.argsort(group, stable=True)
     group = group[order]

@@ -65,7 +65,7 @@ def rotation_spread(
         Gives the model for a system, since an ensemble is bound to one.
     system : System
     edges : Edges
-        Neighbour list of `system` at the model's cutoff; turning leaves it valid.
+        Neighbor list of `system` at the model's cutoff; turning leaves it valid.
     n : int
     evaluation : callable
         How each copy is evaluated.

@@ -21,7 +21,7 @@ and of atoms invariants are read.
 Components follow e3nn's irreps ("1o" is a vector, "0e + 2e" a symmetric second-rank tensor), in
 e3nn's basis and order; `to_cartesian` gives the Cartesian form.
 
-Views without a frame leave directions open. An axial one, along one neighbour, is turned back to
+Views without a frame leave directions open. An axial one, along one neighbor, is turned back to
 all azimuths about its axis, of which the mean is taken by a trapezoidal rule that is exact for the
 representation. Of an isotropic one only invariants are left.
 """
@@ -456,7 +456,7 @@ def evaluate_tensor(
     ensemble : TensorEnsemble
     head : TensorHead
     edges : Edges
-        Neighbour list of the ensemble's system at the model's cutoff.
+        Neighbor list of the ensemble's system at the model's cutoff.
     derivative : bool
         Compute it, by one backward pass for each component.
     """

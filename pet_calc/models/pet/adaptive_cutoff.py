@@ -1,7 +1,7 @@
-r"""A cutoff radius for every atom, chosen for a given number of neighbours.
+r"""A cutoff radius for every atom, chosen for a given number of neighbors.
 
-Atom i gets the radius r_i at which its smoothed number of neighbours, plus a term that makes it
-grow without neighbours too, is N:
+Atom i gets the radius r_i at which its smoothed number of neighbors, plus a term that makes it
+grow without neighbors too, is N:
 
 .. math:: n_i(r) = \sum_j f(d_{ij}; r, w) + N (r / R)^3 = N
 
@@ -13,7 +13,7 @@ beyond the edges that are kept, so all edges up to R take part in forces and str
 symbol     meaning
 =========  ==========================================
 R          `max_cutoff`, Å
-N          `target`, number of neighbours
+N          `target`, number of neighbors
 w          `width` of the count's step, Å
 =========  ==========================================
 """
@@ -99,16 +99,16 @@ def adaptive_cutoffs(
     """
     assert config.num_neighbors_adaptive is not None
     find = solved_cutoffs if config.adaptive_cutoff_method == "solver" else grid_cutoffs
-    centre, neighbour = edges.edge_index
+    center, neighbor = edges.edge_index
     atomic = find(
         distances,
-        centre,
+        center,
         n_atoms,
         max_cutoff=config.cutoff,
         target=config.num_neighbors_adaptive,
         width=config.cutoff_width_adaptive,
     )
-    cutoff = 0.5 * (atomic[centre] + atomic[neighbour])
+    cutoff = 0.5 * (atomic[center] + atomic[neighbor])
     inside = distances <= cutoff
     # rounding must not keep one direction of an edge alone
     return atomic, cutoff, inside & inside[edges.reverse_edge]
@@ -116,20 +116,20 @@ def adaptive_cutoffs(
 
 def neighbor_count(
     distances: Tensor,
-    centre: Tensor,
+    center: Tensor,
     radius: Tensor,
     max_cutoff: float,
     target: float,
     width: float,
 ) -> Tensor:
     """n_i(r_i), shape (n_atoms,)."""
-    count = torch.zeros_like(radius).index_add(0, centre, bump(distances, radius[centre], width))
+    count = torch.zeros_like(radius).index_add(0, center, bump(distances, radius[center], width))
     return count + target * (radius / max_cutoff) ** 3
 
 
 def neighbor_count_slope(
     distances: Tensor,
-    centre: Tensor,
+    center: Tensor,
     radius: Tensor,
     max_cutoff: float,
     target: float,
@@ -137,14 +137,14 @@ def neighbor_count_slope(
 ) -> Tensor:
     """dn_i/dr at r_i, shape (n_atoms,)."""
     slope = torch.zeros_like(radius).index_add(
-        0, centre, bump_slope(distances, radius[centre], width)
+        0, center, bump_slope(distances, radius[center], width)
     )
     return slope + 3.0 * target * radius.square() / max_cutoff**3
 
 
 def solved_cutoffs(
     distances: Tensor,
-    centre: Tensor,
+    center: Tensor,
     n_atoms: int,
     *,
     max_cutoff: float,
@@ -167,21 +167,21 @@ def solved_cutoffs(
     high = torch.full_like(low, max_cutoff)
     radius = 0.5 * high
     for _ in range(_STEPS):
-        excess = neighbor_count(fixed, centre, radius, *arguments) - target
-        slope = neighbor_count_slope(fixed, centre, radius, *arguments)
+        excess = neighbor_count(fixed, center, radius, *arguments) - target
+        slope = neighbor_count_slope(fixed, center, radius, *arguments)
         low = torch.where(excess <= 0, radius, low)
         high = torch.where(excess <= 0, high, radius)
         newton = radius - excess / slope.clamp_min(_SMALLEST_SLOPE)
         inside = (newton >= low) & (newton <= high)
         radius = torch.where(inside, newton, 0.5 * (low + high))
-    slope = neighbor_count_slope(fixed, centre, radius, *arguments)
-    excess = neighbor_count(distances, centre, radius, *arguments) - target
+    slope = neighbor_count_slope(fixed, center, radius, *arguments)
+    excess = neighbor_count(distances, center, radius, *arguments) - target
     return (radius - excess / slope.clamp_min(_SMALLEST_SLOPE)).clamp(max_cutoff / 16, max_cutoff)
 
 
 def grid_cutoffs(
     distances: Tensor,
-    centre: Tensor,
+    center: Tensor,
     n_atoms: int,
     *,
     max_cutoff: float,
@@ -195,7 +195,7 @@ def grid_cutoffs(
                          {\sum_k e^{-D_{ik}^2 / 2 \sigma_{ik}^2}}
 
     with p_k from 0.5 Å to R in steps of w / 4, x_k from 0 to 1 in as many steps, and σ_ik the
-    magnitude of the difference of D_i between neighbouring probes. The method of checkpoints up
+    magnitude of the difference of D_i between neighboring probes. The method of checkpoints up
     to version 11.
 
     Returns
@@ -207,7 +207,7 @@ def grid_cutoffs(
         _FIRST_PROBE, max_cutoff, width / 4, dtype=distances.dtype, device=distances.device
     )
     counts = distances.new_zeros(len(probes), n_atoms).index_add(
-        1, centre, bump(distances[None, :], probes[:, None], width)
+        1, center, bump(distances[None, :], probes[:, None], width)
     )
     x = torch.linspace(0, 1, len(probes), dtype=distances.dtype, device=distances.device)
     gap = counts.T - target + target * x**3  # (n_atoms, n_probes)

@@ -1,7 +1,7 @@
 """PET with its transformers compiled, for long runs of energies and forces.
 
 The transformers are where the time goes, and their shapes change from step to step: atoms are
-sorted into a few batches by their number of neighbours. They are compiled once for all shapes
+sorted into a few batches by their number of neighbors. They are compiled once for all shapes
 [torch.compile with ``dynamic=True``], which takes about half a minute at the first evaluation and
 needs a C++ compiler on a CPU. Training differentiates twice, which compiled regions cannot do.
 """
@@ -18,12 +18,12 @@ def compile_regions(model: PET) -> PET:
     Parameters
     ----------
     model : PET
-        With frozen parameters, as `pet_calc.io.weights.load_model` gives it.
+        With frozen parameters, as `pet_calc.io.models.weights.load_model` gives it.
 
     Returns
     -------
     PET
-        The same object. A copy of it (`pet_calc.io.weights.copy_model`) is not compiled.
+        The same object. A copy of it (`pet_calc.io.models.weights.copy_model`) is not compiled.
 
     Raises
     ------

@@ -49,7 +49,7 @@ class PETConfig:
         Number of Gaussians of the radial and distance encodings.
     angular_degree : int
         If above 0, queries, keys and values of the attention carry spherical harmonics up to this
-        degree, so that it sees the angles between neighbours
+        degree, so that it sees the angles between neighbors
         (`pet_calc.models.pet.layers.AngularAttention`).
     short_range_repulsion : bool
         Add a pair repulsion below the shortest distance that each pair of elements has in the
@@ -58,9 +58,9 @@ class PETConfig:
         How layers hand over: a learned combination of both directions of an edge, read out after
         the last layer; or the mean of message and reverse edge, read out after every layer.
     transformer_type : {"PreLN", "PostLN"}
-        Normalise what enters attention and feed-forward layers, or the sum with what they return.
+        Normalize what enters attention and feed-forward layers, or the sum with what they return.
     normalization : {"RMSNorm", "LayerNorm"}
-        The normalisation of tokens.
+        The normalization of tokens.
     activation : {"GLU", "SiLU"}
         Feed-forward layers: gated linear unit (metatrain calls it "SwiGLU", though its gate is a
         plain sigmoid), or SiLU.
@@ -68,11 +68,11 @@ class PETConfig:
         Weight of an edge; "Cosine" is only once continuously differentiable.
     num_neighbors_adaptive : float, optional
         If given, each atom has a cutoff of its own, at most `cutoff`, chosen for about this many
-        neighbours (`pet_calc.models.pet.adaptive_cutoff`).
+        neighbors (`pet_calc.models.pet.adaptive_cutoff`).
     adaptive_cutoff_method : {"solver", "grid"}
         How that cutoff is found; "grid" is the method of older checkpoints.
     cutoff_width_adaptive : float
-        Width in Å of the step by which neighbours are counted for it.
+        Width in Å of the step by which neighbors are counted for it.
     zbl : bool
         Add the Ziegler-Biersack-Littmark repulsion of nuclei (`pet_calc.models.pet.zbl`).
     system_conditioning : bool
@@ -167,7 +167,7 @@ class PETConfig:
                 raise ValueError(f"`{name}` must be positive, got {value}")
         if self.ecse == "layerwise" and self.num_neighbors_adaptive is not None:
             raise ValueError(
-                "`ecse` 'layerwise' needs a fixed cutoff: with an adaptive one a neighbour could "
+                "`ecse` 'layerwise' needs a fixed cutoff: with an adaptive one a neighbor could "
                 "leave while it still spans a frame; leave out `num_neighbors_adaptive`"
             )
         if self.angular_degree < 0:

@@ -23,7 +23,7 @@ class DerivedPET:
 
     @property
     def cutoff(self) -> float:
-        """Radius in Å within which neighbours matter."""
+        """Radius in Å within which neighbors matter."""
         return self.model.cutoff
 
     @property

@@ -34,7 +34,7 @@ def evaluate_direct(
         With the heads that are asked for.
     system : System
     edges : Edges
-        Neighbour list of `system` at ``model.cutoff``.
+        Neighbor list of `system` at ``model.cutoff``.
     forces, stress : bool
         Which of the two comes from a direct head; the other one is a derivative of the energy.
         With both, no gradient is taken at all.

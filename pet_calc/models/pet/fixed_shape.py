@@ -2,7 +2,7 @@ r"""PET in shapes that do not depend on the structure, for steps that a CUDA gra
 
 All slots of a `NeighborMatrix` are edges here, empty ones included, and so are pairs of its skin.
 Those that the network sees are moved into a layout whose buckets were planned once, for atoms in
-the order of their number of neighbours now. Nothing in here makes the host wait for the device, and
+the order of their number of neighbors now. Nothing in here makes the host wait for the device, and
 no shape depends on the positions: edges that do not count lie beyond every cutoff, where weights,
 repulsions and all their derivatives are exactly zero. How many slots are lacking is part of the
 results.
@@ -60,7 +60,7 @@ def require_fixed_shape(model: EnergyModel) -> tuple[PET, Conditions | None]:
 
 @dataclass(frozen=True, eq=False)
 class SlotGraph:
-    """All slots of a neighbour matrix as edges.
+    """All slots of a neighbor matrix as edges.
 
     Attributes
     ----------
@@ -84,13 +84,13 @@ class SlotGraph:
         """The graph of a list that has not overflowed."""
         n, m = matrix.neighbors.shape
         occupied = matrix.occupied
-        centre = torch.arange(n, device=occupied.device)[:, None].expand(n, m)
-        neighbour = matrix.neighbors.to(torch.int64)
-        neighbour = torch.where(occupied, neighbour, centre)
+        center = torch.arange(n, device=occupied.device)[:, None].expand(n, m)
+        neighbor = matrix.neighbors.to(torch.int64)
+        neighbor = torch.where(occupied, neighbor, center)
         shifts = matrix.shifts.reshape(-1, 3)
         return cls(
             edges=Edges(
-                edge_index=torch.stack([centre.reshape(-1), neighbour.reshape(-1)]),
+                edge_index=torch.stack([center.reshape(-1), neighbor.reshape(-1)]),
                 cell_shifts=shifts.to(torch.int64),
                 reverse_edge=matrix.reverse.reshape(-1).clone(),
             ),
@@ -129,7 +129,7 @@ class SlotGraph:
 
 @dataclass(frozen=True, eq=False)
 class BucketPlan:
-    """Buckets that atoms are put into by their number of neighbours, whatever it is.
+    """Buckets that atoms are put into by their number of neighbors, whatever it is.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class BucketPlan:
 
     @classmethod
     def of(cls, counts: Tensor, d_pet: int) -> BucketPlan:
-        """A plan with room for atoms of about these numbers of neighbours.
+        """A plan with room for atoms of about these numbers of neighbors.
 
         Parameters
         ----------
@@ -258,7 +258,7 @@ def evaluate_fixed(
 
 
 def neighbor_counts(model: PET, system: System, graph: SlotGraph) -> Tensor:
-    """Number of neighbours that the network sees of each atom, (n_atoms,) int64."""
+    """Number of neighbors that the network sees of each atom, (n_atoms,) int64."""
     with torch.no_grad():
         exact = graph.vectors(system)
         inside = graph.occupied & (exact.square().sum(-1) < model.cutoff**2)

@@ -1,4 +1,4 @@
-"""Layers of PET: normalisation, gated feed-forward, attention over one atom's tokens.
+"""Layers of PET: normalization, gated feed-forward, attention over one atom's tokens.
 
 Parameter names are those of the public PET checkpoints (format 16) without their ``backend.``
 prefix, so that such weights load unchanged.
@@ -23,7 +23,7 @@ from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization
 
 
 class RMSNorm(nn.Module):
-    r"""Root-mean-square normalisation, y = w x / sqrt(mean(x²) + eps) [arXiv:1910.07467].
+    r"""Root-mean-square normalization, y = w x / sqrt(mean(x²) + eps) [arXiv:1910.07467].
 
     eps is the machine epsilon of the dtype, as in ``torch.nn.RMSNorm``.
     """
@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise along the last axis."""
+        """Normalize along the last axis."""
         return rms_direction(x) * self.weight
 
     def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
@@ -60,7 +60,7 @@ class GatedMLP(nn.Module):
         self.w_out = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, norm: Normalization) -> Tensor:
-        """Tokens (..., width) plus what is made of them, normalised first."""
+        """Tokens (..., width) plus what is made of them, normalized first."""
         hidden = norm.then(self.w_in, x, gated=True)
         return fused_linear(hidden, self.w_out.weight, self.w_out.bias, x)
 
@@ -74,7 +74,7 @@ class MLP(nn.Module):
         self.w_out = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, norm: Normalization) -> Tensor:
-        """Tokens (..., width) plus what is made of them, normalised first."""
+        """Tokens (..., width) plus what is made of them, normalized first."""
         hidden = norm.then(self.w_in, x)
         return fused_linear(hidden, self.w_out.weight, self.w_out.bias, x, prologue="silu")
 
@@ -93,7 +93,7 @@ class Attention(nn.Module):
         self, tokens: Tensor, norm: Normalization, log_weight: Tensor,
         harmonics: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Normalise, and attend within each atom.
+        """Normalize, and attend within each atom.
 
         Parameters
         ----------
@@ -110,10 +110,10 @@ class Attention(nn.Module):
 
 
 class AngularAttention(Attention):
-    r"""Attention that sees the angles between the neighbours of an atom, through dot products.
+    r"""Attention that sees the angles between the neighbors of an atom, through dot products.
 
     Beside what it has, each head of a query, a key and a value carries the harmonics of its
-    neighbour's direction, times a strength a, b, c that the token chooses for each degree l. By the
+    neighbor's direction, times a strength a, b, c that the token chooses for each degree l. By the
     addition theorem the logits become
 
     .. math:: s \Big( q_j \cdot k_k + \sum_l a_{jl} \, b_{kl} \, P_l(\cos\theta_{jk}) \Big),
@@ -164,7 +164,7 @@ class TransformerLayer(nn.Module):
         self.norm_attention = norm(d)
         self.norm_mlp = norm(d)
         self.mlp = mlp(d, config.d_feedforward)
-        self.normalises_last = config.transformer_type == "PostLN"
+        self.normalizes_last = config.transformer_type == "PostLN"
         self.wide_node = d_node != d
         if self.wide_node:
             self.center_contraction = nn.Linear(d_node, d)
@@ -176,24 +176,24 @@ class TransformerLayer(nn.Module):
         self, node: Tensor, edge: Tensor, log_weight: Tensor, harmonics: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Update node (n_atoms, d_node) and edge tokens (n_atoms, n_neighbors, d_pet)."""
-        centre = self.center_contraction(node) if self.wide_node else node
-        tokens = concatenate(centre[:, None, :], edge, dim=1)
-        if self.normalises_last:
+        center = self.center_contraction(node) if self.wide_node else node
+        tokens = concatenate(center[:, None, :], edge, dim=1)
+        if self.normalizes_last:
             attended = self.attention(tokens, NO_NORM, log_weight, harmonics)
             tokens = self.norm_attention(tokens + attended)
             tokens = self.norm_mlp(self.mlp(tokens, NO_NORM))
-            centre, edge = tokens.split([1, edge.shape[1]], dim=1)
+            center, edge = tokens.split([1, edge.shape[1]], dim=1)
         else:
             attended = self.attention(tokens, self.norm_attention, log_weight, harmonics)
             # split, as the backward pass of two slices would fill and add two tensors of zeros
-            centre, neighbours = attended.split([1, edge.shape[1]], dim=1)
-            edge = self.mlp(edge + neighbours, self.norm_mlp)
+            center, neighbors = attended.split([1, edge.shape[1]], dim=1)
+            edge = self.mlp(edge + neighbors, self.norm_mlp)
         if self.wide_node:
-            node = node + self.center_expansion(centre[:, 0])
+            node = node + self.center_expansion(center[:, 0])
             node = self.center_mlp(node, self.norm_center_features)
         else:
             # as published: with equal widths the node token has no residual and no MLP
-            node = centre[:, 0]
+            node = center[:, 0]
         return node, edge
 
 
@@ -242,7 +242,7 @@ class MessageLayer(nn.Module):
         """What enters the activation of `compress`, (n_slots, d_pet).
 
         The first linear layer of `compress` acts on the concatenation of the embedded geometry,
-        the neighbour's species (not in the first layer) and the message. A linear map of a
+        the neighbor's species (not in the first layer) and the message. A linear map of a
         concatenation is a sum, so the geometry's two linear maps are contracted into one and the
         species part becomes a table; no (n_slots, 3 d_pet) tensor is ever built.
 
@@ -250,7 +250,7 @@ class MessageLayer(nn.Module):
         ----------
         geometry : Tensor, shape (n_slots, geometry_width)
         species : Tensor, shape (n_slots,)
-            Species index of the neighbour.
+            Species index of the neighbor.
         message : Tensor
             Messages (n_slots, d_pet); in the first layer, where they are the species embedding
             alone, its table (n_species, d_pet).

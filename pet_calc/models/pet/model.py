@@ -1,6 +1,6 @@
 """PET: a transformer on edge tokens [Pozdnyakov & Ceriotti, NeurIPS 2023, arXiv:2305.19302].
 
-Every atom owns one node token and one token per neighbour. In each message-passing layer a small
+Every atom owns one node token and one token per neighbor. In each message-passing layer a small
 transformer mixes the tokens of an atom; the output token of the edge (i, j) then becomes part of
 the message of the reverse edge (j, i). The energy is the sum of readouts of nodes and of edges,
 the latter weighted by the cutoff function. `PETConfig` chooses between the variants that have been
@@ -206,7 +206,7 @@ class PET(nn.Module):
 
     @property
     def cutoff(self) -> float:
-        """Radius in Å within which neighbours matter."""
+        """Radius in Å within which neighbors matter."""
         if not self.config.zbl:
             return self.config.cutoff
         return max(self.config.cutoff, ZBL.cutoff(self.config.elements))
@@ -258,7 +258,7 @@ class PET(nn.Module):
 
     @property
     def strictly_local(self) -> bool:
-        """Whether an atom's energy depends on the vectors to its neighbours alone."""
+        """Whether an atom's energy depends on the vectors to its neighbors alone."""
         config = self.config
         return (
             config.num_gnn_layers == 1
@@ -461,7 +461,7 @@ class PET(nn.Module):
         condition : Tensor or None, shape (n_atoms, d_node)
             What charge and spin add to the node features after each layer.
         """
-        layout, neighbour = tokens.layout, tokens.neighbour
+        layout, neighbor = tokens.layout, tokens.neighbor
         ordered_species = species[layout.atom_order]
         node = self.node_embedders[0](ordered_species)
         message: Tensor = self.edge_embedder.weight
@@ -476,7 +476,7 @@ class PET(nn.Module):
             node, out = tokens.through(layer, node, message)
             if condition is not None:
                 node = node + condition
-            previous = message[neighbour] if g == 0 else message
+            previous = message[neighbor] if g == 0 else message
             if residual:
                 earlier.append((node, out))
                 message = 0.5 * (previous + reverse_edges(out, layout.reverse_slot))
@@ -531,7 +531,7 @@ class PET(nn.Module):
         views = bucket_views(layout, vectors, found, unit=radial, lean=rows is not None)
         plain = self.plain_tokens(species, seen, layout, rows, hidden=columns)
         return FramedTokens(
-            layout, plain.geometry, plain.neighbour, plain.slot_weight, rows, views, columns
+            layout, plain.geometry, plain.neighbor, plain.slot_weight, rows, views, columns
         )
 
     def plain_tokens(
@@ -541,11 +541,11 @@ class PET(nn.Module):
         """The tokens of a layout, with zeros in the columns of the geometry that are `hidden`."""
         config = self.config
         where = (layout.slot_edge, layout.edge_slot)
-        neighbour = edges_to_slots(species[seen.edges.edge_index[1]], *where)
+        neighbor = edges_to_slots(species[seen.edges.edge_index[1]], *where)
         harmonics = self.harmonics(seen, layout)
         whole = rows is None and not hidden and config.input_encoding != "distance"
         if whole and fused_embedding(seen.vectors, config.geometry_width):
-            return self.embedded_tokens(seen, layout, neighbour, harmonics)
+            return self.embedded_tokens(seen, layout, neighbor, harmonics)
         taper = bump if config.cutoff_function == "Bump" else cosine
         weights = taper(seen.distances, seen.cutoff, config.cutoff_width)
         geometry = by_rows(self.geometry, seen.vectors, seen.distances, rows=rows)
@@ -555,7 +555,7 @@ class PET(nn.Module):
             geometry = geometry.masked_fill(directional, 0.0)
         slots = edges_to_slots(geometry, *where)
         weight = edges_to_slots(weights, *where)
-        return Tokens(layout, slots, neighbour, weight, rows, harmonics=harmonics)
+        return Tokens(layout, slots, neighbor, weight, rows, harmonics=harmonics)
 
     def harmonics(self, seen: Environment, layout: NodeEdgeLayout) -> Tensor | None:
         """Harmonics (n_slots, n_harmonics) of the edges' directions, if the attention sees them."""
@@ -567,7 +567,7 @@ class PET(nn.Module):
         return edges_to_slots(found, layout.slot_edge, layout.edge_slot)
 
     def embedded_tokens(
-        self, seen: Environment, layout: NodeEdgeLayout, neighbour: Tensor,
+        self, seen: Environment, layout: NodeEdgeLayout, neighbor: Tensor,
         harmonics: Tensor | None = None,
     ) -> Tokens:  # fmt: skip
         """As `plain_tokens`, with the embeddings of all layers from one kernel each."""
@@ -583,14 +583,14 @@ class PET(nn.Module):
             table, matrix = layer.table(self.edge_embedder.weight), layer.geometry_matrix().T
             embedded.append(
                 edge_embedding(
-                    vectors, layout.slot_mask, neighbour, cutoff, self.gaussian_centers, table,
+                    vectors, layout.slot_mask, neighbor, cutoff, self.gaussian_centers, table,
                     matrix, self.encoding,
                 )
             )  # fmt: skip
         weight = embedded[0][1]
         hidden = tuple(h for h, _ in embedded)
         return Tokens(
-            layout, vectors[:, :0], neighbour, weight, embedded=hidden, harmonics=harmonics
+            layout, vectors[:, :0], neighbor, weight, embedded=hidden, harmonics=harmonics
         )
 
 

@@ -1,4 +1,4 @@
-"""Normalisations of tokens that precede a linear map, and the absence of one.
+"""Normalizations of tokens that precede a linear map, and the absence of one.
 
 Each offers ``then(linear, x)``, which is ``linear(norm(x))``, as `RMSNorm` does; with `gated`
 followed by a gated linear unit.
@@ -15,14 +15,14 @@ from pet_calc.kernels.layer_direction import layer_direction
 
 
 class Normalization(Protocol):
-    """Something that normalises tokens on their way into a linear map."""
+    """Something that normalizes tokens on their way into a linear map."""
 
     def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
         """``linear(norm(x))`` for tokens (..., width)."""
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation [arXiv:1607.06450], eps = 1e-5."""
+    """Layer normalization [arXiv:1607.06450], eps = 1e-5."""
 
     def then(self, linear: nn.Linear, x: Tensor, *, gated: bool = False) -> Tensor:
         """``linear(self(x))``, with weight and bias multiplied into the linear map."""

@@ -48,8 +48,8 @@ class Tokens:
     ----------
     layout : NodeEdgeLayout
     geometry : Tensor, shape (n_slots, geometry_width)
-    neighbour : Tensor, shape (n_slots,)
-        Species of the neighbour.
+    neighbor : Tensor, shape (n_slots,)
+        Species of the neighbor.
     slot_weight : Tensor, shape (n_slots,)
         Cutoff weight, 0 on padding.
     rows : int or None
@@ -63,7 +63,7 @@ class Tokens:
 
     layout: NodeEdgeLayout
     geometry: Tensor
-    neighbour: Tensor
+    neighbor: Tensor
     slot_weight: Tensor
     rows: int | None = None
     embedded: tuple[Tensor, ...] = field(default=(), kw_only=True)
@@ -110,17 +110,17 @@ class Tokens:
         if self.embedded:
             hidden = layer.received(self.embedded[layer.index], message)
         else:
-            hidden = layer.embed(self.geometry, self.neighbour, message)
+            hidden = layer.embed(self.geometry, self.neighbor, message)
         found = []
         # split, as the backward pass of slices would add full-sized tensors of zeros
-        for centres, tokens, bias, seen in zip(
+        for centers, tokens, bias, seen in zip(
             node.split([b.n_atoms for b in self.layout.buckets]),
             layer.compressed(hidden).split(self.slots),
             self.log_weights,
             self.directions,
             strict=True,
         ):
-            n, e = transformed(layer, centres, tokens, bias, *seen)
+            n, e = transformed(layer, centers, tokens, bias, *seen)
             found.append((n, e))
         return joined(found)
 
@@ -139,16 +139,16 @@ class Tokens:
         """As `through`, with activations of one bucket at a time."""
 
         def one(
-            centres: Tensor, geometry: Tensor, neighbour: Tensor, received: Tensor, bias: Tensor,
+            centers: Tensor, geometry: Tensor, neighbor: Tensor, received: Tensor, bias: Tensor,
             *seen: Tensor,
         ) -> tuple[Tensor, Tensor]:  # fmt: skip
-            tokens = layer.compressed(layer.embed(geometry, neighbour, received))
-            return transformed(layer, centres, tokens, bias, *seen)
+            tokens = layer.compressed(layer.embed(geometry, neighbor, received))
+            return transformed(layer, centers, tokens, bias, *seen)
 
         parts = zip(
             node.split([b.n_atoms for b in self.layout.buckets]),
             self.geometry.split(self.slots),
-            self.neighbour.split(self.slots),
+            self.neighbor.split(self.slots),
             self.messages(layer, message),
             self.log_weights,
             self.directions,
@@ -214,7 +214,7 @@ class FramedTokens(Tokens):
         """One layer on all views of all atoms, averaged over the views; see `Tokens.through`."""
         if self.rows is not None:
             return self.through_in_parts(layer, node, message)
-        hidden = layer.embed(self.geometry, self.neighbour, message).split(self.slots)
+        hidden = layer.embed(self.geometry, self.neighbor, message).split(self.slots)
         return self.seen_in_all_views(layer, node, hidden)
 
     def through_in_parts(
@@ -223,7 +223,7 @@ class FramedTokens(Tokens):
         """As `through`, with activations of the views of one bucket at a time."""
         parts = zip(
             self.geometry.split(self.slots),
-            self.neighbour.split(self.slots),
+            self.neighbor.split(self.slots),
             self.messages(layer, message),
             strict=True,
         )
@@ -238,17 +238,17 @@ class FramedTokens(Tokens):
         matrix = layer.geometry_matrix()[:, list(self.columns)].T  # (n_directional, d_pet)
 
         def one(
-            centres: Tensor, base: Tensor, bias: Tensor, row: Tensor, weight: Tensor,
+            centers: Tensor, base: Tensor, bias: Tensor, row: Tensor, weight: Tensor,
             matrix: Tensor, *seen: Tensor,
         ) -> tuple[Tensor, Tensor]:  # fmt: skip
-            n_atoms, d = len(centres), base.shape[1]
+            n_atoms, d = len(centers), base.shape[1]
             if len(seen) == 1:
                 hidden = embedded(base, row, seen[0], matrix)
             else:
                 vectors, slot_edge, frames, sign, kind = seen
                 hidden = framed_embedding(base, matrix, vectors, slot_edge, row, frames, sign, kind)
             n, e = transformed(
-                layer, centres.index_select(0, row), layer.compressed(hidden), bias[row]
+                layer, centers.index_select(0, row), layer.compressed(hidden), bias[row]
             )
             edge = view_average(e.view(len(row), -1), row, weight, n_atoms)
             return view_average(n, row, weight, n_atoms), edge.view(-1, d)

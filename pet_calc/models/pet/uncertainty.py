@@ -153,7 +153,7 @@ def evaluate_uncertainty(
         Of the model's energy head.
     system : System
     edges : Edges
-        Neighbour list of `system` at ``model.cutoff``.
+        Neighbor list of `system` at ``model.cutoff``.
     derivatives : bool
         Forces and stress of every member too, which costs a backward pass for each.
     conditions : Conditions, optional
@@ -202,7 +202,7 @@ def fit_llpr(
     r"""An uncertainty model from the features of a training set and the errors on another.
 
     The covariance is that of the features per atom, C = Σ f f^T / n², with the smallest
-    regularisation in powers of ten that makes it positive definite.
+    regularization in powers of ten that makes it positive definite.
 
     Parameters
     ----------

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError
-from pet_calc.io.atoms import system_from_atoms
-from pet_calc.io.domain import TrainingDomain
+from pet_calc.io.models.domain import TrainingDomain
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.neighbors.api import check_cell, check_finite
 from pet_calc.neighbors.vesin_cpu import complete_cell, vesin_half_list
 from pet_calc.workflows.guards.settings import Violation
@@ -68,7 +68,7 @@ def require_covered(atoms: Atoms) -> None:
     """
     if isinstance(atoms.calc, ModelCalculator):
         system = system_from_atoms(atoms, atoms.calc.device)
-        atoms.calc.modeller(atoms)(system)
+        atoms.calc.modeler(atoms)(system)
 
 
 def name_atom(atoms: Atoms, index: int) -> str:
@@ -110,7 +110,7 @@ class ClosePair:
 def closest_pair(atoms: Atoms, limits: Array, reach: float | None = None) -> ClosePair | None:
     """The pair, images included, with the smallest ratio of distance to limit.
 
-    The cost is one neighbour search with a radius of an ångström or two: about 0.1 ms for 200
+    The cost is one neighbor search with a radius of an ångström or two: about 0.1 ms for 200
     atoms.
 
     Parameters

@@ -10,7 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError
-from pet_calc.io.domain import TrainingDomain, training_domain
+from pet_calc.io.models.domain import TrainingDomain, training_domain
 from pet_calc.workflows.guards.checks import (
     check_structure,
     closer_than_trained,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import pet_calc
 from pet_calc.errors import CheckpointError
 from pet_calc.io.conditions import conditions_text
-from pet_calc.io.provenance import calculator_record, installed
+from pet_calc.io.runs.provenance import calculator_record, installed
 from pet_calc.workflows.md.config import MDConfig
 from pet_calc.workflows.md.records import Mark
 from pet_calc.workflows.md.swaps import CARRIED

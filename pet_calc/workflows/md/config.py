@@ -56,7 +56,7 @@ class MDConfig:
     initial_velocities : {"maxwell-boltzmann", "keep"}
         Draw velocities at `temperature`, or keep those that the structure carries.
     remove_drift : bool
-        Remove the momentum of the centre of mass at the start. Except in Langevin runs it then
+        Remove the momentum of the center of mass at the start. Except in Langevin runs it then
         stays zero, and the temperature counts 3 N - 3 degrees of freedom. Ignored for one atom and
         for structures with constraints.
     frame_interval : int

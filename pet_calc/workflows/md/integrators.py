@@ -6,11 +6,11 @@ The source of ASE 3.29 was read against the papers. What is right is used, what 
 - ``LangevinBAOAB``: the order is B A O A B, where O is
   :math:`p \to e^{-\gamma\Delta t}\,p + \sqrt{m k_B T\,(1 - e^{-2\gamma\Delta t})}\;\xi`
   (Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013), eqs. 4 and 6). Right. The noise moves
-  the centre of mass, so that the temperature counts 3 N degrees of freedom. It drifts positions
-  without asking constraints: fixed atoms and a fixed centre of mass work, because their velocities
+  the center of mass, so that the temperature counts 3 N degrees of freedom. It drifts positions
+  without asking constraints: fixed atoms and a fixed center of mass work, because their velocities
   are projected; constraints on distances do not and are refused here.
 - ``Bussi``: eq. A7 of Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), thermostat
-  before each velocity Verlet step. Right, but it takes 3 N degrees of freedom even if the centre of
+  before each velocity Verlet step. Right, but it takes 3 N degrees of freedom even if the center of
   mass is at rest, which makes the other 3 N - 3 too hot by a factor N / (N - 1) (0.5 % for 64 water
   molecules, 14 % for 8 atoms); corrected here.
 - ``NoseHooverChainNVT``: the equations are right, with the same 3 N. Its chain lives in private

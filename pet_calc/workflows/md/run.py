@@ -351,7 +351,7 @@ class Run:
 def start_afresh(calculator: Any) -> None:
     """Make a calculator forget what it remembers of structures, in its parts as well.
 
-    ASE's calculators keep neighbour lists whose order depends on the steps before, and with it the
+    ASE's calculators keep neighbor lists whose order depends on the steps before, and with it the
     rounding of their sums.
     """
     parts = getattr(getattr(calculator, "mixer", None), "calcs", ())

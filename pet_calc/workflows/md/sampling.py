@@ -124,8 +124,8 @@ def log_ratio_slope(x: Array, y: Array) -> float:
     and no histogram (Shirts and Chodera, J. Chem. Phys. 129, 124105 (2008), with two states).
     """
     values = np.concatenate([x, y])
-    centre, width = values.mean(), values.std()
-    z = np.stack([np.ones(len(values)), (values - centre) / width], axis=1)
+    center, width = values.mean(), values.std()
+    z = np.stack([np.ones(len(values)), (values - center) / width], axis=1)
     label = np.concatenate([np.zeros(len(x)), np.ones(len(y))])
     parameters = np.zeros(2)
     for _ in range(100):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from pet_calc.io.outputs import claim_folder, clear_folder
+from pet_calc.io.runs.outputs import claim_folder, clear_folder
 from pet_calc.workflows.guards import Guard
 from pet_calc.workflows.md import checkpoint as checkpoints
 from pet_calc.workflows.md.checkpoint import CHECKPOINT

@@ -14,7 +14,7 @@ def maxwell_boltzmann(
     *,
     remove_drift: bool = True,
 ) -> NDArray[np.float64]:
-    r"""Momenta drawn at a temperature, by default with the centre of mass at rest.
+    r"""Momenta drawn at a temperature, by default with the center of mass at rest.
 
     .. math:: p_{ia} \sim \mathcal{N}(0,\; m_i k_B T)
 
@@ -31,7 +31,7 @@ def maxwell_boltzmann(
     rng : numpy.random.Generator
         Source of the noise.
     remove_drift : bool
-        Give the centre of mass no momentum.
+        Give the center of mass no momentum.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def maxwell_boltzmann(
 
 
 def without_drift(momenta: NDArray[np.float64], masses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Momenta (n_atoms, 3) with the centre of mass brought to rest."""
+    """Momenta (n_atoms, 3) with the center of mass brought to rest."""
     velocity = momenta.sum(axis=0) / masses.sum()
     return np.asarray(momenta - masses[:, None] * velocity)
 
@@ -52,7 +52,7 @@ def without_drift(momenta: NDArray[np.float64], masses: NDArray[np.float64]) -> 
 def degrees_of_freedom(atoms: Atoms, *, drift_removed: bool) -> int:
     """Degrees of freedom over which the kinetic energy is shared.
 
-    3 N, less those that constraints take, less three when the centre of mass stays at rest. At
+    3 N, less those that constraints take, less three when the center of mass stays at rest. At
     least one, so that a temperature is defined.
     """
     n_dof = int(atoms.get_number_of_degrees_of_freedom())

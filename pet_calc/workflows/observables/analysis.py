@@ -85,7 +85,7 @@ class Settings:
     n_shells : int
         Shells of the order parameters.
     crystal : str or None
-        Lattice of an alloy; by default it is recognised.
+        Lattice of an alloy; by default it is recognized.
     fit : tuple of float or None
         Range of lags for diffusion, fs.
     resolution : float
@@ -367,7 +367,7 @@ def _diffusion(t: _Trajectory, result: Analysis) -> None:
         low, high = DIFFUSIVE
         if not low < found.exponent < high:
             result.skipped[f"D of {symbol}"] = (
-                f"{where}, which is no diffusion (1): analyse a longer run, or later lags; atoms "
+                f"{where}, which is no diffusion (1): analyze a longer run, or later lags; atoms "
                 "bound to sites (0) have no diffusion coefficient"
             )
             continue
@@ -454,7 +454,7 @@ def _order(t: _Trajectory, result: Analysis) -> None:
 def _msd(t: _Trajectory, result: Analysis) -> None:
     motion = t.paths
     if motion.species_change:
-        raise ValueError("species change places (swap moves); analyse a run without swaps")
+        raise ValueError("species change places (swap moves); analyze a run without swaps")
     _ = t.shells  # raises unless the atoms stay at the sites of a crystal
     for symbol in t.symbols:
         atoms = np.array(t.frames[0].get_chemical_symbols()) == symbol

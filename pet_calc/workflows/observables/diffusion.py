@@ -118,17 +118,17 @@ def self_diffusion(
     n_blocks : int
         Parts of the trajectory; fewer if it has fewer than eight frames each.
     remove_drift : bool
-        Displacements relative to the centre of mass of all atoms, which thermostats such as
+        Displacements relative to the center of mass of all atoms, which thermostats such as
         Langevin's let wander.
     """
     if motion.species_change:
         raise ValueError(
             "atoms must keep their species to be followed, but they change on the way (swap "
-            "moves?); analyse a run without swaps"
+            "moves?); analyze a run without swaps"
         )
     if len(motion) < 8:
         raise ValueError(f"a mean-square displacement needs at least 8 frames, got {len(motion)}")
-    paths = motion.centred if remove_drift else motion.positions
+    paths = motion.centered if remove_drift else motion.positions
     if atoms is not None:
         paths = paths[:, atoms]
     if paths.shape[1] == 0:
@@ -197,8 +197,8 @@ def finite_size_correction(
         if not value > 0:
             raise ValueError(f"`{name}` must be positive, got {value}")
     joule = K_B * temperature * scipy.constants.e
-    metre, pascal_second = box_length * 1e-10, viscosity * 1e-3
-    return float(YEH_HUMMER_XI * joule / (6 * np.pi * pascal_second * metre) * 1e9)
+    meter, pascal_second = box_length * 1e-10, viscosity * 1e-3
+    return float(YEH_HUMMER_XI * joule / (6 * np.pi * pascal_second * meter) * 1e9)
 
 
 def cube_edge(cells: Array) -> float:
@@ -226,11 +226,11 @@ def site_displacement(motion: Motion, atoms: NDArray[np.bool_] | None = None) ->
 
     .. math:: \langle u^2 \rangle = \overline{|r_i - \bar r_i|^2}
 
-    averaged over atoms and frames, relative to the centre of mass; three times the mean square
+    averaged over atoms and frames, relative to the center of mass; three times the mean square
     along one direction that the Debye-Waller factor holds. The mean position is estimated from the
     same frames; that of correlated frames is uncertain, which makes short runs come out low.
     """
-    paths = motion.centred if atoms is None else motion.centred[:, atoms]
+    paths = motion.centered if atoms is None else motion.centered[:, atoms]
     if paths.shape[1] == 0:
         raise ValueError("`atoms` must choose at least one atom, got none")
     return block_mean(((paths - paths.mean(axis=0)) ** 2).sum(axis=2).mean(axis=1))

@@ -17,7 +17,7 @@ from pet_calc.workflows.statistics import block_mean
 Array = NDArray[np.float64]
 
 # Okabe and Ito's palette, the light yellow left out, and darker shades for further curves.
-COLOURS = (
+COLORS = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -64,9 +64,9 @@ def _legend(ax: Axes, n: int) -> None:
     ax.legend(frameon=False, fontsize=8, ncols=2 if n > 5 else 1, loc="best")
 
 
-def _band(ax: Axes, x: Array, y: Array, error: Array, colour: str) -> None:
+def _band(ax: Axes, x: Array, y: Array, error: Array, color: str) -> None:
     if np.isfinite(error).all():
-        ax.fill_between(x, y - error, y + error, color=colour, alpha=0.2, lw=0)
+        ax.fill_between(x, y - error, y + error, color=color, alpha=0.2, lw=0)
 
 
 def _values(table: Columns, name: str) -> Array:
@@ -79,11 +79,11 @@ def _rdf(ax: Axes, analysis: Analysis, table: Columns) -> None:
     water = names == ["g_OO", "g_OH", "g_HH"]
     ax.axhline(1.0, color="0.75", lw=0.8)
     top = 0.0
-    for name, colour in zip(names, np.resize(COLOURS, len(names)).tolist(), strict=True):
+    for name, color in zip(names, np.resize(COLORS, len(names)).tolist(), strict=True):
         g, error = _values(table, name), _values(table, f"{name}_error")
         label = f"$g_\\mathrm{{{name[2:]}}}$"
-        _band(ax, r, g, error, colour)
-        ax.plot(r, g, color=colour, lw=1.5, label=label)
+        _band(ax, r, g, error, color)
+        ax.plot(r, g, color=color, lw=1.5, label=label)
         outer = g[r > 1.3] if water else g  # the covalent bond would dwarf all else
         top = max(top, float(outer.max(initial=0.0)))
     if water:
@@ -105,15 +105,15 @@ def _rdf(ax: Axes, analysis: Analysis, table: Columns) -> None:
 def _diffusion(ax: Axes, analysis: Analysis, table: Columns) -> None:
     lag = _values(table, "lag_fs") * 1e-3
     names = [c for c in table if c.endswith("_A2") and "error" not in c]
-    for name, colour in zip(names, np.resize(COLOURS, len(names)).tolist(), strict=True):
+    for name, color in zip(names, np.resize(COLORS, len(names)).tolist(), strict=True):
         symbol = name.split("_")[1]
         msd, error = _values(table, name), _values(table, f"msd_{symbol}_error_A2")
         label = symbol
         found = next((q for q in analysis.quantities if q.name == f"D of {symbol}"), None)
         if found is not None:
             label += f": {found.estimate} {found.unit}"
-        _band(ax, lag, msd, error, colour)
-        ax.plot(lag, msd, color=colour, lw=1.6, label=label)
+        _band(ax, lag, msd, error, color)
+        ax.plot(lag, msd, color=color, lw=1.6, label=label)
     ax.set(xlabel="time (ps)", ylabel="mean-square displacement (Å²)", xlim=(0, lag[-1]))
     ax.set_ylim(bottom=0.0)
     _legend(ax, len(names))
@@ -125,11 +125,11 @@ def _vdos(ax: Axes, analysis: Analysis, table: Columns) -> None:
     names = [c for c in names if c.startswith("vdos_")]
     ax.fill_between(x, 0, total, color="0.85", lw=0, label="total")
     if len(names) > 1:
-        for name, colour in zip(names, np.resize(COLOURS, len(names)).tolist(), strict=True):
-            ax.plot(x, _values(table, name), color=colour, lw=1.2, label=name.split("_")[1])
+        for name, color in zip(names, np.resize(COLORS, len(names)).tolist(), strict=True):
+            ax.plot(x, _values(table, name), color=color, lw=1.2, label=name.split("_")[1])
         _legend(ax, len(names))
     else:
-        ax.plot(x, total, color=COLOURS[0], lw=1.3)
+        ax.plot(x, total, color=COLORS[0], lw=1.3)
     last = x[np.flatnonzero(total > 0.004 * total.max())[-1]]
     ax.set(xlabel="wavenumber (cm⁻¹)", ylabel="VDOS (1/THz)", xlim=(0, 1.1 * last))
     ax.set_ylim(0.0, 1.1 * total.max())
@@ -138,7 +138,7 @@ def _vdos(ax: Axes, analysis: Analysis, table: Columns) -> None:
 def _hydrogen_bonds(ax: Axes, analysis: Analysis, table: Columns) -> None:
     n, part = _values(table, "bonds"), _values(table, "fraction_of_molecules")
     mean = analysis.value("hydrogen bonds per molecule")
-    ax.bar(n, 100 * part, color=COLOURS[0], width=0.7, label=f"mean {mean}")
+    ax.bar(n, 100 * part, color=COLORS[0], width=0.7, label=f"mean {mean}")
     ax.set(xlabel="hydrogen bonds of a molecule", ylabel="molecules (%)")
     ax.set_xticks(n)
     _legend(ax, 1)
@@ -159,7 +159,7 @@ def _order(ax: Axes, analysis: Analysis, table: Columns) -> None:
             width=0.92 * width,
             yerr=np.nan_to_num(_values(table, "alpha_error")[rows]),
             error_kw={"elinewidth": 1.0, "capsize": 2.0},
-            color=COLOURS[shell - 1],
+            color=COLORS[shell - 1],
             label=f"shell {shell}, {r:.2f} Å",
         )
     ax.set_xticks(np.arange(len(names)), names, fontsize=9, rotation=30 if len(names) > 6 else 0)
@@ -175,7 +175,7 @@ def _series(label: str) -> Callable[[Axes, Analysis, Columns], None]:
         x, y = _values(table, x_name), _values(table, y_name)
         in_time = x_name == "time_fs"
         x = x * 1e-3 if in_time else x
-        ax.plot(x, y, color=COLOURS[0], lw=1.0)
+        ax.plot(x, y, color=COLORS[0], lw=1.0)
         ax.axhline(y.mean(), color="0.3", lw=1.0, ls="--", label=f"mean {block_mean(y)}")
         ax.set(xlabel="time (ps)" if in_time else "frame", ylabel=label)
         ax.ticklabel_format(useOffset=False)

@@ -54,8 +54,8 @@ class Motion:
         return len(self.positions)
 
     @property
-    def centred(self) -> Array:
-        """Positions less the path of the centre of mass, (n_frames, n_atoms, 3), Å."""
+    def centered(self) -> Array:
+        """Positions less the path of the center of mass, (n_frames, n_atoms, 3), Å."""
         moved = self.positions - self.positions[0]
         return self.positions - np.average(moved, axis=1, weights=self.masses)[:, None]
 

@@ -29,7 +29,7 @@ class Lattice:
     radii : tuple of float
         Distances of the shells over (V/N)^(1/3).
     sizes : tuple of int
-        Neighbours in each shell.
+        Neighbors in each shell.
     """
 
     name: str
@@ -57,7 +57,7 @@ LATTICES = (
 
 @dataclass(frozen=True, eq=False)
 class Shells:
-    """Neighbours of every site, shell by shell.
+    """Neighbors of every site, shell by shell.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Shells:
         Name of the lattice.
     radii : array, shape (n_shells,)
         Mean distance, Å.
-    pairs : tuple of (centres, neighbours)
+    pairs : tuple of (centers, neighbors)
         Per shell two arrays of shape (n_pairs,): each pair in both directions, and once per
         periodic image.
     """
@@ -86,32 +86,32 @@ class WarrenCowley:
     radii : array, shape (n_shells,)
         Mean distances, Å.
     series : array, shape (n_frames, n_shells, n_elements, n_elements)
-        By frame: centre element, neighbour element.
+        By frame: center element, neighbor element.
     """
 
     symbols: tuple[str, ...]
     radii: Array
     series: Array
 
-    def estimate(self, shell: int, centre: str, neighbour: str) -> Estimate:
+    def estimate(self, shell: int, center: str, neighbor: str) -> Estimate:
         """Mean and error of one parameter; shells count from 0."""
-        i, j = self.symbols.index(centre), self.symbols.index(neighbour)
+        i, j = self.symbols.index(center), self.symbols.index(neighbor)
         return block_mean(self.series[:, shell, i, j])
 
 
 def mean_structure(motion: Motion, pbc: Sequence[bool] = (True, True, True)) -> Atoms:
     """Atoms at their mean fractional coordinates in the mean cell: the sites of a crystal."""
-    drift = motion.positions - motion.centred
+    drift = motion.positions - motion.centered
     scaled = np.einsum("fna,fab->fnb", motion.positions - drift, np.linalg.inv(motion.cells))
     cell = motion.cells.mean(axis=0)
     return Atoms(motion.numbers, positions=scaled.mean(axis=0) @ cell, cell=cell, pbc=pbc)
 
 
 def crystal_shells(sites: Atoms, n_shells: int = 2, crystal: str | None = None) -> Shells:
-    """Neighbour shells of a crystal whose sites are all occupied.
+    """Neighbor shells of a crystal whose sites are all occupied.
 
     Pairs are sorted into the shells of an ideal lattice of the same density, with limits half way
-    between them; every site must then have the right number of neighbours in each. Distortions of
+    between them; every site must then have the right number of neighbors in each. Distortions of
     an alloy are harmless as long as they do.
 
     Parameters
@@ -150,7 +150,7 @@ def crystal_shells(sites: Atoms, n_shells: int = 2, crystal: str | None = None) 
         # shells beyond those asked for tell lattices apart; a few distorted sites may fail there
         if not any(wrong[:n_shells]) and max(wrong) <= 0.25 * len(sites):
             return Shells(lattice.name, shells.radii[:n_shells], shells.pairs[:n_shells])
-        found.append(f"{lattice.name}: {max(wrong)} sites with another number of neighbours")
+        found.append(f"{lattice.name}: {max(wrong)} sites with another number of neighbors")
     raise ValueError(
         f"the mean structure of {len(sites)} atoms must be a full crystal lattice, but is none of "
         + "; ".join(found)
@@ -159,7 +159,7 @@ def crystal_shells(sites: Atoms, n_shells: int = 2, crystal: str | None = None) 
 
 
 def distance_shells(atoms: Atoms, limits: Sequence[tuple[float, float]]) -> Shells:
-    """Neighbours by distance: one shell per (lower, upper) limit in Å."""
+    """Neighbors by distance: one shell per (lower, upper) limit in Å."""
     if not limits or any(not 0 <= low < high for low, high in limits):
         raise ValueError(f"shells are ranges 0 <= lower < upper in Å, got {list(limits)}")
     cell = atoms.cell.array
@@ -182,7 +182,7 @@ def warren_cowley(numbers: Integers, shells: Shells) -> tuple[tuple[str, ...], A
 
     .. math:: \alpha_{ij}^{(s)} = 1 - \frac{p_{ij}^{(s)}}{c_j}
 
-    with :math:`p_{ij}^{(s)}` the probability that a neighbour in shell s of an atom i is a j, and
+    with :math:`p_{ij}^{(s)}` the probability that a neighbor in shell s of an atom i is a j, and
     :math:`c_j` the concentration of j (Cowley, Phys. Rev. 77, 669 (1950)). For unlike species,
     negative values mean attraction: -1 in the first shell of B2 (CsCl), -1/3 in that of L1_2
     (Cu3Au). A random arrangement of N atoms gives -1/(N - 1) on average, 0 for many. For
@@ -193,13 +193,13 @@ def warren_cowley(numbers: Integers, shells: Shells) -> tuple[tuple[str, ...], A
     numbers : array, shape (n_atoms,)
         Atomic numbers at the sites.
     shells : Shells
-        Neighbours of the sites.
+        Neighbors of the sites.
 
     Returns
     -------
     symbols : tuple of str
     alpha : array, shape (n_shells, n_elements, n_elements)
-        Centre element, neighbour element; NaN where an element has no neighbour at all.
+        Center element, neighbor element; NaN where an element has no neighbor at all.
     """
     elements, species = np.unique(numbers, return_inverse=True)
     n = len(elements)

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 HANN_OVERLAP = np.sqrt(1.0 + 2.0 / 36.0)
 """Error of the mean over half-overlapping Hann windows against that over independent ones: the
-spectra of neighbours are correlated by (1/6)² (Welch, IEEE Trans. Audio 15, 70 (1967))."""
+spectra of neighbors are correlated by (1/6)² (Welch, IEEE Trans. Audio 15, 70 (1967))."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def vibrational_spectrum(motion: Motion, *, resolution: float = 20.0) -> Vibrati
        e^{2\pi \mathrm{i} \nu t}\,\mathrm{d}t
 
     which for harmonic vibrations is the density of states (Dickey and Paskin, Phys. Rev. 188, 1407
-    (1969)), here normalised to 1. Half-overlapping Hann windows. Velocities are those of the frames
+    (1969)), here normalized to 1. Half-overlapping Hann windows. Velocities are those of the frames
     if all have momenta; otherwise differences of positions between frames, whose attenuation
     :math:`\mathrm{sinc}^2(\nu \Delta t)` is divided out.
 
@@ -88,7 +88,7 @@ def vibrational_spectrum(motion: Motion, *, resolution: float = 20.0) -> Vibrati
     if motion.species_change:
         raise ValueError(
             "a vibrational spectrum needs atoms that keep their species, but they change on the "
-            "way (swap moves?); analyse a run without swaps"
+            "way (swap moves?); analyze a run without swaps"
         )
     nyquist, needed = 500.0 / motion.interval, highest_vibration(motion.numbers)
     if nyquist < needed:
@@ -101,7 +101,7 @@ def vibrational_spectrum(motion: Motion, *, resolution: float = 20.0) -> Vibrati
         raise ValueError(f"`resolution` must be positive, got {resolution} cm⁻¹")
     from_positions = motion.velocities is None
     if motion.velocities is None:
-        velocities = np.diff(motion.centred, axis=0) / motion.interval
+        velocities = np.diff(motion.centered, axis=0) / motion.interval
     else:
         weights = motion.masses[:, None] / motion.masses.sum()
         velocities = motion.velocities - (motion.velocities * weights).sum(axis=1, keepdims=True)

@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 #: Force constants at the edge of the supercell above this part of the largest are worth a warning.
 EDGE = 0.02
-#: A frequency at Γ that symmetrisation moves by more than this, in THz, is worth a warning.
+#: A frequency at Γ that symmetrization moves by more than this, in THz, is worth a warning.
 GAMMA_SHIFT = 0.1
 
 
@@ -108,7 +108,7 @@ class PhononResult:
             )
         if r.gamma_shift > GAMMA_SHIFT:
             found.append(
-                f"symmetrisation moved a frequency at Γ by {r.gamma_shift:.2f} THz: the potential "
+                f"symmetrization moved a frequency at Γ by {r.gamma_shift:.2f} THz: the potential "
                 f"breaks the symmetry of the crystal; --displacements full averages over it"
             )
         return tuple(found)
@@ -219,7 +219,7 @@ def prepared(
 
 
 def nac_parameters(phonon: Phonopy, born: BornCharges | Path, symprec: float) -> NacParams:
-    """Parameters of the non-analytical correction, symmetrised.
+    """Parameters of the non-analytical correction, symmetrized.
 
     The charges get the site symmetry and the sum rule Σ Z* = 0; the dielectric tensor that of the
     crystal. Their unit is e, so that the factor is e²/4πε₀ in eV Å, unless a file has its own.

@@ -135,7 +135,7 @@ def supercell_matrix(
     Raises
     ------
     ValueError
-        For a supercell that is singular, or so small that the bonds to nearest neighbours fold
+        For a supercell that is singular, or so small that the bonds to nearest neighbors fold
         onto each other.
     """
     if supercell is None:
@@ -152,7 +152,7 @@ def supercell_matrix(
     if length < 2 * bond - 1e-3:
         raise ValueError(
             f"the supercell is too small: an atom is {length:.2f} Å from its image, less than two "
-            f"bonds of {bond:.2f} Å, so that forces of different neighbours add up; take larger "
+            f"bonds of {bond:.2f} Å, so that forces of different neighbors add up; take larger "
             f"multiples, or leave the choice to --min-length"
         )
     return matrix

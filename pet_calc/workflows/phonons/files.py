@@ -43,7 +43,7 @@ def write_phonons(
     title : str
         Of the figure.
     origin : mapping, optional
-        From `pet_calc.io.provenance.provenance`, kept in the summary.
+        From `pet_calc.io.runs.provenance.provenance`, kept in the summary.
     """
     from ase.io import write
 

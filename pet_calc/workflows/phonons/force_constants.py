@@ -39,10 +39,10 @@ class ForceConstantReport:
     largest : float
         Largest force constant, eV/Å².
     asymmetry : float
-        Largest change of a force constant by the symmetrisation, eV/Å²; the symmetry that the
+        Largest change of a force constant by the symmetrization, eV/Å²; the symmetry that the
         potential lacks, and the anharmonicity of the displacement.
     gamma_shift : float
-        Largest change of a frequency at Γ by the symmetrisation, THz.
+        Largest change of a frequency at Γ by the symmetrization, THz.
     edge : float
         Largest norm of the 3x3 force constants of a pair whose distance is within 5 % of the
         longest in the supercell, as a part of the largest between different atoms: whether the
@@ -66,7 +66,7 @@ def force_constants(
     *,
     on_progress: OnProgress | None = None,
 ) -> tuple[Phonopy, ForceConstantReport]:
-    """Symmetrised force constants of a primitive cell.
+    """Symmetrized force constants of a primitive cell.
 
     Parameters
     ----------

@@ -241,13 +241,13 @@ def require_stable(lowest: float, scale: float, primitive: Primitive) -> None:
 def mesh_numbers(primitive: Primitive, density: float) -> NDArray[np.int64]:
     """Divisions of the reciprocal cell that have the symmetry of the lattice.
 
-    They are odd, so that the mesh has its centre at Γ, and equal for a centred lattice, whose
+    They are odd, so that the mesh has its center at Γ, and equal for a centered lattice, whose
     operations mix the primitive vectors.
     """
     lengths = np.linalg.norm(primitive.atoms.cell.reciprocal().array, axis=1)
     numbers = 2 * (np.ceil(density * lengths).astype(np.int64) // 2) + 1
-    centred = round(abs(np.linalg.det(primitive.conventional))) > 1
-    return np.full(3, numbers.max()) if centred else numbers
+    centered = round(abs(np.linalg.det(primitive.conventional))) > 1
+    return np.full(3, numbers.max()) if centered else numbers
 
 
 def lattice_lengths(volumes: Array, lengths: Array, equilibrium: Array) -> Array:

@@ -28,7 +28,7 @@ def reference_spectrum(
     supercell : sequence of 3 int
         Multiples of the unit cell.
     config : PhononConfig, optional
-        Of which symmetrisation and sampling are used.
+        Of which symmetrization and sampling are used.
 
     Raises
     ------

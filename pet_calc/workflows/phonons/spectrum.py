@@ -210,7 +210,7 @@ def high_symmetry_path(
 ) -> tuple[dict[str, Array], list[tuple[str, str]]]:
     """Special points in reciprocal vectors of this very primitive cell, and the path of seekpath.
 
-    seekpath's own points are those of its standardised cell, which may be turned.
+    seekpath's own points are those of its standardized cell, which may be turned.
     """
     import seekpath
     from seekpath.hpkot import EdgeCaseWarning
@@ -241,11 +241,11 @@ def band_structure(
         n = max(2, int(np.ceil(length / spacing)) + 1)
         lines.append(np.linspace(coordinates[a], coordinates[b], n))
     bands = phonon.run_band_structure(lines)
-    segments, travelled = [], 0.0
+    segments, traveled = [], 0.0
     for (a, b), q, frequencies in zip(path, lines, bands.frequencies, strict=True):
         steps = np.linalg.norm(np.diff(q, axis=0) @ reciprocal, axis=1)
-        distance = travelled + np.concatenate([[0.0], np.cumsum(steps)])
-        travelled = float(distance[-1])
+        distance = traveled + np.concatenate([[0.0], np.cumsum(steps)])
+        traveled = float(distance[-1])
         segments.append(Segment(label(a), label(b), q, distance, np.array(frequencies)))
     return tuple(segments)
 

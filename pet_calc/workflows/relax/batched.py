@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.calculators.batches import EdgeLimit, Part, compute_together, groups, prepare
 from pet_calc.errors import InvalidStructureError, PetCalcError
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import Results
 from pet_calc.neighbors import neighbor_list
 from pet_calc.units import GPA
 from pet_calc.workflows.guards import Violation
 from pet_calc.workflows.relax.config import RelaxConfig
-from pet_calc.workflows.relax.fire import FireState, fire_step, generalised_forces, largest_row
+from pet_calc.workflows.relax.fire import FireState, fire_step, generalized_forces, largest_row
 from pet_calc.workflows.relax.result import (
     Relaxation,
     Status,
@@ -78,7 +78,7 @@ def relax_batched(
     config : RelaxConfig, optional
         With the optimizer "fire".
     max_edges : int, optional
-        Directed neighbour pairs in one call of the model; by default as for
+        Directed neighbor pairs in one call of the model; by default as for
         `ModelCalculator.evaluate_many`.
     deadline : float, optional
         Value of ``time.monotonic()`` at which to stop; what has not begun is "not started".
@@ -176,7 +176,7 @@ class Batch:
     def count(self, atoms: Atoms) -> int:
         """Directed edges of a structure."""
         system = system_from_atoms(atoms, self.device)
-        return neighbor_list(system, self.calculator.modeller(atoms)(system).cutoff).n_edges
+        return neighbor_list(system, self.calculator.modeler(atoms)(system).cutoff).n_edges
 
     def advance(
         self, state: FireState, queue: deque[tuple[int, Atoms]], done: OnResult
@@ -188,7 +188,7 @@ class Batch:
         float
             Largest force in eV/Å of the members before those that are done leave.
         tuple of Tensor
-            Generalised forces of those that stay, whose state is in `self.state`.
+            Generalized forces of those that stay, whose state is in `self.state`.
         """
         problems = self.place(state)
         answers = self.ask(problems, waiting=bool(queue))
@@ -210,7 +210,7 @@ class Batch:
                     problems[k] = found
             begin = end
         config = self.config
-        on_x, on_y = generalised_forces(state, forces, stress, config.pressure * GPA, config.cell)
+        on_x, on_y = generalized_forces(state, forces, stress, config.pressure * GPA, config.cell)
         rows = largest_row(state, on_x, on_y).tolist()
         keep = []
         for k, (member, steps) in enumerate(zip(self.members, state.steps.tolist(), strict=True)):

@@ -115,7 +115,7 @@ class FireState:
         return cls(**joined)
 
 
-def generalised_forces(
+def generalized_forces(
     state: FireState, forces: Tensor, stress: Tensor, pressure: float, cell: str
 ) -> tuple[Tensor, Tensor]:
     r"""−∂H/∂x and −∂H/∂y of the enthalpy H = E + pV.
@@ -170,14 +170,14 @@ def mean_diagonal(matrix: Tensor) -> Tensor:
 
 
 def largest_row(state: FireState, on_x: Tensor, on_y: Tensor) -> Tensor:
-    """Largest norm (n_systems,) of a row of the generalised forces: ASE's criterion."""
+    """Largest norm (n_systems,) of a row of the generalized forces: ASE's criterion."""
     rows = torch.linalg.norm(on_y, dim=-1).amax(-1)
     norms = torch.linalg.norm(on_x, dim=-1)
     return rows.scatter_reduce(0, state.index, norms, "amax")
 
 
 def fire_step(state: FireState, on_x: Tensor, on_y: Tensor) -> FireState:
-    """One step of FIRE for every structure, from its generalised forces at `state`."""
+    """One step of FIRE for every structure, from its generalized forces at `state`."""
 
     def inner(p: Tensor, q: Tensor, r: Tensor, s: Tensor) -> Tensor:
         over_atoms = torch.zeros_like(state.dt).index_add(0, state.index, (p * q).sum(-1))

@@ -22,8 +22,8 @@ import numpy as np
 from ase import Atoms
 
 from pet_calc.io.conditions import conditions_text
-from pet_calc.io.extxyz import extxyz_frame
-from pet_calc.io.provenance import stamp
+from pet_calc.io.runs.provenance import stamp
+from pet_calc.io.structures.extxyz import extxyz_frame
 from pet_calc.units import EV_PER_A3_TO_GPA
 from pet_calc.workflows.relax.result import Relaxation
 from pet_calc.workflows.relax.symmetry import space_group

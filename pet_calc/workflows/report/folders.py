@@ -43,7 +43,7 @@ def report_folder(
 ) -> Path:
     """Write the report of a folder of ``pet-calc md``, ``relax``, ``phonons``, ``qha`` or others.
 
-    The folder is recognised by its settings file, such as ``md.toml``. Its figures, its table of
+    The folder is recognized by its settings file, such as ``md.toml``. Its figures, its table of
     results, settings, provenance, and structures go onto the page.
 
     Parameters
@@ -57,7 +57,7 @@ def report_folder(
     Raises
     ------
     ValueError
-        If the folder holds no output that can be recognised.
+        If the folder holds no output that can be recognized.
     MissingDependencyError
         If chemiscope is needed and not installed.
     """
@@ -84,7 +84,7 @@ def _settings(folder: Path) -> tuple[str, dict[str, Any]]:
     if not found:
         known = ", ".join(f"{name}.toml" for name in KINDS)
         raise ValueError(
-            f"an output folder is recognised by its settings file ({known}), but {folder} has "
+            f"an output folder is recognized by its settings file ({known}), but {folder} has "
             "none of them; name the folder that --out named"
         )
     if len(found) > 1:
@@ -223,7 +223,7 @@ KINDS: dict[str, Callable[[Path, dict[str, Any]], _Content]] = {
     "phonons": _phonons,
     "analyze": _analyze,
 }
-"""Settings files that are recognised, without their ending, and what makes their page."""
+"""Settings files that are recognized, without their ending, and what makes their page."""
 
 OTHER_VERBS = ("qha", "elastic", "eos", "neb")
 

@@ -163,7 +163,7 @@ def write_report(
         Interactive 3-D view; needs chemiscope.
     settings, provenance : mapping, optional
         Shown at the end, folded; mappings within them become dotted names. The second is a record
-        of :func:`pet_calc.io.provenance.provenance`.
+        of :func:`pet_calc.io.runs.provenance.provenance`.
 
     Raises
     ------

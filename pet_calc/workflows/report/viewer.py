@@ -128,7 +128,7 @@ class Viewer:
         plot = len(finite) >= 2 and len(frames) > 1
         heading = "Structure" if len(frames) == 1 else "Structures"
         heading = "Trajectory" if structures.trajectory and len(frames) > 1 else heading
-        # a few atoms of a crystal say little without their neighbours
+        # a few atoms of a crystal say little without their neighbors
         small = all(a.pbc.all() and len(a) <= SMALL_CELL for a in frames)
         axes = dict(zip(("x", "y"), finite, strict=False)) if plot else {}
         data: dict[str, Any] = chemiscope.create_input(

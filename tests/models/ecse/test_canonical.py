@@ -10,7 +10,7 @@ from contracts.models import random_pet
 from contracts.structures import STRUCTURES
 
 from pet_calc.geometry import Edges, System, edge_vectors
-from pet_calc.io.atoms import system_from_atoms
+from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models.ecse.canonical import canonical_energies, canonical_views
 from pet_calc.neighbors import neighbor_list
 

@@ -199,8 +199,8 @@ EVENTS = {
     "cutoff of the model": (entering, 3.6, 0.05),
     "collinear": (bent, 0.0, 0.02),
     "frame born": (bent, float(np.arcsin(np.sqrt(0.05))), 0.05),
-    "no second neighbour": (leaving, 3.3, 0.35),
-    "no neighbour": (dimer, 3.4, 0.3),
+    "no second neighbor": (leaving, 3.3, 0.35),
+    "no neighbor": (dimer, 3.4, 0.3),
 }
 
 
@@ -306,7 +306,7 @@ def test_energies_without_derivatives_and_in_a_batch() -> None:
 
 
 def test_local_refuses_a_model_that_sees_further() -> None:
-    with pytest.raises(ValueError, match="its neighbours alone"):
+    with pytest.raises(ValueError, match="its neighbors alone"):
         Ensemble(random_pet(4), CASES["molecule-4"](), "local")
 
 

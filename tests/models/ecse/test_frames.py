@@ -11,7 +11,7 @@ from contracts.structures import STRUCTURES, system
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
-from pet_calc.io.calc_folder import load_calc_folder
+from pet_calc.io.foreign.calc_folder import load_calc_folder
 from pet_calc.kernels.ecse_frames.reference import neighbor_pairs
 from pet_calc.kernels.ecse_frames.switches import cutoff_step, onset, smooth_maximum, smooth_step
 from pet_calc.models.derivatives import forces_from_gradient
@@ -27,9 +27,9 @@ CUTOFF = 4.5
 def pooled(structure: System, edges: Edges, vectors: Tensor) -> FrameSet:
     """Frames of all atoms together with the outer cutoff at the model's, as published."""
     group = torch.zeros(structure.n_atoms, dtype=torch.int64)
-    centre = edges.edge_index[0]
+    center = edges.edge_index[0]
     return local_frames(
-        centre, vectors, structure.n_atoms, CUTOFF, PUBLISHED, group=group, n_groups=1
+        center, vectors, structure.n_atoms, CUTOFF, PUBLISHED, group=group, n_groups=1
     )
 
 
@@ -86,31 +86,31 @@ def published_energy(
 
 
 @pytest.mark.parametrize("name", sorted(STRUCTURES))
-def test_frames_are_right_handed_and_follow_their_neighbours(name: str) -> None:
+def test_frames_are_right_handed_and_follow_their_neighbors(name: str) -> None:
     structure = STRUCTURES[name]()
     edges = neighbor_list(structure, CUTOFF)
     vectors = edge_vectors(structure, edges)
-    centre = edges.edge_index[0]
-    frames = local_frames(centre, vectors, structure.n_atoms, CUTOFF - 0.15, PUBLISHED).frames
+    center = edges.edge_index[0]
+    frames = local_frames(center, vectors, structure.n_atoms, CUTOFF - 0.15, PUBLISHED).frames
     one = torch.eye(3, dtype=torch.float64).expand(len(frames.weight), 3, 3)
     assert torch.allclose(frames.matrix.transpose(1, 2) @ frames.matrix, one, atol=1e-12)
     assert torch.allclose(torch.linalg.det(frames.matrix), one[:, 0, 0], atol=1e-12)
     first, second = vectors[frames.first], vectors[frames.second]
-    assert torch.equal(centre[frames.first], frames.atom)
-    assert torch.equal(centre[frames.second], frames.atom)
+    assert torch.equal(center[frames.first], frames.atom)
+    assert torch.equal(center[frames.second], frames.atom)
     local = torch.einsum("na,nab->nb", first, frames.matrix)
     assert torch.allclose(local, local[:, :1] * torch.tensor([1.0, 0, 0]).double(), atol=1e-12)
     other = torch.einsum("na,nab->nb", second, frames.matrix)
     assert torch.allclose(other[:, 1], torch.zeros_like(other[:, 1]), atol=1e-12)
     # e1 × (e1 × u) points away from u
-    assert bool((other[:, 2] < 0).all()), "the second neighbour lies on the side of -e3"
+    assert bool((other[:, 2] < 0).all()), "the second neighbor lies on the side of -e3"
     assert bool((frames.weight > 0).all())
 
 
 def test_pairs_are_those_of_a_double_loop() -> None:
-    centre = torch.tensor([0, 0, 0, 2, 3, 3, 5, 5, 5, 5])
-    a, b = neighbor_pairs(centre)
-    expected = [(i, j) for i in range(10) for j in range(i + 1, 10) if centre[i] == centre[j]]
+    center = torch.tensor([0, 0, 0, 2, 3, 3, 5, 5, 5, 5])
+    a, b = neighbor_pairs(center)
+    expected = [(i, j) for i in range(10) for j in range(i + 1, 10) if center[i] == center[j]]
     assert list(zip(a.tolist(), b.tolist(), strict=True)) == expected
 
 

@@ -213,7 +213,7 @@ def test_bussi_counts_the_degrees_of_freedom_that_move(broken, tmp_path):
     assert abs(mean.value - 400.0) > 10 * mean.error
 
 
-def test_centre_of_mass_stays_at_rest(copper, tmp_path):
+def test_center_of_mass_stays_at_rest(copper, tmp_path):
     result = run_md(copper, MDConfig(ensemble="nve", timestep=2.0, steps=50), tmp_path)
     assert np.abs(result.atoms.get_momenta().sum(axis=0)).max() < 1e-10
     assert result.n_dof == 93

@@ -115,7 +115,7 @@ def test_heat_is_the_change_of_energy():
     assert atoms.get_potential_energy() - start == pytest.approx(moves.heat, abs=1e-9)
 
 
-def test_neighbour_list_of_the_potential_notices_a_swap():
+def test_neighbor_list_of_the_potential_notices_a_swap():
     atoms = alloy()
     atoms.calc = PETCalculator(small_pet((29, 79)))
     atoms.get_potential_energy()

@@ -98,7 +98,7 @@ def test_constant_energy_is_no_heat_bath():
     ("frames", "observables", "message"),
     [
         ([], None, "at least one frame"),
-        (shaken(ALLOY, 3), ["density", "colour"], "got colour as well"),
+        (shaken(ALLOY, 3), ["density", "color"], "got color as well"),
         (shaken(ALLOY, 30), ["thermal-expansion"], "the cell is constant"),
         (shaken(bulk("Cu") * 3, 10), ["order"], "need two elements, got Cu"),
         (shaken(Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 4]]), 10), ["density"], "periodic"),
@@ -112,7 +112,7 @@ def test_what_is_impossible_is_refused(frames, observables, message):
         analyze(frames, observables)
 
 
-def test_a_cluster_can_be_analysed():
+def test_a_cluster_can_be_analyzed():
     atoms = Atoms("Ar8", positions=4.0 * np.array(list(np.ndindex(2, 2, 2)), dtype=float))
     result = analyze(shaken(atoms), interval=5.0)
     assert "vdos" in result.tables

@@ -49,7 +49,7 @@ def test_brownian_walk_has_its_diffusion_coefficient():
 
 
 def test_drift_is_removed():
-    """Walkers less their centre of mass diffuse by 1 - 1/N slower."""
+    """Walkers less their center of mass diffuse by 1 - 1/N slower."""
     still, moving = (
         self_diffusion(unwrap(brownian(drift=x), DT), fit=(50.0, 500.0)) for x in (0.0, 0.05)
     )
@@ -82,7 +82,7 @@ def test_flight_and_rest_are_told_from_diffusion():
     motion = unwrap(bound)
     assert abs(self_diffusion(motion).exponent) < 0.05
     u2 = site_displacement(motion)
-    expected = 3 * 0.1**2 * 29 / 30 * 399 / 400  # less the centre of mass and the mean
+    expected = 3 * 0.1**2 * 29 / 30 * 399 / 400  # less the center of mass and the mean
     assert abs(u2.value - expected) < 4 * u2.error
     assert u2.error < 0.02 * expected
 

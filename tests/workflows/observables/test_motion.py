@@ -80,11 +80,11 @@ def test_velocities_are_in_angstrom_per_fs():
     assert unwrap(frames).velocities == pytest.approx(np.full((3, 2, 3), 0.01))
 
 
-def test_centred_paths_do_not_follow_the_drift():
+def test_centered_paths_do_not_follow_the_drift():
     paths = walk(CELLS["cubic"], n_atoms=5)
     drift = np.linspace(0, 30, len(paths))[:, None, None]
-    still = unwrap(as_frames(paths, CELLS["cubic"])).centred
-    moving = unwrap(as_frames(paths + drift, CELLS["cubic"])).centred
+    still = unwrap(as_frames(paths, CELLS["cubic"])).centered
+    moving = unwrap(as_frames(paths + drift, CELLS["cubic"])).centered
     assert moving - moving[0] == pytest.approx(still - still[0], abs=1e-9)
 
 

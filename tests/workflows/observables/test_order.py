@@ -17,10 +17,10 @@ L12 = bulk("Cu", cubic=True)
 L12.numbers[0] = 79  # Cu3Au
 
 
-def alpha(atoms, centre, neighbour, **options):
+def alpha(atoms, center, neighbor, **options):
     shells = crystal_shells(atoms, **options)
     symbols, values = warren_cowley(atoms.numbers, shells)
-    return values[:, symbols.index(centre), symbols.index(neighbour)]
+    return values[:, symbols.index(center), symbols.index(neighbor)]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -37,7 +37,7 @@ def test_b2(n):
 def test_l12(n):
     atoms = L12 * (n, n, n)
     assert crystal_shells(atoms).crystal == "fcc"
-    # Cu: 4 of 12 neighbours are Au, c = 1/4; Au: 12 of 12 are Cu, c = 3/4
+    # Cu: 4 of 12 neighbors are Au, c = 1/4; Au: 12 of 12 are Cu, c = 3/4
     assert alpha(atoms, "Cu", "Au", n_shells=3) == pytest.approx([-1 / 3, 1, -1 / 3])
     assert alpha(atoms, "Au", "Cu", n_shells=3) == pytest.approx([-1 / 3, 1, -1 / 3])
     assert alpha(atoms, "Au", "Au", n_shells=2) == pytest.approx([1, -3])
@@ -69,7 +69,7 @@ def test_random_alloy_has_no_order():
     ],
     ids=["fcc", "bcc", "hcp", "diamond", "sc", "primitive"],
 )
-def test_lattices_are_recognised(structure, name):
+def test_lattices_are_recognized(structure, name):
     shells = crystal_shells(structure, n_shells=1)
     assert shells.crystal == name
     n = {"fcc": 12, "bcc": 8, "hcp": 12, "diamond": 4, "sc": 6}[name]

@@ -9,7 +9,7 @@ from pet_calc.workflows.observables import unwrap, vibrational_spectrum
 def oscillators(frequencies, interval, n_frames=4000, momenta=True, symbols=None, seed=0):
     """Pairs of atoms that oscillate along x against each other, at frequencies in THz.
 
-    All have the same kinetic energy, and the centre of mass stays.
+    All have the same kinetic energy, and the center of mass stays.
     """
     rng = np.random.default_rng(seed)
     n = len(frequencies)

@@ -233,7 +233,7 @@ def test_batches_give_the_forces_of_single_structures():
         assert energies[k] == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
 
 
-def hexagonal_aluminium(calculator):
+def hexagonal_aluminum(calculator):
     atoms = bulk("Al", "hcp", a=2.86, c=4.67)
     atoms.calc = calculator
     return atoms
@@ -251,16 +251,16 @@ def test_broken_symmetry_is_measured_and_removed():
             for group in point.groups
         )
 
-    result = compute_phonons(hexagonal_aluminium(potential), PhononConfig(**config))
+    result = compute_phonons(hexagonal_aluminum(potential), PhononConfig(**config))
     assert result.report.n_supercells == 12
     assert result.report.asymmetry > 1e-3 * result.report.largest
     assert splitting(result) < 1e-5
     assert np.sort(np.abs(result.spectrum.points[0].frequencies))[:3].max() < 1e-4
-    symmetric = compute_phonons(hexagonal_aluminium(EMT()), PhononConfig(**config))
+    symmetric = compute_phonons(hexagonal_aluminum(EMT()), PhononConfig(**config))
     assert symmetric.report.asymmetry < 2e-4 * symmetric.report.largest
     # translations and permutations alone leave degenerate modes split
     partly = PhononConfig(**config, symmetrization="phonopy")
-    assert splitting(compute_phonons(hexagonal_aluminium(potential), partly)) > 5e-3
+    assert splitting(compute_phonons(hexagonal_aluminum(potential), partly)) > 5e-3
 
 
 def test_files(tmp_path):

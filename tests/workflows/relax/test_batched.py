@@ -143,8 +143,8 @@ class Sick(torch.nn.Module):
 class SickCalculator(PETCalculator):
     sick = None
 
-    def modeller(self, *structures):
-        healthy = super().modeller(*structures)
+    def modeler(self, *structures):
+        healthy = super().modeler(*structures)
 
         def sick(system):
             if self.sick is None:
@@ -183,8 +183,8 @@ def test_a_batch_that_does_not_fit_is_divided(structures):
 class Conditioned(PETCalculator):
     """Stand-in for a model that depends on more than the atoms: a shift by their charge."""
 
-    def modeller(self, *structures):
-        neutral = super().modeller(*(Atoms(a, info={}) for a in structures))
+    def modeler(self, *structures):
+        neutral = super().modeler(*(Atoms(a, info={}) for a in structures))
         if not any(a.info.get("charge", 0) for a in structures):
             return neutral
         return lambda system: Sick(neutral(system), shortest=9.0)

@@ -8,8 +8,8 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read
 
-from pet_calc.io.extxyz import extxyz_frame
-from pet_calc.io.provenance import record_of
+from pet_calc.io.runs.provenance import record_of
+from pet_calc.io.structures.extxyz import extxyz_frame
 from pet_calc.workflows.relax import RelaxConfig, relax_all
 from pet_calc.workflows.relax.journal import FRAMES, JOURNAL, TABLE, Entry, Journal
 

@@ -5,7 +5,7 @@ import pytest
 from ase.io import write
 from workflows.report.browser import visit
 
-from pet_calc.io.provenance import settings_toml
+from pet_calc.io.runs.provenance import settings_toml
 from pet_calc.workflows.report import report_folder
 
 PROVENANCE = {"command": "pet-calc relax x.cif", "versions": {"ase": "3.29"}}
@@ -78,7 +78,7 @@ def test_other_verbs_show_what_they_left(tmp_path):
 def test_what_is_no_output_is_refused(tmp_path, md_folder, relax_folder):
     with pytest.raises(ValueError, match="there is no folder"):
         report_folder(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="recognised by its settings file"):
+    with pytest.raises(ValueError, match="recognized by its settings file"):
         report_folder(tmp_path)
     shutil.copy(md_folder / "md.toml", relax_folder)
     with pytest.raises(ValueError, match="output of several verbs"):

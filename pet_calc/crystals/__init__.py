@@ -1,0 +1,1 @@
+"""Crystals as products: property models, generators, and their training."""

@@ -1,0 +1,134 @@
+"""What a generation is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ase.data import atomic_numbers
+
+from pet_calc.crystals.diffusion.sampler import SamplerConfig
+from pet_calc.crystals.generation.composition import Composition
+from pet_calc.crystals.generation.geometry_window import GeometryWindow
+from pet_calc.workflows.md import MDConfig
+from pet_calc.workflows.relax import RelaxConfig
+
+#: Proposals that need no trained model.
+BASELINES = ("substitution", "random")
+#: Proposals of a generation that is not told otherwise.
+DEFAULT_SOURCES = ("unimat-mp", *BASELINES)
+
+
+def default_relaxation() -> RelaxConfig:
+    """Cell and positions, to what ranking needs."""
+    return RelaxConfig(cell="free", fmax=0.03, steps=300, seconds=300.0)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Settings of a generation.
+
+    Attributes
+    ----------
+    formula : str
+        Of one formula unit; several separated by commas, or a chemical system such as ``Na-Cl``.
+        Empty: the first generator among the sources that can do it chooses compositions.
+    z : tuple of int
+        Formula units per cell; without meaning where there is no formula.
+    n : int
+        Candidates in all.
+    sources : tuple of str
+        "substitution", "random", or name or folder of a generator. Substitution gives as many as
+        it has structure types, at most its share; the others divide the rest. Cells with more
+        atoms than a generator was trained on are left to the others.
+    seed : int
+    sampler : SamplerConfig
+        Of the generators.
+    window : GeometryWindow
+        Proposals outside of it are not relaxed.
+    symprec : float
+        Symmetry found within so many Å is imposed on proposals before their relaxation, and
+        reported after it; 0 leaves proposals as they are.
+    space_groups : tuple of int
+        Numbers of the space groups wanted after the relaxation; empty for any.
+    relax : RelaxConfig
+    duplicate : float
+        Structures whose fingerprints differ by less are one (see `fingerprint.distance`).
+    phonons, md : int
+        How many of the best to test by phonons, and to run in molecular dynamics.
+    md_steps : int
+    temperature : float
+        K.
+    md_ensemble : str
+        As in `MDConfig`.
+    within : tuple of str
+        Chemical symbols that compositions chosen without a formula may have; empty for all.
+    atoms : tuple of int
+        Numbers of atoms that the cell may have; empty for all.
+    """
+
+    formula: str = ""
+    z: tuple[int, ...] = (1, 2, 4)
+    n: int = 64
+    sources: tuple[str, ...] = DEFAULT_SOURCES
+    seed: int = 0
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    window: GeometryWindow = field(default_factory=GeometryWindow)
+    symprec: float = 0.1
+    space_groups: tuple[int, ...] = ()
+    relax: RelaxConfig = field(default_factory=default_relaxation)
+    duplicate: float = 0.02
+    phonons: int = 0
+    md: int = 0
+    md_steps: int = 1000
+    temperature: float = 300.0
+    md_ensemble: str = "nvt-langevin"
+    within: tuple[str, ...] = ()
+    atoms: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.formula and not self.compositions:
+            raise ValueError(
+                f"no cell of {self.formula} with {self.z} formula units has "
+                f"{' or '.join(map(str, self.atoms))} atoms; change `atoms` or `z`"
+            )
+        if unknown := [s for s in self.within if s not in atomic_numbers]:
+            raise ValueError(f"no element has the symbol {', '.join(unknown)}")
+        if self.formula and self.within:
+            raise ValueError("`within` is for compositions that no formula gives; use one of them")
+        if not self.formula and set(self.sources) <= set(BASELINES):
+            raise ValueError(
+                "without a formula a generator has to choose compositions; give `formula`, or a "
+                "generator among `sources`"
+            )
+        if self.n < 1 or min(self.phonons, self.md, self.seed) < 0:
+            raise ValueError(
+                f"`n` must be at least 1, `phonons`, `md` and `seed` not negative, got {self.n}, "
+                f"{self.phonons}, {self.md}, {self.seed}"
+            )
+        if not self.sources or not self.z:
+            raise ValueError("at least one source and one number of formula units are needed")
+        if any(not 1 <= g <= 230 for g in self.space_groups):
+            raise ValueError(f"space groups are numbered 1 to 230, got {self.space_groups}")
+        if self.md:
+            _ = self.dynamics
+        if self.symprec < 0 or self.duplicate <= 0:
+            raise ValueError("`symprec` must not be negative, `duplicate` must be positive")
+
+    @property
+    def dynamics(self) -> MDConfig:
+        """Settings of the molecular dynamics of a winner."""
+        return MDConfig(
+            ensemble=self.md_ensemble,  # type: ignore[arg-type]
+            timestep=1.0,
+            temperature=self.temperature,
+            steps=self.md_steps,
+            seed=self.seed,
+        )
+
+    @property
+    def compositions(self) -> tuple[Composition, ...]:
+        """Every formula with every number of formula units; empty without a formula."""
+        if not self.formula:
+            return ()
+        found = (c for z in self.z for c in Composition.all_of(self.formula, z))
+        return tuple(c for c in found if not self.atoms or c.n_atoms in self.atoms)

@@ -1,0 +1,1 @@
+"""Training of property models and generators."""

@@ -1,0 +1,1 @@
+"""Data sets: labeled frames and tables of crystals."""

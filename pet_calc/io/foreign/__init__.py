@@ -1,0 +1,1 @@
+"""Models that other packages wrote, and where to download them."""

@@ -1,0 +1,1 @@
+"""Model folders: configuration, weights, uncertainty, training domain, recorded results."""

@@ -1,0 +1,1 @@
+"""Structures: `ase.Atoms`, extended XYZ, LAMMPS dumps."""

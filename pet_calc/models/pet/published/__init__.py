@@ -1,0 +1,1 @@
+"""Published formats of PET: checkpoints, migrations, pet-kokkos, the first public PET."""

@@ -1,0 +1,1 @@
+"""What every training shares: schedule, averages, checkpoint, log, figures, several processes."""

@@ -1,0 +1,1 @@
+"""Equation of state, elastic constants, minimum-energy paths."""
