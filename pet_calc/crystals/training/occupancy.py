@@ -1,7 +1,8 @@
 """Training of the occupancy model that lets a generator choose compositions itself.
 
 ``python -m pet_calc.crystals.training.occupancy train.toml --data DATA --out RUN`` learns
-the compositions of the files that the generator in ``RUN/model`` was trained on, and adds the model to it.
+the compositions of the files that the generator in ``RUN/model`` was trained
+on, and adds the model to it.
 """
 
 from __future__ import annotations
