@@ -283,9 +283,9 @@ def resolve(name_or_path: str | Path) -> PotentialEntry:
     name_or_path : str or Path
         "pet-water-v1" is that version, "pet-water" the newest one. A path names a folder, one of
         the two files in it, or a model in a form of another package
-        (`pet_calc.io.foreign.detection`), which is converted into the cache
-        (`cache_folder`) at its first use. A string is a name if the index knows it; else a path, if there is one; else a published name such as
-        "pet-mad-s" (`pet_calc.io.foreign.published`), which is downloaded at its first use.
+        (`pet_calc.io.foreign.detection`), which is converted into the cache (`cache_folder`) at its
+        first use. A string is a name if the index has it; else a path, if there is one; else a
+        published name such as "pet-mad-s" (`pet_calc.io.foreign.published`), which is downloaded at its first use.
 
     Raises
     ------
