@@ -285,7 +285,8 @@ def resolve(name_or_path: str | Path) -> PotentialEntry:
         the two files in it, or a model in a form of another package
         (`pet_calc.io.foreign.detection`), which is converted into the cache (`cache_folder`) at its
         first use. A string is a name if the index has it; else a path, if there is one; else a
-        published name such as "pet-mad-s" (`pet_calc.io.foreign.published`), which is downloaded at its first use.
+        published name such as "pet-mad-s" (`pet_calc.io.foreign.published`), which is downloaded
+        at its first use.
 
     Raises
     ------
