@@ -12,7 +12,8 @@ def in_a_process(module, function, *arguments, **environment):
     """Call a function of a test module below ``tests`` with an environment of its own."""
     tests = Path(__file__).parents[1]
     code = f"from {module} import {function}; {function}{tuple(arguments)!r}"
-    environment |= {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    environment |= {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent), *inherited])}
     result = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
     )

@@ -9,22 +9,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from pet_calc.kernels.concatenation import analytic as concatenation
-from pet_calc.kernels.concatenation import reference as concatenation_reference
+from pet_calc.kernels.activations import (
+    gated_linear_unit,
+    gated_linear_unit_reference,
+    sigmoid_linear_unit,
+    sigmoid_linear_unit_reference,
+)
 from pet_calc.kernels.cutoff_attention import analytic as attention
 from pet_calc.kernels.cutoff_attention import reference as attention_reference
-from pet_calc.kernels.edge_slots import analytic as slots
-from pet_calc.kernels.edge_slots import reference as slots_reference
-from pet_calc.kernels.gated_linear_unit import analytic as glu
-from pet_calc.kernels.gated_linear_unit import reference as glu_reference
-from pet_calc.kernels.layer_direction import analytic as layer
-from pet_calc.kernels.layer_direction import reference as layer_reference
-from pet_calc.kernels.reverse_edges import analytic as reverse
-from pet_calc.kernels.reverse_edges import reference as reverse_reference
-from pet_calc.kernels.rms_direction import analytic as rms
-from pet_calc.kernels.rms_direction import reference as rms_reference
-from pet_calc.kernels.sigmoid_linear_unit import analytic as silu
-from pet_calc.kernels.sigmoid_linear_unit import reference as silu_reference
+from pet_calc.kernels.gathers import (
+    concatenate,
+    concatenate_reference,
+    edges_to_slots,
+    edges_to_slots_reference,
+    reverse_edges,
+    reverse_edges_reference,
+)
+from pet_calc.kernels.norms import (
+    layer_direction,
+    layer_direction_reference,
+    rms_direction,
+    rms_direction_reference,
+)
 
 Kernel = Callable[..., Tensor]
 #: Seven slots of five edges, one of which has none, and its inverse.
@@ -39,41 +45,26 @@ def random(*shape: int) -> Tensor:
 
 # name: fast kernel, reference, differentiable arguments, other arguments
 CASES: dict[str, tuple[Kernel, Kernel, tuple[Tensor, ...], tuple[Any, ...]]] = {
-    "rms": (rms.rms_direction, rms_reference.rms_direction, (random(2, 3, 5),), ()),
-    "rms-width-1": (rms.rms_direction, rms_reference.rms_direction, (random(4, 1),), ()),
-    "layer": (layer.layer_direction, layer_reference.layer_direction, (random(2, 3, 5),), (1e-5,)),
-    "layer-width-1": (
-        layer.layer_direction,
-        layer_reference.layer_direction,
-        (random(4, 1),),
-        (1e-5,),
-    ),
-    "silu": (silu.sigmoid_linear_unit, silu_reference.sigmoid_linear_unit, (random(2, 7),), ()),
+    "rms": (rms_direction, rms_direction_reference, (random(2, 3, 5),), ()),
+    "rms-width-1": (rms_direction, rms_direction_reference, (random(4, 1),), ()),
+    "layer": (layer_direction, layer_direction_reference, (random(2, 3, 5),), (1e-5,)),
+    "layer-width-1": (layer_direction, layer_direction_reference, (random(4, 1),), (1e-5,)),
+    "silu": (sigmoid_linear_unit, sigmoid_linear_unit_reference, (random(2, 7),), ()),
     "concatenation": (
-        partial(concatenation.concatenate, dim=1),
-        partial(concatenation_reference.concatenate, dim=1),
+        partial(concatenate, dim=1),
+        partial(concatenate_reference, dim=1),
         (random(2, 3), random(2, 1), random(2, 4)),
         (),
     ),
     "concatenation-of-one": (
-        partial(concatenation.concatenate, dim=0),
-        partial(concatenation_reference.concatenate, dim=0),
+        partial(concatenate, dim=0),
+        partial(concatenate_reference, dim=0),
         (random(2, 3),),
         (),
     ),
-    "glu": (glu.gated_linear_unit, glu_reference.gated_linear_unit, (random(2, 3, 6),), ()),
-    "reverse": (
-        reverse.reverse_edges,
-        reverse_reference.reverse_edges,
-        (random(5, 3),),
-        (REVERSE,),
-    ),
-    "slots": (
-        slots.edges_to_slots,
-        slots_reference.edges_to_slots,
-        (random(5, 3),),
-        (SLOT_EDGE, EDGE_SLOT),
-    ),
+    "glu": (gated_linear_unit, gated_linear_unit_reference, (random(2, 3, 6),), ()),
+    "reverse": (reverse_edges, reverse_edges_reference, (random(5, 3),), (REVERSE,)),
+    "slots": (edges_to_slots, edges_to_slots_reference, (random(5, 3),), (SLOT_EDGE, EDGE_SLOT)),
     "attention": (
         attention.cutoff_attention,
         attention_reference.cutoff_attention,

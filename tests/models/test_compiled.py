@@ -9,7 +9,7 @@ from contracts.models import ANGULAR, random_pet
 
 from pet_calc.io.models.weights import copy_model
 from pet_calc.io.structures.atoms import system_from_atoms
-from pet_calc.kernels import cutoff_attention, gated_linear_unit, rms_direction
+from pet_calc.kernels import activations, cutoff_attention, norms
 from pet_calc.models import evaluate
 from pet_calc.models.pet.compiled import compile_regions
 from pet_calc.neighbors import neighbor_list
@@ -17,7 +17,7 @@ from pet_calc.neighbors import neighbor_list
 
 def kernels(x: torch.Tensor, log_weight: torch.Tensor) -> torch.Tensor:
     attended = cutoff_attention.cutoff_attention(x, log_weight, 2, 0.5)
-    return gated_linear_unit.gated_linear_unit(rms_direction.rms_direction(attended))
+    return activations.gated_linear_unit(norms.rms_direction(attended))
 
 
 def test_kernels_inside_a_compiled_region_are_their_references() -> None:

@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pet_calc.kernels import paths
+from pet_calc.kernels.activations import gated_linear_unit, sigmoid_linear_unit
 from pet_calc.kernels.fused_linear import reference
 from pet_calc.kernels.fused_linear.reference import Prologue
-from pet_calc.kernels.gated_linear_unit import gated_linear_unit
+from pet_calc.kernels.norms import rms_direction
 from pet_calc.kernels.paths import Precision
 from pet_calc.kernels.precision import current_precision
-from pet_calc.kernels.rms_direction import rms_direction
-from pet_calc.kernels.sigmoid_linear_unit import sigmoid_linear_unit
 
 _log = logging.getLogger("pet_calc")
 

@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from pet_calc.kernels.gated_linear_unit import reference as glu
-from pet_calc.kernels.rms_direction import reference as rms
+from pet_calc.kernels.activations import gated_linear_unit_reference
+from pet_calc.kernels.norms import rms_direction_reference
 
 #: What is applied to tokens on their way into the product.
 Prologue = Literal["none", "rms", "silu"]
@@ -38,9 +38,9 @@ def fused_linear(
     residual : Tensor, shape (..., m), optional
         With `gated` (..., m / 2), as the result.
     prologue : {"none", "rms", "silu"}
-        See `pet_calc.kernels.rms_direction` for the second.
+        See `pet_calc.kernels.norms` for the second.
     gated : bool
-        See `pet_calc.kernels.gated_linear_unit`.
+        See `pet_calc.kernels.activations`.
 
     Returns
     -------
@@ -48,10 +48,10 @@ def fused_linear(
         Differentiable any number of times.
     """
     if prologue == "rms":
-        x = rms.rms_direction(x)
+        x = rms_direction_reference(x)
     elif prologue == "silu":
         x = functional.silu(x)
     y = functional.linear(x, weight, bias)
     if gated:
-        y = glu.gated_linear_unit(y)
+        y = gated_linear_unit_reference(y)
     return y if residual is None else residual + y

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pet_calc.kernels.lattice_attention import lattice_attention
-from pet_calc.kernels.rms_direction import rms_direction
+from pet_calc.kernels.norms import rms_direction
 from pet_calc.models.crystalformer.config import CrystalformerConfig
 from pet_calc.models.crystalformer.images import Images
 from pet_calc.models.crystalformer.reciprocal import Waves, wave_attention

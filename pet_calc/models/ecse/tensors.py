@@ -38,7 +38,7 @@ from torch import Tensor
 
 from pet_calc.errors import MissingDependencyError
 from pet_calc.geometry import Edges, System, edge_vectors, spherical_harmonics
-from pet_calc.kernels.edge_slots import edges_to_slots
+from pet_calc.kernels.gathers import edges_to_slots
 from pet_calc.models.derivatives import member_derivatives, sum_per_system
 from pet_calc.models.ecse.ensemble import Ensemble, portions
 from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, Orientations, oriented

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pet_calc.kernels.sigmoid_linear_unit import sigmoid_linear_unit
+from pet_calc.kernels.activations import sigmoid_linear_unit
 
 
 class SiLU(nn.Module):

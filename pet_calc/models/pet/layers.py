@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pet_calc.kernels.angular_attention import angular_attention
-from pet_calc.kernels.concatenation import concatenate
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.fused_linear import fused_linear
+from pet_calc.kernels.gathers import concatenate
+from pet_calc.kernels.norms import rms_direction
 from pet_calc.kernels.paths import COMPILED, take
-from pet_calc.kernels.rms_direction import rms_direction
 from pet_calc.models.pet.activation import SiLU
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization

@@ -26,15 +26,13 @@ from pet_calc.geometry import (
     spherical_harmonics,
 )
 from pet_calc.geometry.graph import BUCKET_COST
-from pet_calc.kernels.concatenation import concatenate
 from pet_calc.kernels.edge_embedding import (
     Encoding,
     edge_embedding,
     edge_geometry,
     fused_embedding,
 )
-from pet_calc.kernels.edge_slots import edges_to_slots
-from pet_calc.kernels.reverse_edges import reverse_edges
+from pet_calc.kernels.gathers import concatenate, edges_to_slots, reverse_edges
 from pet_calc.models.cutoff import bump, cosine
 from pet_calc.models.ecse.orientations import Orientations
 from pet_calc.models.pet.activation import SiLU

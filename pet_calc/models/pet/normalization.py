@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from pet_calc.kernels.fused_linear import fused_linear
-from pet_calc.kernels.layer_direction import layer_direction
+from pet_calc.kernels.norms import layer_direction
 
 
 class Normalization(Protocol):

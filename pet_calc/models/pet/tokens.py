@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from pet_calc.geometry import Edges, NodeEdgeLayout
-from pet_calc.kernels.concatenation import concatenate
 from pet_calc.kernels.ecse_frames import (
     FrameConfig,
     directions,
@@ -30,6 +29,7 @@ from pet_calc.kernels.ecse_frames import (
     fused_views,
     view_average,
 )
+from pet_calc.kernels.gathers import concatenate
 from pet_calc.models.ecse.orientations import Orientations, drawn, orientations
 from pet_calc.models.pet.layers import MessageLayer
 from pet_calc.models.recomputation import recomputed

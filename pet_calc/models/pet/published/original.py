@@ -19,8 +19,7 @@ from torch.nn import functional
 
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, node_edge_layout
-from pet_calc.kernels.edge_slots import edges_to_slots
-from pet_calc.kernels.reverse_edges import reverse_edges
+from pet_calc.kernels.gathers import edges_to_slots, reverse_edges
 from pet_calc.models.cutoff import cosine
 from pet_calc.models.pet.readout import mlp_head
 
