@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from pet_calc.cli.inputs import make_calculator
-from pet_calc.crystals.diffusion.sampler import SamplerConfig
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.generation import Generator
 from pet_calc.crystals.generation.comparison import ComparisonConfig, compare
 from pet_calc.crystals.generation.matching import Matcher

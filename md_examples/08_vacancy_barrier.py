@@ -15,8 +15,9 @@ from ase.calculators.emt import EMT
 
 from pet_calc import PETCalculator
 from pet_calc.io.runs.provenance import json_text, provenance
+from pet_calc.workflows.mechanics.config import NebConfig
 from pet_calc.workflows.mechanics.figures import neb_figure
-from pet_calc.workflows.mechanics.neb import NebConfig, minimum_energy_path, neb_summary
+from pet_calc.workflows.mechanics.neb import minimum_energy_path, neb_summary
 from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.relax import RelaxConfig, relax
 

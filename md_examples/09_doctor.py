@@ -14,7 +14,7 @@ import argparse
 from ase.io import read
 
 from pet_calc.cli.inputs import make_calculator
-from pet_calc.doctor import DoctorSettings, examine
+from pet_calc.doctor import DoctorConfig, examine
 from pet_calc.workflows.water_box import water_box
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -35,7 +35,7 @@ twin = None
 if options.calculator is None:
     twin = make_calculator(options.model, None, None, "float64")
 
-report = examine(atoms, calculator, twin=twin, settings=DoctorSettings(quick=options.smoke))
+report = examine(atoms, calculator, twin=twin, settings=DoctorConfig(quick=options.smoke))
 for finding in report.findings:
     print(f"{finding.verdict!s:15s} {finding.check}: {finding.found}")
 

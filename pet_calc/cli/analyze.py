@@ -116,7 +116,7 @@ def analyze(
 
     from pet_calc.io.runs.outputs import claim_folder, clear_folder
     from pet_calc.io.runs.provenance import provenance, settings_toml
-    from pet_calc.workflows.observables.analysis import Settings
+    from pet_calc.workflows.observables.config import AnalysisConfig
     from pet_calc.workflows.progress import pulsing
 
     if (fit_start is None) != (fit_end is None):
@@ -128,14 +128,14 @@ def analyze(
     known_interval, frames = interval_beside(trajectory, frames)
     interval = known_interval if timestep is None else timestep
     kept = frames[min(round(discard * len(frames)), len(frames) - 1) :]
-    settings = Settings(
+    settings = AnalysisConfig(
         interval=interval,
         temperature=temperature,
         pressure=pressure,
         viscosity=viscosity,
         r_max=r_max,
-        n_shells=shells,
-        crystal=crystal,
+        shells=shells,
+        crystal=crystal,  # type: ignore[arg-type]
         fit=None if fit_start is None or fit_end is None else (fit_start, fit_end),
         resolution=resolution,
     )

@@ -85,14 +85,14 @@ def doctor(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-    from pet_calc.doctor import DoctorSettings, examine
+    from pet_calc.doctor import DoctorConfig, examine
     from pet_calc.io.models.weights import write_atomically
     from pet_calc.io.runs.outputs import claim_folder
     from pet_calc.io.runs.provenance import provenance
     from pet_calc.workflows.progress import progress_bar
 
     console = Console()
-    settings = DoctorSettings(
+    settings = DoctorConfig(
         quick=quick,
         picoseconds=nve_ps,
         seconds=nve_seconds,

@@ -83,10 +83,10 @@ def elastic(
 
     from pet_calc.io.runs.outputs import claim_folder
     from pet_calc.io.runs.provenance import json_text
+    from pet_calc.workflows.mechanics.config import ElasticConfig
     from pet_calc.workflows.mechanics.elastic import (
         PATTERNS,
         VOIGT,
-        ElasticConfig,
         elastic_constants,
         elastic_summary,
         require_matscipy,

@@ -79,7 +79,8 @@ def eos(
 
     from pet_calc.io.runs.outputs import claim_folder
     from pet_calc.io.runs.provenance import json_text
-    from pet_calc.workflows.mechanics.eos import EosConfig, eos_summary, equation_of_state
+    from pet_calc.workflows.mechanics.config import EosConfig
+    from pet_calc.workflows.mechanics.eos import eos_summary, equation_of_state
     from pet_calc.workflows.mechanics.figures import eos_figure
     from pet_calc.workflows.plots import save_figure
     from pet_calc.workflows.relax import RelaxConfig

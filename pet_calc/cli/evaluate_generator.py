@@ -96,7 +96,7 @@ def evaluate_generator(
     import numpy as np
     from rich.console import Console
 
-    from pet_calc.crystals.diffusion.sampler import SamplerConfig
+    from pet_calc.crystals.diffusion.config import SamplerConfig
     from pet_calc.crystals.generation.comparison import ComparisonConfig, compare
     from pet_calc.crystals.generation.config import default_relaxation
     from pet_calc.crystals.generation.generator import Generator

@@ -137,7 +137,7 @@ def generate(
     from rich.console import Console
 
     from pet_calc.cli.relax import check_same
-    from pet_calc.crystals.diffusion.sampler import SamplerConfig
+    from pet_calc.crystals.diffusion.config import SamplerConfig
     from pet_calc.crystals.generation.config import (
         DEFAULT_SOURCES,
         GenerateConfig,

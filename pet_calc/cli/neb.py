@@ -80,9 +80,9 @@ def neb(
 
     from pet_calc.io.runs.outputs import claim_folder
     from pet_calc.io.runs.provenance import json_text
+    from pet_calc.workflows.mechanics.config import NebConfig
     from pet_calc.workflows.mechanics.figures import neb_figure
     from pet_calc.workflows.mechanics.neb import (
-        NebConfig,
         minimum_energy_path,
         neb_summary,
         require_pair,

@@ -9,7 +9,15 @@
 the checks, each a function that returns a :class:`Finding`; ``examination`` runs them all.
 """
 
-from pet_calc.doctor.examination import DoctorSettings, examine
-from pet_calc.doctor.finding import EXIT_CODES, Finding, Limit, Report, Verdict
+from typing import TYPE_CHECKING
 
-__all__ = ["EXIT_CODES", "DoctorSettings", "Finding", "Limit", "Report", "Verdict", "examine"]
+from pet_calc.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pet_calc.doctor.config import DoctorConfig
+    from pet_calc.doctor.examination import examine
+    from pet_calc.doctor.finding import EXIT_CODES, Finding, Limit, Report, Verdict
+
+__all__ = ["EXIT_CODES", "DoctorConfig", "Finding", "Limit", "Report", "Verdict", "examine"]
+
+__getattr__ = lazy_names(__name__, "config", "finding", "examination")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from pet_calc.doctor import coverage, performance
+from pet_calc.doctor.config import DoctorConfig
 from pet_calc.doctor.consistency import (
     accelerated_paths,
     batch_error,
@@ -33,43 +33,12 @@ from pet_calc.errors import InvalidStructureError, UnsupportedElementError
 from pet_calc.workflows.guards import check_structure, non_finite
 
 
-@dataclass(frozen=True)
-class DoctorSettings:
-    """How thoroughly to look.
-
-    Attributes
-    ----------
-    quick : bool
-        Fewer directions and steps, no dynamics.
-    picoseconds, seconds : float
-        Length of the run at constant energy, and the wall time after which it ends.
-    temperature : float
-        Of its initial velocities, K.
-    seed : int
-        Of all random directions, rotations and velocities.
-    """
-
-    quick: bool = False
-    picoseconds: float = 1.0
-    seconds: float = 45.0
-    temperature: float = 300.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("picoseconds", "seconds", "temperature"):
-            value = getattr(self, name)
-            if not np.isfinite(value) or value <= 0:
-                raise ValueError(f"`{name}` must be a positive number, got {value}")
-        if self.seed < 0:
-            raise ValueError(f"`seed` must not be negative, got {self.seed}")
-
-
 def examine(
     atoms: Atoms,
     calculator: Any,
     *,
     twin: Any | None = None,
-    settings: DoctorSettings | None = None,
+    settings: DoctorConfig | None = None,
     on_check: Callable[[str, int, int | None], None] | None = None,
 ) -> Report:
     """Examine a calculator on a structure.
@@ -86,7 +55,7 @@ def examine(
         Any that gives energy and forces.
     twin : ase calculator, optional
         The same potential in the other precision.
-    settings : DoctorSettings, optional
+    settings : DoctorConfig, optional
     on_check : callable, optional
         Receives the name of each check before it begins, how many are done, and how many there are
         in all; None as long as it depends on the first ones.
@@ -96,7 +65,7 @@ def examine(
     InvalidStructureError, UnsupportedElementError
         For a structure that nothing can be calculated of, with this potential or any.
     """
-    settings = settings or DoctorSettings()
+    settings = settings or DoctorConfig()
     check_structure(atoms)
     exact = twin if twin is not None and is_double(twin) else calculator
     findings: list[Finding] = []
@@ -145,7 +114,7 @@ def calculator_checks(
     exact: Any,
     twin: Any | None,
     noise: Noise,
-    settings: DoctorSettings,
+    settings: DoctorConfig,
 ) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """What the calculator answers; every check draws from a generator of its own."""
     few = settings.quick

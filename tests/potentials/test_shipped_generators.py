@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pet_calc import pretrained
-from pet_calc.crystals.diffusion.sampler import SamplerConfig
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.generation import Composition, Generator, propose_random, propose_substituted
 from pet_calc.crystals.generation.config import DEFAULT_SOURCES, GenerateConfig
 from pet_calc.crystals.generation.fingerprint import distance, fingerprint

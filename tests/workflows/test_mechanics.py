@@ -17,6 +17,7 @@ from pet_calc import PETCalculator
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, MissingDependencyError, SimulationError
 from pet_calc.models.lennard_jones import LennardJones
+from pet_calc.workflows.mechanics.config import NebConfig
 from pet_calc.workflows.mechanics.elastic import (
     ElasticConfig,
     elastic_constants,
@@ -32,7 +33,7 @@ from pet_calc.workflows.mechanics.eos import (
     fit_birch_murnaghan,
 )
 from pet_calc.workflows.mechanics.figures import eos_figure, neb_figure
-from pet_calc.workflows.mechanics.neb import NebConfig, minimum_energy_path, neb_summary
+from pet_calc.workflows.mechanics.neb import minimum_energy_path, neb_summary
 from pet_calc.workflows.relax import RelaxConfig, relax, why_not_batched
 
 

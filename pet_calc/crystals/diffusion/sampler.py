@@ -9,46 +9,15 @@ that w = 1 is the conditioned denoiser alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.diffusion.schedule import CosineSchedule, alpha_sigma
 
 #: (z, log-SNR of each sample) -> noise of z's shape.
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class SamplerConfig:
-    """How to sample.
-
-    Attributes
-    ----------
-    method : {"ddpm", "ddim"}
-        Stochastic or deterministic.
-    steps : int
-        Evaluations of the denoiser (twice as many with guidance).
-    variance : float
-        γ of the DDPM step, 0 (smallest noise) to 1.
-    guidance : float
-        w of classifier-free guidance.
-    """
-
-    method: Literal["ddpm", "ddim"] = "ddpm"
-    steps: int = 100
-    variance: float = 0.1
-    guidance: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.method not in ("ddpm", "ddim"):
-            raise ValueError(f"`method` must be ddpm or ddim, got {self.method!r}")
-        if self.steps < 1:
-            raise ValueError(f"`steps` must be at least 1, got {self.steps}")
-        if not 0 <= self.variance <= 1:
-            raise ValueError(f"`variance` must be between 0 and 1, got {self.variance}")
 
 
 def guided(conditioned: Denoiser, unconditioned: Denoiser, weight: float) -> Denoiser:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pet_calc.crystals.diffusion.sampler import SamplerConfig
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.diffusion.unimat import Crystal
 from pet_calc.crystals.generation.composition import Composition
 from pet_calc.crystals.generation.evaluation import (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ase.data import atomic_numbers
-
-from pet_calc.crystals.diffusion.sampler import SamplerConfig
-from pet_calc.crystals.generation.composition import Composition
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.generation.geometry_window import GeometryWindow
 from pet_calc.workflows.md import MDConfig
 from pet_calc.workflows.relax import RelaxConfig
+
+if TYPE_CHECKING:
+    from pet_calc.crystals.generation.composition import Composition
 
 #: Proposals that need no trained model.
 BASELINES = ("substitution", "random")
@@ -91,8 +92,7 @@ class GenerateConfig:
                 f"no cell of {self.formula} with {self.z} formula units has "
                 f"{' or '.join(map(str, self.atoms))} atoms; change `atoms` or `z`"
             )
-        if unknown := [s for s in self.within if s not in atomic_numbers]:
-            raise ValueError(f"no element has the symbol {', '.join(unknown)}")
+        self._check_elements()
         if self.formula and self.within:
             raise ValueError("`within` is for compositions that no formula gives; use one of them")
         if not self.formula and set(self.sources) <= set(BASELINES):
@@ -114,6 +114,13 @@ class GenerateConfig:
         if self.symprec < 0 or self.duplicate <= 0:
             raise ValueError("`symprec` must not be negative, `duplicate` must be positive")
 
+    def _check_elements(self) -> None:
+        if self.within:
+            from ase.data import atomic_numbers
+
+            if unknown := [s for s in self.within if s not in atomic_numbers]:
+                raise ValueError(f"no element has the symbol {', '.join(unknown)}")
+
     @property
     def dynamics(self) -> MDConfig:
         """Settings of the molecular dynamics of a winner."""
@@ -130,5 +137,7 @@ class GenerateConfig:
         """Every formula with every number of formula units; empty without a formula."""
         if not self.formula:
             return ()
+        from pet_calc.crystals.generation.composition import Composition
+
         found = (c for z in self.z for c in Composition.all_of(self.formula, z))
         return tuple(c for c in found if not self.atoms or c.n_atoms in self.atoms)

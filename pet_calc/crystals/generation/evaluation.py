@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from pet_calc.crystals.diffusion.sampler import SamplerConfig
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.diffusion.unimat import Crystal
 from pet_calc.crystals.generation.composition import Composition
 from pet_calc.crystals.generation.fingerprint import Fingerprint, distance, fingerprint

@@ -13,8 +13,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from torch import Tensor
 
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.diffusion.occupancy import OccupancyModel
-from pet_calc.crystals.diffusion.sampler import SamplerConfig, guided, sample
+from pet_calc.crystals.diffusion.sampler import guided, sample
 from pet_calc.crystals.diffusion.schedule import CosineSchedule
 from pet_calc.crystals.diffusion.sparse import (
     N_LATTICE,

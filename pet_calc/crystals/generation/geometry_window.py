@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from ase import Atoms
-from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
-
-from pet_calc.crystals.generation.composition import Composition
+if TYPE_CHECKING:
+    import numpy as np
+    from ase import Atoms
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,11 @@ class GeometryWindow:
 
     def objection(self, atoms: Atoms) -> str:
         """Why a crystal is outside of the window; empty if it is inside."""
+        # the limits alone, which --help shows, need neither NumPy nor ASE
+        import numpy as np
+
+        from pet_calc.crystals.generation.composition import Composition
+
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
             return "positions or cell are not finite"
         cellpar = atoms.cell.cellpar()
@@ -77,6 +80,8 @@ class GeometryWindow:
 
 def face_distances(atoms: Atoms) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Distances between opposite faces of the cell in Å, (3,)."""
+    import numpy as np
+
     return 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
 
 
@@ -85,6 +90,9 @@ def closest_contact(atoms: Atoms, largest: float = 1.0) -> float:
 
     Contacts above `largest` are not looked for; infinite if there is none below.
     """
+    from ase.data import covalent_radii
+    from ase.neighborlist import neighbor_list
+
     radii = covalent_radii[atoms.numbers]
     i, j, d = neighbor_list("ijd", atoms, largest * radii, self_interaction=False)
     return float((d / (radii[i] + radii[j])).min()) if len(d) else math.inf

@@ -7,26 +7,31 @@ A :class:`Guard` holds the limits of one run: ``Guard.at_start(atoms)`` refuses 
 be used, ``guard.find(...)`` judges each state.
 """
 
-from pet_calc.workflows.guards.checks import (
-    check_structure,
-    closer_than_trained,
-    closest_pair,
-    contact_limits,
-    density_out_of_range,
-    energy_jump,
-    name_atom,
-    near_contact,
-    non_finite,
-    offered,
-    require_covered,
-    temperature_jump,
-    too_hot,
-    uncertain_energy,
-    uncertain_forces,
-    unknown_elements,
-)
-from pet_calc.workflows.guards.guard import Guard, Reading
-from pet_calc.workflows.guards.settings import GuardSettings, SimulationStopped, Violation
+from typing import TYPE_CHECKING
+
+from pet_calc.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pet_calc.workflows.guards.checks import (
+        check_structure,
+        closer_than_trained,
+        closest_pair,
+        contact_limits,
+        density_out_of_range,
+        energy_jump,
+        name_atom,
+        near_contact,
+        non_finite,
+        offered,
+        require_covered,
+        temperature_jump,
+        too_hot,
+        uncertain_energy,
+        uncertain_forces,
+        unknown_elements,
+    )
+    from pet_calc.workflows.guards.guard import Guard, Reading
+    from pet_calc.workflows.guards.settings import GuardSettings, SimulationStopped, Violation
 
 __all__ = [
     "Guard",
@@ -51,3 +56,5 @@ __all__ = [
     "uncertain_forces",
     "unknown_elements",
 ]
+
+__getattr__ = lazy_names(__name__, "settings", "checks", "guard")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from pet_calc.errors import SimulationError
 
@@ -56,7 +55,7 @@ class GuardSettings:
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if value is not None and (not np.isfinite(value) or value <= 0):
+            if value is not None and (not math.isfinite(value) or value <= 0):
                 raise ValueError(f"`{name}` must be a positive number, got {value}")
         for name in ("distance_margin", "volume_margin"):
             if getattr(self, name) >= 1.0:
@@ -69,11 +68,11 @@ class GuardSettings:
         mean; six of these are allowed on top, so that a single atom does not trip the guard.
         """
         limit = max(self.hot_factor * target, self.hot_floor)
-        return float(limit * (1.0 + 6.0 * np.sqrt(2.0 / max(n_dof, 1))))
+        return float(limit * (1.0 + 6.0 * math.sqrt(2.0 / max(n_dof, 1))))
 
     def largest_energy_change(self, n_atoms: int) -> float:
         """Change of the potential energy in eV that is allowed between two checks."""
-        return float(self.energy_jump * (np.sqrt(n_atoms) + n_atoms / 20.0))
+        return float(self.energy_jump * (math.sqrt(n_atoms) + n_atoms / 20.0))
 
 
 @dataclass(frozen=True)

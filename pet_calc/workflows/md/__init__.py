@@ -11,11 +11,16 @@ statistics, ``records`` its files, ``checkpoint`` its state; ``run`` is the loop
 test of an ensemble.
 """
 
-from pet_calc.workflows.md.config import ENSEMBLES, MDConfig
-from pet_calc.workflows.md.log import MDLog, MDSample
-from pet_calc.workflows.md.progress import MDProgress
-from pet_calc.workflows.md.run import Observer
-from pet_calc.workflows.md.simulation import OUTPUT_FILES, MDResult, run_md
+from typing import TYPE_CHECKING
+
+from pet_calc.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pet_calc.workflows.md.config import ENSEMBLES, MDConfig
+    from pet_calc.workflows.md.log import MDLog, MDSample
+    from pet_calc.workflows.md.progress import MDProgress
+    from pet_calc.workflows.md.run import Observer
+    from pet_calc.workflows.md.simulation import OUTPUT_FILES, MDResult, run_md
 
 __all__ = [
     "ENSEMBLES",
@@ -28,3 +33,5 @@ __all__ = [
     "Observer",
     "run_md",
 ]
+
+__getattr__ = lazy_names(__name__, "config", "log", "progress", "run", "simulation")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import MissingDependencyError
 from pet_calc.units import EV_PER_A3_TO_GPA
+from pet_calc.workflows.mechanics.config import ElasticConfig
 from pet_calc.workflows.relax import RelaxConfig, relax_all
 from pet_calc.workflows.relax.batched import OnResult, OnStep
 from pet_calc.workflows.relax.reference import relaxed_reference, require_usable
@@ -29,44 +30,6 @@ Array = NDArray[np.float64]
 VOIGT: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 UPPER: Final = np.triu_indices(6)
 PATTERNS: Final = 6
-
-
-@dataclass(frozen=True)
-class ElasticConfig:
-    """Settings of elastic constants.
-
-    Attributes
-    ----------
-    strain : float
-        Largest strain, of either sign.
-    points : int
-        Strains for each of the six components, at least 3.
-    relax_ions : bool
-        Let the ions follow the strain; without it the constants are those of clamped ions.
-    relax_first : bool
-        Relax ions and cell before. Constants are defined for a crystal without stress.
-    symmetrize : bool
-        Impose the point group on the tensor.
-    symprec : float
-        Distance in Å within which the point group is looked for.
-    fmax, steps
-        Of the relaxations, see `RelaxConfig`.
-    """
-
-    strain: float = 0.01
-    points: int = 5
-    relax_ions: bool = True
-    relax_first: bool = True
-    symmetrize: bool = True
-    symprec: float = 1e-2
-    fmax: float = 1e-4
-    steps: int = 1000
-
-    def __post_init__(self) -> None:
-        if not 0 < self.strain < 0.1:
-            raise ValueError(f"`strain` must lie between 0 and 0.1, got {self.strain}")
-        if self.points < 3:
-            raise ValueError(f"`points` must be at least 3 to tell an error, got {self.points}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -24,56 +24,12 @@ from scipy.optimize import OptimizeWarning, curve_fit
 
 from pet_calc.errors import SimulationError
 from pet_calc.units import EV_PER_A3_TO_GPA
-from pet_calc.workflows.relax import RelaxConfig, relax_all
+from pet_calc.workflows.mechanics.config import EosConfig
+from pet_calc.workflows.relax import relax_all
 from pet_calc.workflows.relax.batched import OnResult, OnStep
 from pet_calc.workflows.relax.reference import relaxed_reference, require_usable
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class EosConfig:
-    """Settings of an equation of state.
-
-    Attributes
-    ----------
-    points : int
-        Number of volumes, at least 5: four parameters are fitted.
-    span : float
-        The volumes reach from (1 − span) to (1 + span) of the starting one.
-    move : {"ions", "shape", "none"}
-        What relaxes at each volume: the ions, the ions and the shape of the cell, or nothing. With
-        a fixed shape, B0 of a crystal that is not cubic is its Voigt average; with a relaxed one,
-        its Reuss average.
-    relax_first : bool
-        Relax ions and cell before, so that the volumes surround the minimum.
-    fmax, steps
-        Of the relaxations, see `RelaxConfig`.
-    """
-
-    points: int = 9
-    span: float = 0.06
-    move: Literal["ions", "shape", "none"] = "ions"
-    relax_first: bool = True
-    fmax: float = 1e-3
-    steps: int = 1000
-
-    def __post_init__(self) -> None:
-        if self.points < 5:
-            raise ValueError(f"`points` must be at least 5 for 4 parameters, got {self.points}")
-        if not 0 < self.span < 0.5:
-            raise ValueError(f"`span` must lie between 0 and 0.5, got {self.span}")
-        if self.move not in ("ions", "shape", "none"):
-            raise ValueError(f"`move` must be ions, shape or none, got {self.move!r}")
-
-    @property
-    def relaxation(self) -> RelaxConfig:
-        """What is done at each volume."""
-        return RelaxConfig(
-            cell="shape" if self.move == "shape" else "fixed",
-            fmax=self.fmax,
-            steps=0 if self.move == "none" else self.steps,
-        )
 
 
 @dataclass(frozen=True, eq=False)

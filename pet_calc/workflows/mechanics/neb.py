@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.workflows.guards import check_structure
+from pet_calc.workflows.mechanics.config import NebConfig
 from pet_calc.workflows.relax import RelaxConfig, relax_all
 from pet_calc.workflows.relax.reference import require_usable
 from pet_calc.workflows.relax.result import frozen_copy
@@ -34,52 +35,6 @@ CLIMB_FROM: Final = 4.0
 
 #: End points closer than this in Å, for every atom, are the same.
 SAME: Final = 0.05
-
-
-@dataclass(frozen=True)
-class NebConfig:
-    """Settings of a nudged elastic band.
-
-    Attributes
-    ----------
-    images : int
-        Images between the end points.
-    fmax : float
-        Largest force of the band at the end, in eV/Å.
-    steps : int
-        Most steps of the band, and of the relaxation of each end point.
-    spring : float
-        Spring constant in eV/Å².
-    climb : bool
-        Let the highest image climb to the saddle point.
-    interpolation : {"idpp", "linear"}
-        First path.
-    relax_ends : bool
-        Relax the end points first.
-    end_fmax : float
-        Largest force at the end points, in eV/Å.
-    """
-
-    images: int = 7
-    fmax: float = 0.03
-    steps: int = 500
-    spring: float = 0.1
-    climb: bool = True
-    interpolation: Literal["idpp", "linear"] = "idpp"
-    relax_ends: bool = True
-    end_fmax: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"`images` must be at least 1, got {self.images}")
-        if self.interpolation not in ("idpp", "linear"):
-            raise ValueError(f"`interpolation` must be idpp or linear, got {self.interpolation!r}")
-        for name in ("fmax", "spring", "end_fmax"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"`{name}` must be a positive number, got {value}")
-        if self.steps < 0:
-            raise ValueError(f"`steps` must not be negative, got {self.steps}")
 
 
 @dataclass(frozen=True, eq=False)

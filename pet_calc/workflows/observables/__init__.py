@@ -9,53 +9,54 @@ Each observable is a function of its own, over frames (``ase.Atoms``) or over th
 motion; `analyze` picks those that make sense for a trajectory and gathers their results.
 """
 
-from pet_calc.workflows.observables.analysis import (
-    OBSERVABLES,
-    Analysis,
-    Quantity,
-    analyze,
-    default_observables,
-)
-from pet_calc.workflows.observables.diffusion import (
-    WATER_DIFFUSION,
-    WATER_VISCOSITY,
-    Diffusion,
-    cube_edge,
-    finite_size_correction,
-    mean_square_displacement,
-    self_diffusion,
-    site_displacement,
-)
-from pet_calc.workflows.observables.hydrogen_bonds import (
-    HydrogenBonds,
-    frame_hydrogen_bonds,
-    hydrogen_bonds,
-)
-from pet_calc.workflows.observables.motion import Motion, unwrap
-from pet_calc.workflows.observables.order import (
-    Shells,
-    WarrenCowley,
-    crystal_shells,
-    distance_shells,
-    mean_structure,
-    warren_cowley,
-    warren_cowley_series,
-)
-from pet_calc.workflows.observables.rdf import Peak, RadialDistribution, first_peak, partial_rdf
-from pet_calc.workflows.observables.thermodynamics import (
-    cubic_lattice_constant,
-    density,
-    heat_capacity,
-    kinetic_temperature,
-    thermal_expansion,
-)
-from pet_calc.workflows.observables.vibrations import VibrationalSpectrum, vibrational_spectrum
-from pet_calc.workflows.observables.water import (
-    SKINNER_2013,
-    ExperimentalPeak,
-    WaterStructure,
-    water_structure,
-)
+from typing import TYPE_CHECKING
+
+from pet_calc.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pet_calc.workflows.observables.analysis import (
+        OBSERVABLES,
+        Analysis,
+        Quantity,
+        analyze,
+        default_observables,
+    )
+    from pet_calc.workflows.observables.config import WATER_VISCOSITY, AnalysisConfig
+    from pet_calc.workflows.observables.diffusion import (
+        WATER_DIFFUSION,
+        Diffusion,
+        cube_edge,
+        finite_size_correction,
+        mean_square_displacement,
+        self_diffusion,
+        site_displacement,
+    )
+    from pet_calc.workflows.observables.hydrogen_bonds import HydrogenBonds, frame_hydrogen_bonds
+    from pet_calc.workflows.observables.motion import Motion, unwrap
+    from pet_calc.workflows.observables.order import (
+        Shells,
+        WarrenCowley,
+        crystal_shells,
+        distance_shells,
+        mean_structure,
+        warren_cowley,
+        warren_cowley_series,
+    )
+    from pet_calc.workflows.observables.rdf import Peak, RadialDistribution, first_peak, partial_rdf
+    from pet_calc.workflows.observables.thermodynamics import (
+        cubic_lattice_constant,
+        density,
+        heat_capacity,
+        kinetic_temperature,
+        thermal_expansion,
+    )
+    from pet_calc.workflows.observables.vibrations import VibrationalSpectrum, vibrational_spectrum
+    from pet_calc.workflows.observables.water import (
+        SKINNER_2013,
+        ExperimentalPeak,
+        WaterStructure,
+        water_structure,
+    )
 
 __all__ = [
     "OBSERVABLES",
@@ -63,6 +64,7 @@ __all__ = [
     "WATER_DIFFUSION",
     "WATER_VISCOSITY",
     "Analysis",
+    "AnalysisConfig",
     "Diffusion",
     "ExperimentalPeak",
     "HydrogenBonds",
@@ -85,7 +87,6 @@ __all__ = [
     "first_peak",
     "frame_hydrogen_bonds",
     "heat_capacity",
-    "hydrogen_bonds",
     "kinetic_temperature",
     "mean_square_displacement",
     "mean_structure",
@@ -99,3 +100,17 @@ __all__ = [
     "warren_cowley_series",
     "water_structure",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    "config",
+    "diffusion",
+    "hydrogen_bonds",
+    "motion",
+    "order",
+    "rdf",
+    "thermodynamics",
+    "vibrations",
+    "water",
+    "analysis",
+)

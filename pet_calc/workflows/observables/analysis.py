@@ -10,8 +10,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from pet_calc.workflows.observables.config import WATER_VISCOSITY, AnalysisConfig
 from pet_calc.workflows.observables.diffusion import (
-    WATER_VISCOSITY,
     cube_edge,
     finite_size_correction,
     self_diffusion,
@@ -20,7 +20,6 @@ from pet_calc.workflows.observables.diffusion import (
 from pet_calc.workflows.observables.hydrogen_bonds import hydrogen_bonds
 from pet_calc.workflows.observables.motion import Motion, unwrap
 from pet_calc.workflows.observables.order import (
-    LATTICES,
     Shells,
     crystal_shells,
     mean_structure,
@@ -66,58 +65,6 @@ class Quantity:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What an analysis is told.
-
-    Attributes
-    ----------
-    interval : float or None
-        Time between frames, fs; None where it is not known.
-    temperature : float or None
-        K; by default from the momenta.
-    pressure : float
-        GPa, of a run at constant pressure.
-    viscosity : float
-        mPa·s, for the finite-size correction of water's diffusion.
-    r_max : float or None
-        Range of g(r), Å.
-    n_shells : int
-        Shells of the order parameters.
-    crystal : str or None
-        Lattice of an alloy; by default it is recognized.
-    fit : tuple of float or None
-        Range of lags for diffusion, fs.
-    resolution : float
-        Of the vibrational spectrum, cm⁻¹.
-    """
-
-    interval: float | None = None
-    temperature: float | None = None
-    pressure: float = 0.0
-    viscosity: float = WATER_VISCOSITY
-    r_max: float | None = None
-    n_shells: int = 2
-    crystal: str | None = None
-    fit: tuple[float, float] | None = None
-    resolution: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name in ("interval", "temperature", "viscosity", "r_max", "resolution"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be positive, got {value}")
-        known = [lattice.name for lattice in LATTICES]
-        if self.crystal not in (None, *known):
-            raise ValueError(f"`crystal` must be one of {', '.join(known)}, got {self.crystal!r}")
-
-    def demanded(self) -> set[str]:
-        """Observables that settings speak of, so that their failure is an error."""
-        names = {"rdf"} if self.r_max is not None else set()
-        names |= {"lattice", "order"} if self.crystal is not None else set()
-        return names | ({"diffusion"} if self.fit is not None else set())
-
-
 @dataclass(eq=False)
 class Analysis:
     """Results of an analysis.
@@ -128,7 +75,7 @@ class Analysis:
         Of the system.
     n_frames : int
         Frames used.
-    settings : Settings
+    settings : AnalysisConfig
     quantities : list of Quantity
     tables : dict of str to dict
         Curves by observable: named columns of equal length; a name ends in its unit.
@@ -138,7 +85,7 @@ class Analysis:
 
     formula: str
     n_frames: int
-    settings: Settings
+    settings: AnalysisConfig
     quantities: list[Quantity] = field(default_factory=list)
     tables: dict[str, Columns] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -159,7 +106,7 @@ class Analysis:
 class _Trajectory:
     """Frames, and what several observables derive from them, computed once."""
 
-    def __init__(self, frames: Sequence[Atoms], settings: Settings) -> None:
+    def __init__(self, frames: Sequence[Atoms], settings: AnalysisConfig) -> None:
         self.frames = list(frames)
         self.settings = settings
         self._motion: Motion | None = None
@@ -186,7 +133,7 @@ class _Trajectory:
     def shells(self) -> Shells:
         if self._shells is None:
             sites = mean_structure(self.paths, self.frames[0].pbc.tolist())
-            self._shells = crystal_shells(sites, self.settings.n_shells, self.settings.crystal)
+            self._shells = crystal_shells(sites, self.settings.shells, self.settings.crystal)
         return self._shells
 
     @property
@@ -226,7 +173,7 @@ class _Trajectory:
 def analyze(
     frames: Sequence[Atoms],
     observables: Sequence[str] | None = None,
-    settings: Settings | None = None,
+    settings: AnalysisConfig | None = None,
     *,
     interval: float | None = None,
     on_observable: Callable[[str], None] | None = None,
@@ -240,9 +187,9 @@ def analyze(
     observables : sequence of str, optional
         Names of `OBSERVABLES`. By default those that make sense for the composition; one that
         turns out to be impossible is then listed in ``skipped`` with the reason.
-    settings : Settings, optional
+    settings : AnalysisConfig, optional
     interval : float, optional
-        Time between frames, fs; short for ``Settings(interval=...)``.
+        Time between frames, fs; short for ``AnalysisConfig(interval=...)``.
     on_observable : callable, optional
         Called with each name before it is computed.
 
@@ -255,7 +202,7 @@ def analyze(
     if not frames:
         raise ValueError("an analysis needs at least one frame, got none")
     if settings is None:
-        settings = Settings(interval=interval)
+        settings = AnalysisConfig(interval=interval)
     elif interval is not None:
         raise ValueError("give the time between frames either in `settings` or as `interval`")
     chosen = default_observables(frames) if observables is None else list(observables)

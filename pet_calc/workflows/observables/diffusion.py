@@ -10,6 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from pet_calc.units import K_B
+from pet_calc.workflows.observables.config import WATER_VISCOSITY
 from pet_calc.workflows.observables.motion import Motion
 from pet_calc.workflows.statistics import Estimate, block_mean, standard_error
 
@@ -17,10 +18,6 @@ Array = NDArray[np.float64]
 
 A2_PER_FS_TO_1E9_M2_PER_S = 1e4
 """1 Å²/fs in 10⁻⁹ m²/s, the unit of diffusion coefficients here."""
-
-WATER_VISCOSITY = 0.890
-"""Shear viscosity of water at 298.15 K and 0.1 MPa, mPa·s (IAPWS formulation 2008; Huber et al.,
-J. Phys. Chem. Ref. Data 38, 101 (2009))."""
 
 WATER_DIFFUSION = Estimate(2.299, 0.005)
 """Self-diffusion of water at 298.15 K, 10⁻⁹ m²/s (Holz et al., Phys. Chem. Chem. Phys. 2, 4740

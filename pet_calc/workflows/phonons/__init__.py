@@ -11,18 +11,23 @@
 them.
 """
 
-from pet_calc.workflows.phonons.calculation import BornCharges, PhononResult, compute_phonons
-from pet_calc.workflows.phonons.config import IMAGINARY, PhononConfig, QHAConfig
-from pet_calc.workflows.phonons.figures import phonon_figure, qha_figure
-from pet_calc.workflows.phonons.files import (
-    PHONON_FILES,
-    QHA_FILES,
-    write_phonons,
-    write_qha,
-)
-from pet_calc.workflows.phonons.qha import QHAResult, compute_qha
-from pet_calc.workflows.phonons.reference import reference_spectrum
-from pet_calc.workflows.phonons.spectrum import Spectrum, spectrum
+from typing import TYPE_CHECKING
+
+from pet_calc.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pet_calc.workflows.phonons.calculation import BornCharges, PhononResult, compute_phonons
+    from pet_calc.workflows.phonons.config import IMAGINARY, PhononConfig, QHAConfig
+    from pet_calc.workflows.phonons.figures import phonon_figure, qha_figure
+    from pet_calc.workflows.phonons.files import (
+        PHONON_FILES,
+        QHA_FILES,
+        write_phonons,
+        write_qha,
+    )
+    from pet_calc.workflows.phonons.qha import QHAResult, compute_qha
+    from pet_calc.workflows.phonons.reference import reference_spectrum
+    from pet_calc.workflows.phonons.spectrum import Spectrum
 
 __all__ = [
     "IMAGINARY",
@@ -39,7 +44,10 @@ __all__ = [
     "phonon_figure",
     "qha_figure",
     "reference_spectrum",
-    "spectrum",
     "write_phonons",
     "write_qha",
 ]
+
+__getattr__ = lazy_names(
+    __name__, "config", "spectrum", "calculation", "figures", "files", "qha", "reference"
+)

@@ -6,11 +6,16 @@
 >>> result.status, result.atoms
 """
 
-from pet_calc.workflows.relax.batched import relax_batched
-from pet_calc.workflows.relax.config import RelaxConfig
-from pet_calc.workflows.relax.many import relax_all, why_not_batched
-from pet_calc.workflows.relax.result import Relaxation
-from pet_calc.workflows.relax.single import relax
+from typing import TYPE_CHECKING
+
+from pet_calc.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pet_calc.workflows.relax.batched import relax_batched
+    from pet_calc.workflows.relax.config import RelaxConfig
+    from pet_calc.workflows.relax.many import relax_all, why_not_batched
+    from pet_calc.workflows.relax.result import Relaxation
+    from pet_calc.workflows.relax.single import relax
 
 __all__ = [
     "RelaxConfig",
@@ -20,3 +25,5 @@ __all__ = [
     "relax_batched",
     "why_not_batched",
 ]
+
+__getattr__ = lazy_names(__name__, "config", "result", "single", "batched", "many")

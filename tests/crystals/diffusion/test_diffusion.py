@@ -8,7 +8,8 @@ import torch
 from crystals.diffusion.crystals_for_tests import CRYSTALS
 from torch import Tensor
 
-from pet_calc.crystals.diffusion.sampler import SamplerConfig, guided, sample
+from pet_calc.crystals.diffusion.config import SamplerConfig
+from pet_calc.crystals.diffusion.sampler import guided, sample
 from pet_calc.crystals.diffusion.schedule import (
     CosineSchedule,
     add_noise,

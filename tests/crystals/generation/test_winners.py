@@ -14,8 +14,8 @@ from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 from ase.io import read
 
+from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.diffusion.occupancy import OccupancyConfig, OccupancyModel
-from pet_calc.crystals.diffusion.sampler import SamplerConfig
 from pet_calc.crystals.diffusion.sparse import SparseConfig, UniMatSparse
 from pet_calc.crystals.generation import Generator, GeometryWindow
 from pet_calc.crystals.generation.comparison import ComparisonConfig, compare

@@ -7,7 +7,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from pet_calc.units import K_B
 from pet_calc.workflows.observables import OBSERVABLES, analyze, default_observables
-from pet_calc.workflows.observables.analysis import Settings
+from pet_calc.workflows.observables.config import AnalysisConfig
 from pet_calc.workflows.observables.figures import PANELS, analysis_figure
 from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.water_box import water_box
@@ -126,7 +126,7 @@ def test_figure_shows_every_curve(kind, tmp_path):
         frames = shaken(water_box(16, seed=1, sweeps=20))
     else:
         frames = shaken(ALLOY, cell_noise=0.002)
-    result = analyze(frames, settings=Settings(interval=2.0))
+    result = analyze(frames, settings=AnalysisConfig(interval=2.0))
     figure = analysis_figure(result)
     path = save_figure(figure, tmp_path / "figure.png")
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -147,7 +147,7 @@ def test_water_that_diffuses_gets_the_finite_size_correction():
         frame.positions += shift
         frame.wrap()
         frames.append(frame)
-    result = analyze(frames, ["diffusion"], Settings(interval=2.0, temperature=300.0))
+    result = analyze(frames, ["diffusion"], AnalysisConfig(interval=2.0, temperature=300.0))
     plain, corrected = result.value("D of O"), result.value("D of O, infinite size")
     edge = box.cell.lengths()[0]
     expected = 2.837297 * 1.380649e-23 * 300 / (6 * np.pi * 0.89e-3 * edge * 1e-10) * 1e9

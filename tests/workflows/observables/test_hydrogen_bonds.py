@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from pet_calc.workflows.observables import frame_hydrogen_bonds, hydrogen_bonds
+from pet_calc.workflows.observables.hydrogen_bonds import frame_hydrogen_bonds, hydrogen_bonds
 from pet_calc.workflows.water_box import water_box
 
 

@@ -1,0 +1,37 @@
+"""How thoroughly a calculator is examined."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """How thoroughly to look.
+
+    Attributes
+    ----------
+    quick : bool
+        Fewer directions and steps, no dynamics.
+    picoseconds, seconds : float
+        Length of the run at constant energy, and the wall time after which it ends.
+    temperature : float
+        Of its initial velocities, K.
+    seed : int
+        Of all random directions, rotations and velocities.
+    """
+
+    quick: bool = False
+    picoseconds: float = 1.0
+    seconds: float = 45.0
+    temperature: float = 300.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("picoseconds", "seconds", "temperature"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value <= 0:
+                raise ValueError(f"`{name}` must be a positive number, got {value}")
+        if self.seed < 0:
+            raise ValueError(f"`seed` must not be negative, got {self.seed}")
