@@ -6,8 +6,8 @@ import logging
 
 import torch
 
-from pet_calc.calculators.validation import symbol
 from pet_calc.geometry import System
+from pet_calc.io.structures.separation import symbol
 from pet_calc.pretrained import LoadedPotential, PotentialEntry, choose_for, in_order
 
 _log = logging.getLogger("pet_calc")

@@ -174,7 +174,7 @@ class ModelCalculator(Calculator):
         structures : iterable of Atoms
         max_edges : int, optional
             Directed neighbor pairs in one call of the model, single structures that have more
-            excepted. By default `pet_calc.calculators.batches.EDGES`, beyond which a CPU gains
+            excepted. By default `pet_calc.geometry.graph.BATCH_EDGES`, beyond which a CPU gains
             nothing; on a GPU it doubles as long as memory lasts.
         on_progress : callable, optional
             Called with the number of structures that are done and their total.

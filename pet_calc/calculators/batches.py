@@ -11,19 +11,18 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from pet_calc.calculators.validation import require_elements, require_finite, require_separation
+from pet_calc.calculators.validation import require_elements, require_finite
 from pet_calc.errors import PetCalcError, SimulationError
 from pet_calc.geometry import Edges, System
+from pet_calc.geometry.graph import BATCH_EDGES
 from pet_calc.io.structures.atoms import system_from_atoms
+from pet_calc.io.structures.separation import require_separation
 from pet_calc.models import Results
 from pet_calc.models.committee import CommitteeResults, Uncertainties
 from pet_calc.neighbors import neighbor_list
 
 if TYPE_CHECKING:
     from pet_calc.calculators.base import ModelCalculator
-
-#: Edges of a batch on a CPU, where a larger one is not faster; a GPU begins with it.
-EDGES: Final = 5_000
 
 
 @dataclass(eq=False)
@@ -45,7 +44,7 @@ class EdgeLimit:
         """
         if max_edges is not None and max_edges < 1:
             raise ValueError(f"`max_edges` must be at least 1, got {max_edges}")
-        return cls(max_edges or EDGES, growing=max_edges is None and device.type == "cuda")
+        return cls(max_edges or BATCH_EDGES, growing=max_edges is None and device.type == "cuda")
 
     def succeeded(self, edges: int, waiting: bool) -> None:
         """A batch of that many edges was computed while others waited for room."""

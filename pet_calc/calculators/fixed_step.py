@@ -25,15 +25,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pet_calc.calculators.validation import (
-    OVERLAP,
-    require_elements,
-    require_finite,
-    require_separation,
-)
+from pet_calc.calculators.validation import require_elements, require_finite
 from pet_calc.calculators.verification import disagreement, tolerance
 from pet_calc.errors import SimulationError
 from pet_calc.geometry import System
+from pet_calc.io.structures.separation import OVERLAP, require_separation
 from pet_calc.kernels.neighbor_matrix import triton_refusal
 from pet_calc.kernels.paths import Paths, following
 from pet_calc.kernels.precision import current_precision

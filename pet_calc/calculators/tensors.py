@@ -12,10 +12,11 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from pet_calc.calculators.conditions import known_conditions
-from pet_calc.calculators.validation import require_elements, require_separation
+from pet_calc.calculators.validation import require_elements
 from pet_calc.geometry import Edges
 from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.structures.atoms import system_from_atoms
+from pet_calc.io.structures.separation import require_separation
 from pet_calc.models.ecse.tensors import (
     TensorEnsemble,
     TensorHead,

@@ -198,8 +198,8 @@ def print_numbers(numbers: Sequence[CardNumber], console: Console) -> None:
 def verify_property_model(entry: PotentialEntry, data: Path | None, console: Console) -> None:
     """Check digests and recorded predictions of a property model, and the errors of its card."""
     from pet_calc.crystals.properties.recorded_predictions import compare_predictions
+    from pet_calc.crystals.training.card import measure_property_card
     from pet_calc.errors import IntegrityError
-    from pet_calc.training.potentials.card import measure_property_card
 
     compare_predictions(entry)
     console.print(f"{entry.name}: SHA-256 and recorded predictions as recorded")

@@ -22,6 +22,8 @@ from pet_calc.geometry.system import System
 
 #: Slots that take PET as long as the calls that one bucket more needs (one core of a CPU).
 BUCKET_COST: Final = 100
+#: Edges of a batch on a CPU, where a larger one is not faster; a GPU begins with it.
+BATCH_EDGES: Final = 5_000
 
 
 @dataclass(frozen=True, eq=False)

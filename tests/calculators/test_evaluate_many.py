@@ -9,6 +9,7 @@ from calculators.small_potentials import liquid, publish, rare_pet, small_pet
 from pet_calc import PETCalculator, pretrained
 from pet_calc.calculators import batches
 from pet_calc.errors import InvalidStructureError, SimulationError, UnsupportedElementError
+from pet_calc.geometry.graph import BATCH_EDGES
 from pet_calc.models.committee import CommitteeResults
 
 RATTLED = [
@@ -193,7 +194,7 @@ def test_memory_is_found_by_halving():
 def test_limit_of_a_device():
     assert batches.EdgeLimit.for_device(torch.device("cuda")).growing
     assert not batches.EdgeLimit.for_device(torch.device("cuda"), 100).growing
-    assert batches.EdgeLimit.for_device(torch.device("cpu")).edges == batches.EDGES
+    assert batches.EdgeLimit.for_device(torch.device("cpu")).edges == BATCH_EDGES
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         PETCalculator(small_pet()).evaluate_many(RATTLED, max_edges=0)
 

@@ -12,10 +12,11 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from pet_calc.calculators.batches import EDGES
-from pet_calc.calculators.validation import require_elements, require_separation
+from pet_calc.calculators.validation import require_elements
 from pet_calc.geometry import Edges, System
+from pet_calc.geometry.graph import BATCH_EDGES
 from pet_calc.io.structures.atoms import system_from_atoms
+from pet_calc.io.structures.separation import require_separation
 from pet_calc.models.ecse.canonical import canonical_energies
 from pet_calc.neighbors import neighbor_list
 from pet_calc.pretrained import load
@@ -52,7 +53,7 @@ class PotentialEstimates:
             require_elements(system, self.model.atomic_numbers)
             edges = neighbor_list(system, self.model.cutoff)
             require_separation(system, edges)
-            if waiting and total + edges.n_edges > EDGES:
+            if waiting and total + edges.n_edges > BATCH_EDGES:
                 found.append(self.together(waiting))
                 waiting, total = [], 0
             waiting.append((system, edges))

@@ -11,14 +11,14 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pet_calc.calculators.batches import EDGES
-from pet_calc.calculators.validation import require_separation
 from pet_calc.errors import DatasetError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
+from pet_calc.geometry.graph import BATCH_EDGES
 from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.data.datasets import LabeledFrame, LeastRise
 from pet_calc.io.structures.atoms import system_from_atoms
+from pet_calc.io.structures.separation import require_separation
 from pet_calc.models import EnergyModel, evaluate
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
@@ -319,11 +319,11 @@ def energy_errors(model: EnergyModel, frames: Sequence[Batch], team: Team = ALON
 
 
 def in_batches(frames: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """Successive frames in groups of about `EDGES` edges, which are computed at once."""
+    """Successive frames in groups of about `BATCH_EDGES` edges, which are computed at once."""
     group: list[Batch] = []
     size = 0
     for f in frames:
-        if group and size + f.edges.n_edges > EDGES:
+        if group and size + f.edges.n_edges > BATCH_EDGES:
             yield group
             group, size = [], 0
         group.append(f)
