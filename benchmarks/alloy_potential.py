@@ -1,7 +1,7 @@
 """What pet-pbe-alloy does beyond its test frames.
 
     python benchmarks/alloy_potential.py --model pet-pbe-alloy --ps 1 \
-        --out benchmarks/results/alloy_potential.csv --figure potentials/pet-pbe-alloy-v1/dimers.png
+        --out benchmarks/results/alloy_potential.csv --figure potentials/pet-pbe-alloy-v4/dimers.png
 
 Prints and writes the lattice constants of equimolar NbMoTaW (bcc, 54 atoms, species at random) and
 of silicon, the range of every pair of elements as a dimer below 60 % of the sum of its covalent

@@ -1,6 +1,6 @@
 """Random crystals that a potential finds too low in energy, with the least energy they can have.
 
-    python benchmarks/energy_holes.py DATA/crystals --model pet-general-v3 --out holes.extxyz.xz
+    python benchmarks/energy_holes.py DATA/crystals --model pet-general-v5 --out holes.extxyz.xz
 
 Random crystals of compositions of mp_train are relaxed with the potential. No crystal lies below
 the convex hull of DFT's formation energies (mp_train and hull_mp), so that one which does is a

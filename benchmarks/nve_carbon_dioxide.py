@@ -102,7 +102,7 @@ def config(mode: str, steps: int) -> TrainConfig:
             "d_head": 32, "d_feedforward": 64, "num_heads": 4, "num_attention_layers": 1,
             "num_gnn_layers": 2, "input_encoding": "radial", "num_radial": 32,
             "ecse": "layerwise" if mode == "layerwise" else "none",
-            # those of pet-water-v3
+            # gentle pruning, which makes smoother forces (docs/symmetry.md)
             "frames": {
                 "num_prunings": 1, "pruning_threshold": 0.6, "pruning_width": 0.8, "taper": 0.4,
             },

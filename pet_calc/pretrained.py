@@ -80,11 +80,9 @@ class PotentialEntry:
     summary, method : str
         What it is for; the first-principles method of its data.
     status : str
-        "experimental", "stable" or "deprecated".
+        "experimental" or "stable".
     architecture : str
         "pet", "pet-original" or "crystalformer".
-    domain : TrainingDomain or None
-        What it was trained on, for potentials published before ``config.json`` recorded it.
     kind : str
         "energy", or "property" for a model of properties of crystals, which is no potential.
     targets : tuple of str
@@ -106,7 +104,6 @@ class PotentialEntry:
     method: str = ""
     status: str = "stable"
     architecture: str = "pet"
-    domain: TrainingDomain | None = None
     kind: str = "energy"
     targets: tuple[str, ...] = ()
     crystals_only: bool = False
@@ -260,7 +257,6 @@ def entry_from_table(root: Path, values: dict[str, Any]) -> PotentialEntry:
         method=values.get("method", ""),
         status=values.get("status", "stable"),
         architecture=values.get("architecture", "pet"),
-        domain=TrainingDomain.from_dict(values["domain"]) if "domain" in values else None,
         kind=values.get("kind", "energy"),
         targets=tuple(values.get("targets", ())),
         crystals_only=bool(values.get("crystals_only", False)),
@@ -396,7 +392,7 @@ def choose_for(systems: Iterable[Iterable[str]], architecture: str = "pet") -> P
 
     It covers all elements, and those of each system occur together in its data. Among several, the
     one with the fewest elements, which is the most specialized; then a stable one before an
-    experimental one; then the newest version. Deprecated potentials have to be asked for by name.
+    experimental one; then the newest version.
 
     Parameters
     ----------
@@ -413,7 +409,7 @@ def choose_for(systems: Iterable[Iterable[str]], architecture: str = "pet") -> P
     sets = [frozenset(s) for s in systems]
     wanted = frozenset().union(*sets)
     entries = [e for e in list_potentials() if e.architecture == architecture]
-    fitting = [e for e in entries if all(map(e.suits, sets)) and e.status != "deprecated"]
+    fitting = [e for e in entries if all(map(e.suits, sets))]
     if not fitting:
         covered = "; ".join(f"{e.name}: {', '.join(e.elements)}" for e in entries)
         others = [e.name for e in list_potentials() if wanted <= set(e.elements)]
@@ -467,7 +463,7 @@ def load(
         )
     digest = entry.sha256.get(WEIGHTS) or read_config(entry.folder)["weights_sha256"]
     card = read_card(entry.folder) if (entry.folder / CARD).is_file() else None
-    domain = read_domain(entry.folder) or entry.domain
+    domain = read_domain(entry.folder)
     return LoadedPotential(
         entry.name,
         model,

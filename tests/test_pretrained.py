@@ -205,14 +205,6 @@ def test_an_experimental_potential_is_chosen_only_where_no_stable_one_fits(root)
     assert pretrained.resolve("water").name == "water-v10"
 
 
-def test_a_deprecated_potential_is_not_chosen_but_loads(root):
-    index = root / "index.toml"
-    text = index.read_text().replace('"water-v10"', '"water-v10"\nstatus = "deprecated"')
-    index.write_text(text)
-    assert pretrained.choose_for([["H"]]).name == "water-v2"
-    assert pretrained.load("water-v10").name == "water-v10"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [("# no front matter\n", "must begin with"), ("---\nname\n---\n", "`key: value` per line")],

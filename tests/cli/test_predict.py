@@ -184,12 +184,12 @@ def blended(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("blended")
     text = CONFIG.replace("members = 2", "members = 1")
     text = text.replace(
-        "hidden = 8", 'hidden = 8\npotential = { name = "pet-general-v1", target = "x" }'
+        "hidden = 8", 'hidden = 8\npotential = { name = "pet-general-v5", target = "x" }'
     )
     config = PropertyTraining.from_toml(written(out / "train.toml", text))
     data = PropertyData(("crystals.csv",), ("energies.xyz",))
     held = crystals(12, 4)
-    energies = PotentialEstimates("pet-general-v1")(held)
+    energies = PotentialEstimates("pet-general-v5")(held)
     for atoms, energy in zip(held, energies.tolist(), strict=True):
         atoms.info["x"] = 0.75 * energy + 0.25 * atoms.info["x"]
     write(folder / "energies.xyz", held)
@@ -207,7 +207,7 @@ def test_a_potential_has_a_say_in_proportion_to_how_right_it_is(blended):
     assert weight == pytest.approx(0.75, abs=0.1)
     atoms = crystals(1, 4)[0]
     found = predict(atoms, "x", blended)
-    network, energy = atoms.info["x"], float(PotentialEstimates("pet-general-v1")([atoms]))
+    network, energy = atoms.info["x"], float(PotentialEstimates("pet-general-v5")([atoms]))
     assert found.value == pytest.approx(0.75 * energy + 0.25 * network, abs=0.1)
     assert found.std > 0
     assert abs(energy - network) > 0.5  # so that it can be told from either
@@ -239,9 +239,9 @@ def test_a_potential_is_not_asked_about_other_properties(blended, monkeypatch):
 
 
 def test_a_potential_must_cover_the_elements_and_estimate_a_target(folder, tmp_path):
-    text = CONFIG.replace("hidden = 8", 'potential = { name = "pet-water-v3", target = "x" }')
+    text = CONFIG.replace("hidden = 8", 'potential = { name = "pet-water-v4", target = "x" }')
     config = PropertyTraining.from_toml(written(tmp_path / "train.toml", text))
-    with pytest.raises(DatasetError, match=r"pet-water-v3 must cover all elements.*lacks Na, Mg"):
+    with pytest.raises(DatasetError, match=r"pet-water-v4 must cover all elements.*lacks Na, Mg"):
         train_property(config, tmp_path / "run", folder)
     text = text.replace('target = "x"', 'target = "bulk_modulus"')
     config = PropertyTraining.from_toml(written(tmp_path / "train.toml", text))

@@ -65,7 +65,7 @@ def test_index_says_what_it_is_for(entry):
     assert entry.version > 0
     assert entry.summary
     assert entry.method
-    assert entry.status in ("experimental", "stable", "deprecated")
+    assert entry.status in ("experimental", "stable")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

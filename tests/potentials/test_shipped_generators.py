@@ -49,7 +49,7 @@ def test_files_card_and_size(name) -> None:
     assert card.front["kind"] == entry["kind"] == "generator"
     assert card.front["sha256"] == generator.digest
     assert card.front["parameters"] == sum(p.numel() for p in generator.model.parameters())
-    assert entry["status"] in ("experimental", "stable", "deprecated")
+    assert entry["status"] in ("experimental", "stable")
     for heading in (
         "Use",
         "Out of scope",
@@ -60,8 +60,7 @@ def test_files_card_and_size(name) -> None:
         assert f"## {heading}" in card.text
     # generators are no potentials
     assert name not in [e.name for e in pretrained.list_potentials()]
-    if entry["status"] != "deprecated":
-        assert Generator.load(name.rsplit("-v", 1)[0]).digest == generator.digest
+    assert Generator.load(name.rsplit("-v", 1)[0]).digest == generator.digest
 
 
 @pytest.mark.skipif("unimat-perov-v2" not in NAMES, reason="unimat-perov-v2 does not ship")
@@ -74,7 +73,7 @@ def test_chosen_compositions_are_those_of_perovskites() -> None:
     assert {e for c in bounded for e in c.elements} <= {"Sr", "Ba", "Ti", "Zr", "O"}
 
 
-@pytest.mark.skipif("unimat-perov-v1" not in NAMES, reason="unimat-perov-v1 does not ship")
+@pytest.mark.skipif("unimat-perov-v2" not in NAMES, reason="unimat-perov-v2 does not ship")
 def test_perovskites_are_found_where_random_search_fails() -> None:
     compositions = [Composition.of(f) for f in ("SrTiO3", "CaTiO3", "BaSnO3", "KTaO3", "LaAlO3")]
     sampler = SamplerConfig(guidance=2.0)

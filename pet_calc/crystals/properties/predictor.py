@@ -243,7 +243,7 @@ def load_for(property: str, model: str | Path) -> tuple[str, PropertyEnsemble]:
     entries = pretrained.list_potentials("property")
     folder, named = Path(model).expanduser(), pretrained.find_property_model(str(model))
     if str(model) == "auto":
-        fitting = [e for e in entries if property in e.targets and e.status != "deprecated"]
+        fitting = [e for e in entries if property in e.targets]
         if not fitting:
             known = sorted({t for e in entries for t in e.targets}) or ["none"]
             raise PetCalcError(

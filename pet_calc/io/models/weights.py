@@ -13,8 +13,8 @@ exchanged file is noticed also in a folder that no index knows::
      "domain": {"elements": ["H", "O"], ...}
     }
 
-``domain`` is what the potential was trained on (`pet_calc.io.models.domain`); models
-saved before it was recorded lack it.
+``domain`` is what the potential was trained on (`pet_calc.io.models.domain`); converted models
+lack it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from pet_calc.models.architectures import ARCHITECTURES, Model, ModelConfig, arc
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.models.pet.published.original import OriginalPET, OriginalPETConfig
-from pet_calc.models.pet.repulsion import with_strengths
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -271,7 +270,7 @@ def load_model(
             f"{folder / CONFIG} does not describe a model of its architecture: {error}"
         ) from error
     try:
-        tensors = with_strengths(safetensors.torch.load(contents[WEIGHTS]))
+        tensors = safetensors.torch.load(contents[WEIGHTS])
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is not a readable safetensors file: {error}") from error
     model = empty_model(config, torch_dtype)

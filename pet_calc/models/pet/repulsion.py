@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +50,6 @@ class ShortRangeRepulsion(nn.Module):
         self.register_buffer("onset", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("strength", torch.full(shape, STRENGTH, dtype=torch.float64))
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        state_dict.update(with_strengths(state_dict, prefix))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
     def forward(self, species: Tensor, edges: Edges, distances: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64.
 
@@ -78,11 +72,3 @@ class ShortRangeRepulsion(nn.Module):
         pair = 0.5 * strength * (onset / r) ** 8 * bump(r / onset, 1.0, WIDTH)
         zero = torch.zeros(len(species), dtype=torch.float64, device=r.device)
         return zero.index_add(0, i, pair)
-
-
-def with_strengths(tensors: dict[str, Tensor], prefix: str = "repulsion.") -> dict[str, Tensor]:
-    """Weights with the strength that all pairs begin with, where they are older than its choice."""
-    onset = tensors.get(f"{prefix}onset")
-    if onset is None:
-        return tensors
-    return {f"{prefix}strength": torch.full_like(onset, STRENGTH)} | tensors

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from calculators.small_potentials import publish, small_pet
+from calculators.small_potentials import small_pet
 
-from pet_calc import PETCalculator, pretrained
+from pet_calc import PETCalculator
 from pet_calc.errors import CheckpointError, DatasetError
 from pet_calc.io.models.domain import TrainingDomain, measure_domain, training_domain
 from pet_calc.io.models.weights import read_domain, save_model
@@ -51,17 +51,3 @@ def test_a_calculator_tells_the_domain_of_its_potential(tmp_path):
     assert read_domain(tmp_path / "old") is None
     assert training_domain(PETCalculator(tmp_path / "old")) is None
     assert training_domain(PETCalculator(small_pet())) is None
-
-
-def test_the_index_may_carry_the_domain(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "ROOTS", (tmp_path,))
-    publish(tmp_path, water_v1="H O")
-    with (tmp_path / "index.toml").open("a") as file:
-        file.write(
-            '[potential.domain]\nelements = ["H", "O"]\nn_structures = 7\n'
-            "shortest_distances = { H-O = 0.9 }\n"
-        )
-    domain = training_domain(PETCalculator("water"))
-    assert domain is not None
-    assert (domain.n_structures, domain.shortest("O", "H")) == (7, 0.9)
-    assert domain.volume_per_atom is None
