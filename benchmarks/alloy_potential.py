@@ -27,7 +27,8 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from pet_calc import PETCalculator
 from pet_calc.models.dimers import dimers
 from pet_calc.pretrained import load
-from pet_calc.training.core.figures import dimer_figure, write_figure
+from pet_calc.training.core.figures import write_figure
+from pet_calc.training.potentials.dimer_figure import dimer_figure
 
 
 def random_alloy(lattice_constant: float, seed: int = 0) -> Atoms:

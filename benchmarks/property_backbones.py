@@ -24,12 +24,12 @@ import torch
 
 from pet_calc.crystals.io.property_weights import load_property_model
 from pet_calc.crystals.properties.predictor import PropertyPredictor
-from pet_calc.crystals.training.property import (
+from pet_calc.crystals.training.property_config import (
     PropertyData,
     PropertySchedule,
     PropertyTraining,
-    train_property,
 )
+from pet_calc.crystals.training.property_loop import train_property
 from pet_calc.io.data.crystals import read_crystals, read_table
 
 #: About a hundred thousand parameters each.

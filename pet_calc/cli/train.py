@@ -1,11 +1,12 @@
-"""``pet-calc train``: train a potential on first-principles data."""
+"""``pet-calc train``: train a potential, a property model or a generator of crystals."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,10 +15,36 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pet_calc.io.data.datasets import LabelCensus
+    from pet_calc.training.potentials.config import TrainConfig
     from pet_calc.training.potentials.evaluate import Evaluation
     from pet_calc.training.potentials.forgetting import Change
     from pet_calc.training.potentials.loop import Progress as TrainingProgress
     from pet_calc.training.potentials.uncertainty import CalibrationError
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where a training reads and writes, and when it stops.
+
+    Attributes
+    ----------
+    out, data, beside : Path
+        Folder of the run, of the data, and of the configuration.
+    checkpoint_seconds : float
+    stop_after : int, optional
+    console : Console
+    """
+
+    out: Path
+    data: Path
+    beside: Path
+    checkpoint_seconds: float
+    stop_after: int | None
+    console: Console
+
+    def stopped(self) -> None:
+        """Tell that the training is not at its end."""
+        self.console.print(f"stopped before the end; the same command goes on from {self.out}")
 
 
 def train(
@@ -28,32 +55,45 @@ def train(
     ] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = 120.0,
     stop_after: Annotated[
-        int | None, typer.Option(help="Stop with a checkpoint after so many steps over all.")
+        int | None,
+        typer.Option(
+            help="Stop with a checkpoint after so many steps over all (epochs of property models)."
+        ),
     ] = None,
 ) -> None:
-    """Train a potential; called again with the same folder, it goes on where it stopped.
+    """Train a potential, a property model or a generator of crystals.
+
+    The file says which: a property model has a table [property], a generator names its `files` at
+    the top. Called again with the same folder, a training goes on where it stopped.
 
     Example: pet-calc train potentials/pet-water-v1/train.toml --data DATA --out runs/water
     """
-    # torch is loaded only when a training is really asked for
-    from pet_calc.crystals.training.property import is_property_config
-    from pet_calc.training.potentials.config import TrainConfig
-    from pet_calc.training.potentials.forgetting import read_comparison
-    from pet_calc.training.potentials.loop import COMPARISON, load_data
-    from pet_calc.training.potentials.loop import train as run_training
-    from pet_calc.training.potentials.uncertainty import CalibrationError
-    from pet_calc.workflows.progress import pulsing
+    from pet_calc.training.core.config_reader import read_toml
 
+    values = read_toml(config)
     # of the processes that torchrun starts, one speaks
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
-    if is_property_config(config):
-        train_property_model(
-            config, out, data or config.parent, checkpoint_seconds, stop_after, console
-        )
-        return
-    settings = TrainConfig.from_toml(config)
+    run = TrainingRun(
+        out, data or config.parent, config.parent, checkpoint_seconds, stop_after, console
+    )
+    if "property" in values:
+        train_property_model(values, run)
+    elif "files" in values:
+        train_crystal_generator(values, run)
+    else:
+        train_potential(values, run)
+
+
+def train_potential(values: dict[str, Any], run: TrainingRun) -> None:
+    """Train a potential, and print what was found in the data and the errors at the end."""
+    from pet_calc.training.potentials.config import TrainConfig
+    from pet_calc.training.potentials.loop import load_data
+    from pet_calc.training.potentials.loop import train as run_training
+    from pet_calc.workflows.progress import pulsing
+
+    settings, console = TrainConfig.from_dict(values), run.console
     with pulsing("reading"):
-        splits = load_data(settings, data or config.parent, beside=config.parent)
+        splits = load_data(settings, run.data, beside=run.beside)
     console.print(census_table(splits.census))
     old = len(splits.order.replay)
     mixed = f" and {old} old ones, {splits.order.replayed} of them in an epoch" if old else ""
@@ -81,46 +121,48 @@ def train(
 
         table = run_training(
             settings,
-            out,
+            run.out,
             splits,
             report=report,
-            checkpoint_seconds=checkpoint_seconds,
-            stop_after=stop_after,
+            checkpoint_seconds=run.checkpoint_seconds,
+            stop_after=run.stop_after,
         )
     if console.quiet:
         return
     if table is None:
-        console.print(f"stopped before the end; the same command goes on from {out}")
+        run.stopped()
         return
+    print_results(settings, run.out, table, console)
+
+
+def print_results(
+    settings: TrainConfig, out: Path, table: dict[str, Evaluation], console: Console
+) -> None:
+    """Errors of a trained potential, and what else its run measured."""
+    from pet_calc.training.potentials.forgetting import read_comparison
+    from pet_calc.training.potentials.loop import COMPARISON
+    from pet_calc.training.potentials.uncertainty import CalibrationError
+
     console.print(evaluation_table(table))
     if settings.fine_tune is not None:
         console.print(comparison_table(read_comparison(out / COMPARISON)))
     if settings.uncertainty is not None:
         stored = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
-        console.print(
-            calibration_table(
-                {split: CalibrationError(**values) for split, values in stored.items()}
-            )
-        )
+        found = {split: CalibrationError(**values) for split, values in stored.items()}
+        console.print(calibration_table(found))
     console.print(f"potential: {out / 'model'}")
 
 
-def train_property_model(
-    config: Path,
-    out: Path,
-    data: Path,
-    checkpoint_seconds: float,
-    stop_after: int | None,
-    console: Console,
-) -> None:
-    """Train what a configuration with the table [property] describes; steps are epochs."""
-    from pet_calc.crystals.training.property import EpochReport, PropertyTraining, train_property
+def train_property_model(values: dict[str, Any], run: TrainingRun) -> None:
+    """Train a property model; its steps are epochs."""
+    from pet_calc.crystals.training.property_config import PropertyTraining
+    from pet_calc.crystals.training.property_loop import EpochReport, train_property
 
-    settings = PropertyTraining.from_toml(config)
-    kinds = {t.name: (t.kind, t.unit) for t in settings.targets}
+    settings = PropertyTraining.from_dict(values)
     with training_bar() as bar:
         graphs = bar.add_task("graphs", total=None, status="")
-        task = bar.add_task(settings.name, total=settings.schedule.epochs, status="")
+        epochs = settings.members * settings.schedule.epochs
+        task = bar.add_task(settings.name, total=epochs, status="")
 
         def on_epoch(report: EpochReport) -> None:
             bar.update(task, completed=report.epoch, status=f"loss {report.loss:.4f}")
@@ -128,12 +170,13 @@ def train_property_model(
             bar.console.print(f"epoch {report.epoch} ({report.seconds:.1f} s): validation {found}")
 
         found = train_property(
-            settings, out, data, report=on_epoch, on_graph=lambda: bar.advance(graphs),
-            checkpoint_seconds=checkpoint_seconds, stop_after=stop_after,
+            settings, run.out, run.data, report=on_epoch, on_graph=lambda: bar.advance(graphs),
+            checkpoint_seconds=run.checkpoint_seconds, stop_after=run.stop_after,
         )  # fmt: skip
     if found is None:
-        console.print(f"stopped before the end; the same command goes on from {out}")
+        run.stopped()
         return
+    kinds = {t.name: (t.kind, t.unit) for t in settings.targets}
     table = Table(title="errors of the averaged weights", title_justify="left")
     for name in ("split", "property", "measure", "value"):
         table.add_column(name)
@@ -144,8 +187,28 @@ def train_property_model(
                 kind, f"MAE, {unit}"
             )
             table.add_row(split, name, measure, f"{value:.4f}")
-    console.print(table)
-    console.print(f"property model: {out / 'model'}")
+    run.console.print(table)
+    run.console.print(f"property model: {run.out / 'model'}")
+
+
+def train_crystal_generator(values: dict[str, Any], run: TrainingRun) -> None:
+    """Train a generator of crystals, and what chooses its compositions if that is asked for."""
+    from pet_calc.crystals.training.generator import GeneratorConfig, train_generator
+
+    settings = GeneratorConfig.from_dict(values)
+    with training_bar() as bar:
+        task = bar.add_task(settings.name, total=settings.steps, status="reading")
+        folder = train_generator(
+            settings, run.out, run.data,
+            report=lambda step, loss: bar.update(
+                task, completed=step, status=f"loss {loss:.4f}"
+            ),
+            checkpoint_seconds=run.checkpoint_seconds, stop_after=run.stop_after,
+        )  # fmt: skip
+    if folder is None:
+        run.stopped()
+        return
+    run.console.print(f"generator: {folder}")
 
 
 def training_bar() -> Progress:

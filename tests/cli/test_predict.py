@@ -17,14 +17,14 @@ from pet_calc.crystals.io.property_weights import load_property_model
 from pet_calc.crystals.properties.observer import PropertyObserver
 from pet_calc.crystals.properties.potential_estimates import PotentialEstimates
 from pet_calc.crystals.properties.predictor import Prediction, PropertyPredictor, gated, predict
-from pet_calc.crystals.training.property import (
+from pet_calc.crystals.training.property_config import (
     PropertyData,
     PropertySchedule,
     PropertyTraining,
-    loss_of,
-    train_property,
 )
 from pet_calc.crystals.training.property_data import batches, crystal_set, gather
+from pet_calc.crystals.training.property_loop import train_property
+from pet_calc.crystals.training.property_network import loss_of
 from pet_calc.errors import (
     DatasetError,
     InvalidStructureError,

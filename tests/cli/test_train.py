@@ -1,15 +1,20 @@
 """``pet-calc train`` as a user runs it."""
 
 import json
+from dataclasses import replace
 
 import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from typer.testing import CliRunner
 
 from pet_calc.cli import app
+from pet_calc.crystals.generation.generator import Generator
+from pet_calc.models.pet import PETConfig
+from pet_calc.training.potentials.config import TrainConfig
 
 CONFIG = """
 name = "toy"
@@ -96,6 +101,76 @@ def test_fine_tunes_and_prints_what_changed(folder):
     assert "before and after the fine-tuning" in result.output
     assert "energy, zero fitted" in result.output
     assert (folder / "tuned" / "fine_tuning.csv").is_file()
+
+
+def test_fine_tunes_with_no_more_than_a_potential_and_data(folder):
+    assert run(folder).exit_code == 0
+    model = folder / "run" / "model"
+    (folder / "tune.toml").write_text(
+        f"""
+[fine_tune]
+from = "{model}"
+[data]
+train = ["train.extxyz"]
+validation_frames = 2
+"""
+    )
+    result = CliRunner().invoke(
+        app,
+        ["train", str(folder / "tune.toml"), "--out", str(folder / "tuned"), "--stop-after", "2"],
+    )
+    assert result.exit_code == 0, result.output
+    config = TrainConfig.from_toml(folder / "tune.toml")
+    given = json.loads((model / "config.json").read_text())["training"]["config"]["model"]
+    assert config.model.to_dict() == PETConfig.from_dict(given).to_dict()
+    assert config.name == "model-tuned"
+    assert len(config.stages) == 1
+    # what is given replaces what the potential has
+    (folder / "tune.toml").write_text(
+        (folder / "tune.toml").read_text() + '[model]\nenergy_heads = ["energy", "other"]\n'
+    )
+    assert TrainConfig.from_toml(folder / "tune.toml").model == replace(
+        config.model, energy_heads=("energy", "other")
+    )
+
+
+def test_a_file_that_does_not_exist_is_said_to(folder):
+    (folder / "train.toml").unlink()
+    result = run(folder)
+    assert isinstance(result.exception, ValueError)
+    assert "train.toml: the file does not exist" in str(result.exception)
+    assert not (folder / "run").exists()
+
+
+def test_trains_a_generator_that_chooses_compositions(tmp_path):
+    cells = [bulk("CuAu", "rocksalt", a=4.2 + 0.01 * k) for k in range(8)]
+    ase.io.write(tmp_path / "salt.extxyz", cells)
+    (tmp_path / "train.toml").write_text(
+        """
+name = "salt"
+files = ["salt.extxyz"]
+steps = 6
+batch = 4
+[model]
+width = 16
+heads = 2
+layers = 1
+slots = 2
+[occupancy]
+epochs = 2
+"""
+    )
+    assert "goes on from" in run(tmp_path, "--stop-after", "3").output
+    assert not (tmp_path / "run" / "model").exists()
+    result = run(tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "generator:" in result.output
+    generator = Generator.load(tmp_path / "run" / "model")
+    assert generator.occupancy is not None
+    header, last = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert header == "step,loss,seconds"
+    assert last.startswith("6,")
+    assert (tmp_path / "run" / "learning.png").is_file()
 
 
 def test_stopped_run_goes_on(folder):

@@ -15,7 +15,7 @@ from pet_calc.crystals.io.property_weights import load_property_model
 from pet_calc.crystals.properties.predictor import PropertyPredictor, predict
 from pet_calc.crystals.properties.recorded_predictions import compare_predictions
 from pet_calc.crystals.training.card import measure_property_card
-from pet_calc.crystals.training.property import PropertyTraining
+from pet_calc.crystals.training.property_config import PropertyTraining
 from pet_calc.errors import IntegrityError
 from pet_calc.io.models.expected import EXPECTED
 from pet_calc.io.models.weights import CONFIG, WEIGHTS, sha256

@@ -8,12 +8,9 @@ import torch
 
 from pet_calc.models.dimers import Dimer
 from pet_calc.models.pet.zbl import covalent_radius
-from pet_calc.training.core.figures import (
-    closest_approach,
-    dimer_figure,
-    learning_figure,
-    reliability_figure,
-)
+from pet_calc.training.core.figures import learning_figure, reliability_figure
+from pet_calc.training.potentials.dimer_figure import closest_approach, dimer_figure
+from pet_calc.training.potentials.loop import PANELS
 
 SHARES = torch.linspace(0.3, 1.6, 66).double()
 
@@ -28,7 +25,7 @@ def test_learning_curve_shows_errors_and_stages(tmp_path):
     log.write_text(
         HEAD + "10,0,1e-3,1.0,90,5,100,nan\n20,0,1e-3,0.5,60,3,70,nan\n30,1,1e-3,1,50,2,60,nan\n"
     )
-    figure = learning_figure(log, title="a run")
+    figure = learning_figure(log, PANELS, title="a run")
     forces, energy = figure.axes
     assert [list(line.get_ydata()) for line in forces.lines[:2]] == [[90, 60, 50], [100, 70, 60]]
     assert list(energy.lines[0].get_xdata()) == [10, 20, 30]
@@ -37,11 +34,20 @@ def test_learning_curve_shows_errors_and_stages(tmp_path):
     assert (tmp_path / "learning.png").stat().st_size > 5000
 
 
+def test_a_curve_of_one_point_is_visible(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text(HEAD + "12,0,1e-3,1.0,90,5,100,nan\n")
+    figure = learning_figure(log, PANELS)
+    for axes in figure.axes:
+        assert axes.lines[0].get_marker() == "."
+        assert axes.get_xlim()[0] == 0
+
+
 def test_an_empty_log_is_refused(tmp_path):
     log = tmp_path / "log.csv"
     log.write_text(HEAD)
     with pytest.raises(ValueError, match="nothing has been validated"):
-        learning_figure(log)
+        learning_figure(log, PANELS)
 
 
 def test_reliability_counts_errors_within_their_uncertainty(tmp_path):

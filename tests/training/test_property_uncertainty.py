@@ -14,7 +14,8 @@ from pet_calc.crystals.models import (
     PropertyModel,
     Target,
 )
-from pet_calc.crystals.training.property import PropertySchedule, PropertyTraining, loss_of
+from pet_calc.crystals.training.property_config import PropertySchedule, PropertyTraining
+from pet_calc.crystals.training.property_network import loss_of
 from pet_calc.crystals.training.property_uncertainty import exponents, fit_volumes
 from pet_calc.io.data.crystals import LabeledCrystal, graph_of
 

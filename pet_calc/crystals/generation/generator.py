@@ -141,8 +141,8 @@ class Generator:
         """
         if self.occupancy is None:
             raise ValueError(
-                f"{self.name} has not learnt compositions; give a formula, or add them with "
-                "`python -m pet_calc.crystals.training.occupancy`"
+                f"{self.name} has not learnt compositions; give a formula, or train it with a "
+                "table [occupancy] (docs/generation.md)"
             )
         numbers = None if elements is None else [atomic_numbers[e] for e in elements]
         generator = torch.Generator().manual_seed(seed)

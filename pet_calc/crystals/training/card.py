@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pet_calc.crystals.io.property_weights import load_property_model
-from pet_calc.crystals.training.property import errors_of
 from pet_calc.crystals.training.property_data import crystal_set, with_energies
+from pet_calc.crystals.training.property_network import errors_of
 from pet_calc.crystals.training.property_uncertainty import answers
 from pet_calc.errors import CheckpointError
 from pet_calc.io.data.crystals import read_crystals

@@ -1,17 +1,15 @@
 """Training of a composition-conditioned `UniMatSparse` on crystals.
 
-``python -m pet_calc.crystals.training.generator train.toml --data DATA --out RUN`` trains,
-goes on from the last checkpoint when called again, and leaves the generator in ``RUN/model``.
+With a table ``[occupancy]`` the generator learns afterwards to choose compositions itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -33,20 +31,32 @@ from pet_calc.crystals.io.unimat import (
     niggli_reduced,
     read_crystals,
 )
-from pet_calc.training.core.checkpoint import load_checkpoint, save_checkpoint
-from pet_calc.training.core.schedule import learning_rate
-from pet_calc.training.core.weight_average import start_average, update_average
-from pet_calc.training.potentials.config import StageConfig
+from pet_calc.crystals.training.occupancy import OccupancyTraining, occupancies, train_occupancy
+from pet_calc.errors import DatasetError
+from pet_calc.io.runs.outputs import claim_folder
+from pet_calc.training.core.checkpoint import (
+    CHECKPOINT,
+    CheckpointTimer,
+    resumed_state,
+    save_checkpoint,
+)
+from pet_calc.training.core.config_reader import build, read_toml, require_sections
+from pet_calc.training.core.figures import learning_figure, write_figure
+from pet_calc.training.core.log import LOG, append_log, truncate_log
+from pet_calc.training.core.optimizers import take_step
+from pet_calc.training.core.schedule import warmup_cosine
+from pet_calc.training.core.weight_average import start_average, update_exponential
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.csv"
+LOG_COLUMNS: Final = ("step", "loss", "seconds")
+#: Steps between rows of the log.
+LOG_INTERVAL: Final = 100
 #: Batches are made of crystals of similar size out of so many batches' worth.
-BUCKET = 32
+BUCKET: Final = 32
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """A training, as its TOML file describes it.
+    """Everything that determines a training of a generator.
 
     Attributes
     ----------
@@ -69,6 +79,8 @@ class GeneratorConfig:
     atoms : int, optional
         Crystals with more are left out.
     model : SparseConfig
+    occupancy : OccupancyTraining, optional
+        Learn the compositions of the crystals too, at the end.
     """
 
     name: str
@@ -83,20 +95,35 @@ class GeneratorConfig:
     niggli: bool = True
     atoms: int | None = None
     model: SparseConfig = field(default_factory=SparseConfig)
+    occupancy: OccupancyTraining | None = None
+
+    def __post_init__(self) -> None:
+        if not self.files or self.steps < 1 or self.batch < 1:
+            raise ValueError(
+                f"a generator needs `files`, and positive `steps` and `batch`, got "
+                f"{list(self.files)}, {self.steps} and {self.batch}"
+            )
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step, 0-based."""
+        peak = self.learning_rate
+        return warmup_cosine(
+            step, steps=self.steps, warmup=self.warmup, peak=peak, final=0.01 * peak
+        )
 
     @classmethod
-    def from_toml(cls, path: Path) -> GeneratorConfig:
-        """Read a file; unknown keys are errors."""
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        try:
-            table["model"] = SparseConfig(**table.get("model", {}))
-            table["files"] = tuple(table.get("files", ()))
-            config = cls(**table)
-        except TypeError as error:
-            raise ValueError(f"{path} does not describe a training: {error}") from error
-        if not config.files or config.steps < 1 or config.batch < 1:
-            raise ValueError(f"{path} must name files, and positive steps and batch")
-        return config
+    def from_dict(cls, values: dict[str, Any]) -> GeneratorConfig:
+        """From the tables of a TOML file; unknown names are refused."""
+        require_sections(values, ("name", "files", "steps"))
+        values = values | {"model": build(SparseConfig, values.get("model", {}), "model")}
+        if "occupancy" in values:
+            values["occupancy"] = build(OccupancyTraining, values["occupancy"], "occupancy")
+        return build(cls, values, "the top level")
+
+    @classmethod
+    def from_toml(cls, path: Path | str) -> GeneratorConfig:
+        """From a TOML file."""
+        return cls.from_dict(read_toml(path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,121 +198,170 @@ def diffusion_loss(
 
 def train_generator(
     config: GeneratorConfig,
-    data: Path,
     out: Path,
+    data: Path,
     *,
-    checkpoint_seconds: float = 60.0,
-    finish_by: float | None = None,
-) -> Path:
+    report: Callable[[int, float], None] = lambda step, loss: None,
+    checkpoint_seconds: float = 120.0,
+    stop_after: int | None = None,
+) -> Path | None:
     """Train, or go on with a training, and write the generator of the averaged weights.
 
     Parameters
     ----------
     config : GeneratorConfig
-    data, out : Path
-        Folder of the crystals; folder of the run.
+    out, data : Path
+        Folder of the run, and of the crystals. The run leaves ``model/``, ``log.csv`` and
+        ``learning.png``.
+    report : callable
+        Called with the number of steps done and the loss after each of them.
     checkpoint_seconds : float
-        Time between checkpoints.
-    finish_by : float, optional
-        Value of ``time.time()`` at which to stop with a checkpoint.
+        Least time between checkpoints.
+    stop_after : int, optional
+        Stop with a checkpoint after so many steps over all.
 
     Returns
     -------
-    Path
-        The generator's folder, ``out/model``.
+    Path or None
+        The generator's folder, ``out/model``; None if stopped before the end.
+
+    Raises
+    ------
+    CheckpointError
+        If `out` holds a run of another configuration.
+    DatasetError
+        If there are no crystals.
+    SimulationError
+        If the loss is no longer finite.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    crystals = [
-        c
-        for name in config.files
-        for c in read_crystals(data / name)
-        if config.atoms is None or len(c.numbers) <= config.atoms
-    ]
-    if config.niggli:
-        crystals = [crystal_from_atoms(niggli_reduced(atoms_from_crystal(c))) for c in crystals]
-    examples = Examples.of(crystals)
-    generator = torch.Generator().manual_seed(config.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = UniMatSparse(config.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    average = start_average(model)
-    step, losses, spent = 0, [], 0.0
-    checkpoint = out / CHECKPOINT
-    if checkpoint.is_file():
-        state = load_checkpoint(checkpoint)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, step, spent = state["average"], state["step"], state["seconds"]
-        # an interrupted epoch begins anew, with numbers that no earlier step has used
-        generator.manual_seed(config.seed + step)
-    rates = StageConfig(
-        steps=config.steps,
-        warmup_steps=config.warmup,
-        learning_rate=config.learning_rate,
-        final_learning_rate=0.01 * config.learning_rate,
-    )
-    started = saved = time.time()
-
-    def write() -> None:
-        total = spent + time.time() - started
-        save_checkpoint(
-            checkpoint,
-            {
-                "model": dict(model.state_dict()),
-                "optimizer": optimizer.state_dict(),
-                "average": average,
-                "step": step,
-                "seconds": total,
-            },
-        )
-        final = UniMatSparse(config.model)
-        final.load_state_dict(average)
-        record = {**asdict(config), "crystals": len(crystals), "steps_done": step,
-                  "seconds": round(total)}  # fmt: skip
-        save_generator(out / "model", final, record)
-
-    stop = False
-    while step < config.steps and not stop:
-        for index in batches(examples, config.batch, generator):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(rates, step)
-            x, occupied = examples.batch(index)
-            loss = diffusion_loss(model, x, occupied, config.drop, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            update_average(average, model, step, config.average)
-            step += 1
-            losses.append(loss.item())
-            now = time.time()
-            if step % 100 == 0:
-                with (out / LOG).open("a", encoding="utf-8") as log:
-                    log.write(f"{step},{np.mean(losses):.5f},{spent + now - started:.1f}\n")
-                losses.clear()
-            stop = finish_by is not None and now > finish_by
-            if now > saved + checkpoint_seconds:
-                write()
-                saved = now
-            if step == config.steps or stop:
+    timer = CheckpointTimer(checkpoint_seconds)
+    crystals = crystals_of(config, data)
+    claim_folder(out, ())
+    run = GeneratorRun(config, Examples.of(crystals), out)
+    end = config.steps if stop_after is None else min(stop_after, config.steps)
+    if run.step < end:
+        for index in run.batches():
+            report(run.step + 1, run.advance(index))
+            if run.step == end or timer.due():
+                save_checkpoint(out / CHECKPOINT, run.state())
+            if run.step == end:
                 break
-    write()
+    if run.step < config.steps:
+        return None
+    if (out / LOG).is_file():
+        panels = {"loss": {"loss": "training"}}
+        write_figure(learning_figure(out / LOG, panels, title=config.name), out / "learning.png")
+    details = asdict(config) | {
+        "crystals": len(crystals), "steps_done": run.step, "seconds": round(run.seconds)
+    }  # fmt: skip
+    occupancy = None
+    if config.occupancy is not None:
+        occupancy = train_occupancy(
+            occupancies(crystals), config.occupancy, slots=config.model.slots
+        )
+    save_generator(out / "model", run.averaged_model(), details, occupancy)
     return out / "model"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Entry of ``python -m pet_calc.crystals.training.generator``."""
-    parser = argparse.ArgumentParser(description="Train a UniMat generator of crystals.")
-    parser.add_argument("config", type=Path, help="TOML file of the training")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the crystals")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
-    options = parser.parse_args(arguments)
-    end = None if options.minutes is None else time.time() + 60 * options.minutes
-    config = GeneratorConfig.from_toml(options.config)
-    train_generator(config, options.data, options.out, finish_by=end)
+def crystals_of(config: GeneratorConfig, folder: Path) -> list[Crystal]:
+    """The crystals to train on."""
+    crystals = [
+        c
+        for name in config.files
+        for c in read_crystals(folder / name)
+        if config.atoms is None or len(c.numbers) <= config.atoms
+    ]
+    if not crystals:
+        raise DatasetError(
+            f"a generator needs crystals, but {', '.join(config.files)} hold none of at most "
+            f"{config.atoms} atoms"
+        )
+    if not config.niggli:
+        return crystals
+    return [crystal_from_atoms(niggli_reduced(atoms_from_crystal(c))) for c in crystals]
 
 
-if __name__ == "__main__":
-    main()
+class GeneratorRun:
+    """The state of a training: model, optimizer, average, step and time.
+
+    Parameters
+    ----------
+    config : GeneratorConfig
+    examples : Examples
+    out : Path
+        Folder of the run, from whose checkpoint it goes on.
+    """
+
+    def __init__(self, config: GeneratorConfig, examples: Examples, out: Path) -> None:
+        self.config, self.examples, self.out = config, examples, out
+        self.generator = torch.Generator().manual_seed(config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = UniMatSparse(config.model)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=1e-4
+        )
+        self.average = start_average(self.model)
+        self.step, self.before, self.losses = 0, 0.0, list[float]()
+        # what is learnt at the end may change until then
+        if state := resumed_state(out / CHECKPOINT, asdict(config), changeable=("occupancy",)):
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average, self.step = state["average"], state["step"]
+            self.before = state["seconds"]
+            # an interrupted epoch begins anew, with numbers that no earlier step has used
+            self.generator.manual_seed(config.seed + self.step)
+        truncate_log(out / LOG, LOG_COLUMNS, self.step)
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, over all interruptions."""
+        return self.before + time.monotonic() - self.began
+
+    def batches(self) -> Iterator[Tensor]:
+        """Indices of batches, epoch by epoch without an end."""
+        while True:
+            yield from batches(self.examples, self.config.batch, self.generator)
+
+    def advance(self, index: Tensor) -> float:
+        """One optimizer step on the crystals of a batch; returns the loss."""
+        config = self.config
+        x, occupied = self.examples.batch(index)
+        loss = diffusion_loss(self.model, x, occupied, config.drop, self.generator)
+        self.optimizer.zero_grad()
+        loss.backward()
+        value = loss.item()
+        take_step(
+            self.optimizer,
+            self.model.parameters(),
+            value,
+            rate=config.rate_at(self.step),
+            clip=1.0,
+            when=f"at step {self.step}",
+        )
+        update_exponential(self.average, self.model, self.step, config.average)
+        self.step += 1
+        self.losses.append(value)
+        if self.step % LOG_INTERVAL == 0 or self.step == config.steps:
+            numbers = (self.step, round(float(np.mean(self.losses)), 5), round(self.seconds, 1))
+            append_log(self.out / LOG, dict(zip(LOG_COLUMNS, numbers, strict=True)))
+            self.losses.clear()
+        return value
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "config": asdict(self.config),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    def averaged_model(self) -> UniMatSparse:
+        """The model with the averaged weights."""
+        model = UniMatSparse(self.config.model)
+        model.load_state_dict(self.average)
+        return model

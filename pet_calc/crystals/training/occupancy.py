@@ -1,102 +1,89 @@
-"""Training of the occupancy model that lets a generator choose compositions itself.
-
-``python -m pet_calc.crystals.training.occupancy train.toml --data DATA --out RUN`` learns
-the compositions of the files that the generator in ``RUN/model`` was trained
-on, and adds the model to it.
-"""
+"""Training of the occupancy model that lets a generator choose compositions itself."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pet_calc.crystals.diffusion.occupancy import Counts, OccupancyConfig, OccupancyModel, sequences
-from pet_calc.crystals.io.generators import load_generator, save_generator
-from pet_calc.crystals.io.unimat import read_crystals
-from pet_calc.crystals.training.generator import GeneratorConfig
-from pet_calc.training.core.schedule import learning_rate
-from pet_calc.training.potentials.config import StageConfig
+from pet_calc.crystals.diffusion.unimat import Crystal
+from pet_calc.training.core.optimizers import take_step
+from pet_calc.training.core.schedule import warmup_cosine
 
 
-def occupancies(files: Sequence[Path], atoms: int | None = None) -> list[Counts]:
-    """Elements and numbers of atoms of all crystals of some files, of at most `atoms` atoms."""
+@dataclass(frozen=True)
+class OccupancyTraining:
+    """How the compositions of crystals are learnt.
+
+    Attributes
+    ----------
+    epochs, batch : int
+        Passes over the crystals, and crystals in a step.
+    learning_rate : float
+        Peak of AdamW's rate, reached after 5 % of the steps, then half a cosine to 1 % of it.
+    seed : int
+    """
+
+    epochs: int = 15
+    batch: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch) < 1:
+            raise ValueError(
+                f"`epochs` and `batch` in [occupancy] must be at least 1, got {self.epochs} and "
+                f"{self.batch}"
+            )
+
+
+def occupancies(crystals: Sequence[Crystal]) -> list[Counts]:
+    """Elements and numbers of atoms of crystals."""
     found: list[Counts] = []
-    for path in files:
-        for crystal in read_crystals(path):
-            if atoms is not None and len(crystal.numbers) > atoms:
-                continue
-            kinds, counts = np.unique(crystal.numbers, return_counts=True)
-            found.append(tuple(zip(kinds.tolist(), counts.tolist(), strict=True)))
+    for crystal in crystals:
+        kinds, counts = np.unique(crystal.numbers, return_counts=True)
+        found.append(tuple(zip(kinds.tolist(), counts.tolist(), strict=True)))
     return found
 
 
 def train_occupancy(
-    data: Sequence[Counts],
-    *,
-    slots: int,
-    epochs: int = 15,
-    batch: int = 64,
-    rate: float = 2e-3,
-    seed: int = 0,
+    data: Sequence[Counts], config: OccupancyTraining | None = None, *, slots: int
 ) -> OccupancyModel:
     """Fit by maximum likelihood.
 
     Parameters
     ----------
     data : sequence of Counts
+    config : OccupancyTraining, optional
     slots : int
         Most atoms of one element.
-    epochs, batch : int
-    rate : float
-        Peak of AdamW's learning rate.
-    seed : int
     """
+    config = config or OccupancyTraining()
     rows = sequences(data)
     most = max(sum(n for _, n in counts) for counts in data)
-    generator = torch.Generator().manual_seed(seed)
-    steps = epochs * -(-len(rows) // batch)
-    stage = StageConfig(
-        steps=steps, warmup_steps=steps // 20, learning_rate=rate, final_learning_rate=0.01 * rate
-    )
+    generator = torch.Generator().manual_seed(config.seed)
+    steps = config.epochs * -(-len(rows) // config.batch)
+    peak = config.learning_rate
     # dropout draws from the global generator, which is left as it was
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(config.seed)
         model = OccupancyModel(OccupancyConfig(slots=slots, atoms=most))
-        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.05)
         step = 0
-        for _ in range(epochs):
-            for index in torch.randperm(len(rows), generator=generator).split(batch):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(stage, step)
+        for _ in range(config.epochs):
+            for index in torch.randperm(len(rows), generator=generator).split(config.batch):
                 loss = -model.log_probability(rows[index]).mean()
                 optimizer.zero_grad()
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
+                rate = warmup_cosine(
+                    step, steps=steps, warmup=steps // 20, peak=peak, final=0.01 * peak
+                )
+                take_step(
+                    optimizer, model.parameters(), loss.item(), rate=rate, clip=1.0,
+                    when=f"of the occupancy model at step {step}",
+                )  # fmt: skip
                 step += 1
     return model.requires_grad_(False).eval()
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Entry of ``python -m pet_calc.crystals.training.occupancy``."""
-    parser = argparse.ArgumentParser(description="Learn the compositions of a UniMat generator.")
-    parser.add_argument("config", type=Path, help="TOML file of the generator's training")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the crystals")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--epochs", type=int, default=15)
-    options = parser.parse_args(arguments)
-    config = GeneratorConfig.from_toml(options.config)
-    folder = options.out / "model"
-    model, _, values = load_generator(folder)
-    data = occupancies([options.data / name for name in config.files], config.atoms)
-    learnt = train_occupancy(data, slots=model.config.slots, epochs=options.epochs)
-    training = {**values["training"], "occupancy_epochs": options.epochs}
-    save_generator(folder, model, training, learnt)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,1 +1,1 @@
-"""What every training shares: schedule, averages, checkpoint, log, figures, several processes."""
+"""What every training shares: configuration, schedule, averages, checkpoint, log, figures."""

@@ -8,14 +8,34 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pet_calc.errors import CheckpointError
+
+CHECKPOINT: Final = "checkpoint.safetensors"
+
+
+class CheckpointTimer:
+    """When a checkpoint is due: `seconds` after the one before."""
+
+    def __init__(self, seconds: float) -> None:
+        if not seconds >= 0:
+            raise ValueError(f"`checkpoint_seconds` must not be negative, got {seconds}")
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time; if so, the time to the next one begins."""
+        if time.monotonic() - self.last <= self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -47,6 +67,37 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a safetensors file, but no training checkpoint")
     state = unflatten(json.loads(metadata["tree"]), tensors)
     assert isinstance(state, dict)
+    return state
+
+
+def resumed_state(
+    path: Path, config: dict[str, Any], changeable: Collection[str] = ()
+) -> dict[str, Any] | None:
+    """The checkpoint that a run goes on from; None if there is none yet.
+
+    Parameters
+    ----------
+    path : Path
+    config : dict
+        Configuration of the run; that of the checkpoint is its item "config".
+    changeable : collection of str
+        Options that may differ, since they matter after the last step only.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is damaged or belongs to another configuration.
+    """
+    if not path.is_file():
+        return None
+    state = load_checkpoint(path)
+    saved = state.get("config", {})
+    changed = sorted(k for k in {*saved, *config} if saved.get(k) != config.get(k))
+    if changed := [k for k in changed if k not in changeable]:
+        raise CheckpointError(
+            f"{path} belongs to another configuration (different: {changed}); choose another "
+            f"output folder, or delete it to start anew"
+        )
     return state
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from ase.data import chemical_symbols
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from pet_calc.io.runs.provenance import image_metadata, provenance
-from pet_calc.models.dimers import FLOOR, Dimer
 
 Array = NDArray[np.float64]
 
@@ -28,13 +27,17 @@ def write_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, metadata=image_metadata(provenance(), path.suffix))
 
 
-def learning_figure(log: Path, *, title: str = "") -> Figure:
-    """Errors of forces and energies over the steps of a run, and where its stages begin.
+def learning_figure(
+    log: Path, panels: Mapping[str, Mapping[str, str]], *, title: str = ""
+) -> Figure:
+    """Columns of the log of a training over its steps, and where its stages begin.
 
     Parameters
     ----------
     log : Path
-        ``log.csv`` of the run.
+        ``log.csv`` of the run; the first column is the abscissa.
+    panels : mapping of str to mapping of str to str
+        For each panel the label of its axis, and the columns in it with their legends.
     title : str
     """
     with log.open(newline="", encoding="utf-8") as file:
@@ -42,30 +45,36 @@ def learning_figure(log: Path, *, title: str = "") -> Figure:
     if not rows:
         raise ValueError(f"{log} has no rows: nothing has been validated yet")
     values = {name: np.array([float(r[name]) for r in rows]) for name in rows[0]}
-    step = values["step"]
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained", dpi=150)
+    abscissa = next(iter(values))
+    step = values[abscissa]
+    figure = Figure(figsize=(6.4, 0.4 + 2.4 * len(panels)), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
-    forces, energy = figure.subplots(2, 1, sharex=True)
-    forces.plot(step, values["train_forces_rmse"], color=COLORS[1], label="training, running")
-    forces.plot(step, values["validation_forces_rmse"], color=COLORS[0], label="validation")
-    forces.set_ylabel("force RMSE, meV/Å")
-    forces.legend(frameon=False)
-    energy.plot(step, values["validation_energy_mae"], color=COLORS[0])
-    energy.set_ylabel("energy MAE, meV/atom")
-    energy.set_xlabel("step")
-    begins = step[1:][np.diff(values["stage"]) > 0]
-    for axes in (forces, energy):
-        shown = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-        if (shown > 0).any():  # else there are no labels, or the model is exact
+    every = figure.subplots(len(panels), 1, sharex=True, squeeze=False).ravel()
+    begins = step[1:][np.diff(values.get("stage", np.zeros(len(step)))) > 0]
+    for axes, (label, columns) in zip(every, panels.items(), strict=True):
+        # a marker, since a line of one point is invisible
+        for (column, legend), color in zip(columns.items(), COLORS, strict=False):
+            axes.plot(step, values[column], ".-", markersize=4, color=color, label=legend)
+        if any((values[c] > 0).any() for c in columns):  # else no labels, or an exact model
             axes.set_yscale("log")
+        axes.set_ylabel(label)
+        if len(columns) > 1:
+            axes.legend(frameon=False)
         axes.grid(visible=True, which="both", color="#DDDDDD", linewidth=0.5)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
         for begin in begins:
             axes.axvline(begin, color="#777777", linewidth=0.8, linestyle=":")
+        hide_frame(axes)
+    every[-1].set_xlabel(abscissa)
+    every[0].set_xlim(left=0)
     if title:
-        forces.set_title(title, loc="left")
+        every[0].set_title(title, loc="left")
     return figure
+
+
+def hide_frame(axes: Axes) -> None:
+    """Leave the axes without their upper and right line."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def reliability_figure(
@@ -110,73 +119,7 @@ def reliability_figure(
     share.set_ylim(0.0, 1.02)
     for axes in (scatter, share):
         axes.legend(frameon=False, fontsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        hide_frame(axes)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure
-
-
-def dimer_figure(found: Sequence[Dimer], *, title: str = "") -> Figure:
-    """Energies of pairs of atoms alone, from that at the largest distance.
-
-    Of few elements the curves, a panel for each; of many a map of the distance where the pair has
-    gained 10 eV.
-
-    Parameters
-    ----------
-    found : sequence of Dimer
-        Every pair of some elements, at the same shares of their bond lengths.
-    title : str
-    """
-    elements = sorted({z for d in found for z in d.numbers})
-    columns = int(np.ceil(len(elements) ** 0.5))
-    if len(elements) > 16:
-        figure = Figure(figsize=(7.5, 7.0), layout="constrained", dpi=150)
-        FigureCanvasAgg(figure)
-        place = {z: k for k, z in enumerate(elements)}
-        closest = np.full((len(elements),) * 2, np.nan)
-        for d in found:
-            a, b = (place[z] for z in d.numbers)
-            closest[a, b] = closest[b, a] = closest_approach(d, 10.0)
-        axes = figure.subplots()
-        image = axes.imshow(closest, cmap="viridis", interpolation="nearest")
-        figure.colorbar(image, label="distance at 10 eV / sum of covalent radii", shrink=0.8)
-        labels = [chemical_symbols[z] for z in elements]
-        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=4)
-        axes.set_yticks(range(len(labels)), labels, fontsize=4)
-        if title:
-            axes.set_title(title, loc="left")
-        return figure
-    rows = -(-len(elements) // columns)
-    figure = Figure(figsize=(3.0 * columns, 2.6 * rows), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-    for z, panel in zip(elements, panels, strict=False):
-        for d in found:
-            if z not in d.numbers:
-                continue
-            other = d.numbers[0] if d.numbers[1] == z else d.numbers[1]
-            share = (d.distances / d.bond).numpy()
-            energy = (d.energy - d.energy[-1]).numpy()
-            panel.plot(share, energy, linewidth=1.0, label=chemical_symbols[other])
-        panel.axvline(FLOOR, color="#777777", linewidth=0.8, linestyle=":")
-        panel.set_title(f"{chemical_symbols[z]}-X", loc="left", fontsize=9)
-        panel.set_ylim(-10.0, 40.0)
-        panel.legend(frameon=False, fontsize=6, ncols=2)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
-    for panel in panels[len(elements) :]:
-        panel.set_axis_off()
-    figure.supxlabel("distance / sum of the covalent radii", fontsize=9)
-    figure.supylabel("energy, eV", fontsize=9)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left")
-    return figure
-
-
-def closest_approach(dimer: Dimer, energy: float) -> float:
-    """Largest share of the bond at which a pair has gained `energy` eV; NaN if none."""
-    gained = (dimer.energy - dimer.energy[-1] > energy).numpy()
-    share = (dimer.distances / dimer.bond).numpy()
-    return float(share[gained].max()) if gained.any() else float("nan")

@@ -1,31 +1,36 @@
-"""The log of a training run, ``log.csv``."""
+"""The log of a training, ``log.csv``: one row per validation, epoch or interval of steps."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pet_calc.errors import OutputError
 
-LOG_COLUMNS: Final = (
-    "step", "stage", "learning_rate", "loss", "train_forces_rmse",
-    "validation_energy_mae", "validation_forces_rmse", "validation_stress_rmse",
-)  # fmt: skip
+LOG: Final = "log.csv"
 
 
-def append_log(path: Path, row: list[Any]) -> None:
-    """Append a row to the CSV log, with the header on a new file."""
+def append_log(path: Path, row: Mapping[str, float]) -> None:
+    """Append a row, with the names of its columns on a new file."""
     new = not path.exists()
-    with path.open("a", newline="") as handle:
+    with path.open("a", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         if new:
-            writer.writerow(LOG_COLUMNS)
-        writer.writerow(row)
+            writer.writerow(row)
+        writer.writerow(row.values())
 
 
-def truncate_log(path: Path, step: int) -> None:
-    """Drop rows beyond `step`: they were written after the checkpoint that is resumed from.
+def truncate_log(path: Path, columns: Sequence[str], last: int) -> None:
+    """Drop rows beyond the step or epoch `last`: the run goes on from a checkpoint before them.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        The first ones of the log. Its first column counts steps or epochs.
+    last : int
 
     Raises
     ------
@@ -34,12 +39,12 @@ def truncate_log(path: Path, step: int) -> None:
     """
     if not path.exists():
         return
-    with path.open(newline="") as handle:
+    with path.open(newline="", encoding="utf-8") as handle:
         header, *rows = list(csv.reader(handle)) or [[]]
-    if tuple(header) != LOG_COLUMNS:
+    if header[: len(columns)] != list(columns):
         raise OutputError(
             f"{path} must be the log of this training, but its columns are {header}; choose "
             f"another folder for the run"
         )
-    with path.open("w", newline="") as handle:
-        csv.writer(handle).writerows([header, *(r for r in rows if int(r[0]) <= step)])
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([header, *(r for r in rows if int(r[0]) <= last)])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pet_calc.models.architectures import TrainableConfig, architecture_of, trainable_config
+from pet_calc.models.crystalformer import CrystalformerConfig
 from pet_calc.models.pet import PETConfig
 from pet_calc.models.pet.uncertainty import CALIBRATIONS, Calibration
-from pet_calc.training.core.config_reader import build
+from pet_calc.pretrained import load
+from pet_calc.training.core.config_reader import build, read_toml, require_sections
+from pet_calc.training.core.optimizers import OptimizerConfig
+from pet_calc.training.core.schedule import warmup_cosine
 from pet_calc.training.potentials.data_config import DataConfig, FineTuneConfig
 
 __all__ = [
@@ -105,6 +108,16 @@ class StageConfig:
                 "least 0"
             )
 
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step of the stage, 0-based."""
+        return warmup_cosine(
+            step,
+            steps=self.steps,
+            warmup=self.warmup_steps,
+            peak=self.learning_rate,
+            final=self.final_learning_rate,
+        )
+
     @property
     def last_loss(self) -> LossConfig:
         """The weights at the end, by which the best weights of the network are chosen."""
@@ -117,38 +130,6 @@ class StageConfig:
         x = step / max(1, self.steps - 1)
         pairs = zip(astuple(self.loss), astuple(self.final_loss), strict=True)
         return LossConfig(*((1 - x) * a + x * b for a, b in pairs))
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Optimizer and what surrounds it.
-
-    Attributes
-    ----------
-    name : {"adam", "soap"}
-    betas : tuple of float
-    weight_decay : float
-        Decoupled.
-    precondition_interval : int
-        Steps between refreshes of SOAP's eigenbases.
-    gradient_clip : float
-        Largest norm of the gradient.
-    ema_decay : float
-        Decay per step of the averaged weights, which are evaluated and saved.
-    """
-
-    name: Literal["adam", "soap"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    precondition_interval: int = 10
-    gradient_clip: float = 1.0
-    ema_decay: float = 0.999
-
-    def __post_init__(self) -> None:
-        if self.name not in ("adam", "soap"):
-            raise ValueError(f"`optimizer.name` must be 'adam' or 'soap', got {self.name!r}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}")
 
 
 @dataclass(frozen=True)
@@ -189,10 +170,11 @@ class TrainConfig:
     seed : int
         Of initial weights, order of the data and augmentation.
     model : PETConfig or CrystalformerConfig
-        In the file, ``architecture`` beside the options says which; "pet" if absent.
+        In the file, ``architecture`` beside the options says which; "pet" if absent. A fine-tuning
+        without `elements` takes the configuration of the potential, changed by what is given.
     data : DataConfig
     stages : tuple of StageConfig
-        Run one after the other.
+        Run one after the other; a fine-tuning has one by default (`default_stage`).
     optimizer : OptimizerConfig
     augment : bool
         Apply a random rotation or rotary reflection of O(3) to every structure in every step.
@@ -305,24 +287,24 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Config from the tables of a TOML file; unknown names are refused."""
         values = dict(values)
-        missing = sorted({"name", "model", "data", "stages"} - set(values))
-        if missing:
-            raise ValueError(f"the training configuration lacks the section(s) {missing}")
-        stages = tuple(stage_from_dict(s) for s in values.pop("stages"))
+        tuned = values.get("fine_tune") is not None
+        require_sections(values, ("data",) if tuned else ("name", "model", "data", "stages"))
         uncertainty = values.pop("uncertainty", None)
         if uncertainty is not None:
             uncertainty = build(UncertaintyConfig, uncertainty, "uncertainty")
         fine_tune = values.pop("fine_tune", None)
         if fine_tune is not None:
             fine_tune = FineTuneConfig.from_dict(fine_tune)
+            values.setdefault("name", f"{Path(fine_tune.source).name}-tuned")
+            values.setdefault("stages", [default_stage(fine_tune)])
+        stages = tuple(stage_from_dict(s) for s in values.pop("stages"))
         huber = values.pop("huber", None)
         optimizer = values.pop("optimizer", {})
-        model = dict(values.pop("model"))
         return build(
             cls,
             values
             | {
-                "model": trainable_config(model.pop("architecture", "pet"), model),
+                "model": model_from_dict(values.pop("model", {}), fine_tune),
                 "data": DataConfig.from_dict(values.pop("data")),
                 "stages": stages,
                 "optimizer": build(OptimizerConfig, optimizer, "optimizer"),
@@ -336,11 +318,44 @@ class TrainConfig:
     @classmethod
     def from_toml(cls, path: Path | str) -> TrainConfig:
         """Config from a TOML file."""
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"no training file at {path}; name an existing TOML file")
-        with path.open("rb") as handle:
-            return cls.from_dict(tomllib.load(handle))
+        return cls.from_dict(read_toml(path))
+
+
+def model_from_dict(values: dict[str, Any], tune: FineTuneConfig | None) -> TrainableConfig:
+    """The model's configuration; without `elements` a fine-tuning takes that of the potential.
+
+    Options that are given replace those of the potential.
+
+    Raises
+    ------
+    ValueError
+        For another architecture than that of the potential, or one that cannot be trained.
+    """
+    values = dict(values)
+    if tune is None or "elements" in values:
+        return trainable_config(values.pop("architecture", "pet"), values)
+    potential = load(tune.source)
+    config = potential.model.config
+    if not isinstance(config, PETConfig | CrystalformerConfig):
+        raise ValueError(f"{potential.name} is of a kind that cannot be trained; name another one")
+    architecture = architecture_of(config)
+    if values.pop("architecture", architecture) != architecture:
+        raise ValueError(
+            f"the architecture in [model] must be that of {potential.name}, {architecture!r}; "
+            f"leave it out"
+        )
+    return trainable_config(architecture, config.to_dict() | values)
+
+
+def default_stage(tune: FineTuneConfig) -> dict[str, Any]:
+    """The stage of a fine-tuning that names none."""
+    return {
+        "steps": 2000,
+        "learning_rate": 3e-4 if tune.method == "full" else 1e-3,
+        "warmup_steps": 100,
+        "batch_size": 4,
+        "loss": {"energy": 20.0, "forces": 1.0},
+    }
 
 
 def stage_from_dict(values: dict[str, Any]) -> StageConfig:

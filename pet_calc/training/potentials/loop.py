@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,23 +20,24 @@ from pet_calc.models.architectures import TrainableModel
 from pet_calc.models.dimers import dimers, make_repulsive
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR
-from pet_calc.training.core.checkpoint import load_checkpoint, save_checkpoint
-from pet_calc.training.core.figures import (
-    dimer_figure,
-    learning_figure,
-    reliability_figure,
-    write_figure,
+from pet_calc.training.core.checkpoint import (
+    CHECKPOINT,
+    CheckpointTimer,
+    resumed_state,
+    save_checkpoint,
 )
-from pet_calc.training.core.log import append_log, truncate_log
+from pet_calc.training.core.figures import learning_figure, reliability_figure, write_figure
+from pet_calc.training.core.log import LOG, append_log, truncate_log
 from pet_calc.training.core.parallel import Team, team_of_processes
 from pet_calc.training.potentials.config import TrainConfig
 from pet_calc.training.potentials.data import Batch
+from pet_calc.training.potentials.dimer_figure import dimer_figure
 from pet_calc.training.potentials.energy_offsets import described
 from pet_calc.training.potentials.evaluate import Evaluation, evaluate_frames
 from pet_calc.training.potentials.forgetting import before_and_after, write_comparison
 from pet_calc.training.potentials.frame_order import Order
 from pet_calc.training.potentials.initial_model import source_model, with_one_zero
-from pet_calc.training.potentials.run import Run
+from pet_calc.training.potentials.run import LOG_COLUMNS, Run
 from pet_calc.training.potentials.splits import (
     TrainingData,
     by_level,
@@ -49,8 +49,14 @@ from pet_calc.training.potentials.uncertainty import compare, errors_and_sigmas,
 
 __all__ = ["CHECKPOINT", "Progress", "Run", "TrainingData", "load_data", "prepare_all", "train"]
 
-CHECKPOINT: Final = "checkpoint.safetensors"
 COMPARISON: Final = "fine_tuning.csv"
+#: Panels of the learning curve: label of the axis to column of the log and its legend.
+PANELS: Final = {
+    "force RMSE, meV/Å": {
+        "train_forces_rmse": "training, running", "validation_forces_rmse": "validation"
+    },
+    "energy MAE, meV/atom": {"validation_energy_mae": "validation"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,7 @@ def train(
     ValueError
         If `checkpoint_seconds` is not a time.
     """
-    if not checkpoint_seconds >= 0:
-        raise ValueError(f"`checkpoint_seconds` must not be negative, got {checkpoint_seconds}")
+    timer = CheckpointTimer(checkpoint_seconds)
     if config.uncertainty and all(f.energy is None for f in data.validation):
         raise DatasetError(
             "[uncertainty] needs energies of validation frames to set its scale, but none has one"
@@ -138,13 +143,14 @@ def train(
     measured = measured_frames(config, data)
     run = Run.start(config, data.train, measured["train"], team)
     path = out / CHECKPOINT
-    if path.exists():
-        run.restore(load_checkpoint(path), path)
+    # what is fitted at the end may change until then
+    if state := resumed_state(path, config.to_dict(), changeable=("uncertainty",)):
+        run.restore(state, path)
     team.wait()
     if team.leads:
-        truncate_log(out / "log.csv", run.step)
+        truncate_log(out / LOG, LOG_COLUMNS, run.step)
     end = config.total_steps if stop_after is None else min(stop_after, config.total_steps)
-    take_steps(run, measured, data.order, out, end, report, checkpoint_seconds)
+    take_steps(run, measured, data.order, out, end, report, timer)
     table = None
     if run.step == config.total_steps:
         measured = {split: run.on_zero(frames) for split, frames in measured.items()}
@@ -173,11 +179,10 @@ def take_steps(
     out: Path,
     end: int,
     report: Callable[[Progress], None] | None,
-    checkpoint_seconds: float,
+    timer: CheckpointTimer,
 ) -> None:
     """Steps up to `end`, with validations and checkpoints."""
     config, leads = run.config, run.team.leads
-    saved = time.monotonic()
     while run.step < end:
         value, rate = run.advance(measured["train"], order)
         done = run.step
@@ -186,20 +191,19 @@ def take_steps(
         if done % config.validation_interval == 0 or last_of_stage:
             evaluation = run.validate(measured["validation"])
             if leads:
-                append_log(out / "log.csv", run.log_row(value, rate, evaluation))
+                append_log(out / LOG, run.log_row(value, rate, evaluation))
         if report is not None:
             report(
                 Progress(
                     done, config.total_steps, run.stage, rate, value, run.forces_rmse, evaluation
                 )
             )
-        if leads and time.monotonic() - saved > checkpoint_seconds:
+        if leads and timer.due():
             save_checkpoint(out / CHECKPOINT, run.state())
-            saved = time.monotonic()
     if leads:
         save_checkpoint(out / CHECKPOINT, run.state())
         if run.step == config.total_steps:
-            figure = learning_figure(out / "log.csv", title=config.name)
+            figure = learning_figure(out / LOG, PANELS, title=config.name)
             write_figure(figure, out / "learning.png")
 
 

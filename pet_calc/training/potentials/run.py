@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pet_calc.errors import CheckpointError, SimulationError
+from pet_calc.errors import CheckpointError
 from pet_calc.io.data.datasets import LabeledFrame
 from pet_calc.io.models.weights import empty_model
 from pet_calc.models import evaluate
 from pet_calc.models.architectures import TrainableModel
 from pet_calc.models.pet import PET
-from pet_calc.training.core.optimizers import make_optimizer
+from pet_calc.training.core.optimizers import make_optimizer, take_step
 from pet_calc.training.core.parallel import ALONE, Team
-from pet_calc.training.core.schedule import learning_rate
-from pet_calc.training.core.weight_average import start_average, update_average
+from pet_calc.training.core.weight_average import start_average, update_exponential
 from pet_calc.training.potentials.config import HuberConfig, LossConfig, StageConfig, TrainConfig
 from pet_calc.training.potentials.data import Batch, conditioned, energy_shift, turned
 from pet_calc.training.potentials.energy_offsets import fit_zeros, on_zero_of_model
@@ -33,6 +31,11 @@ from pet_calc.training.potentials.lora import merged_state
 from pet_calc.training.potentials.losses import LabelCounts, direct_loss, squares
 from pet_calc.training.potentials.losses import loss as loss_of
 from pet_calc.training.potentials.splits import by_level
+
+LOG_COLUMNS: Final = (
+    "step", "stage", "learning_rate", "loss", "train_forces_rmse",
+    "validation_energy_mae", "validation_forces_rmse", "validation_stress_rmse",
+)  # fmt: skip
 
 
 class Run:
@@ -94,9 +97,7 @@ class Run:
             self.align_energies(frames)
         stage = self.config.stages[stage_index]
         weights = stage.loss_at(k)
-        rate = learning_rate(stage, k)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = stage.rate_at(k)
         size = stage.batch_size * stage.accumulate * self.team.size
         parts = self.on_zero([frames[k] for k in order.step(self.step, size, self.config.seed)])
         if self.config.augment:
@@ -108,22 +109,16 @@ class Run:
             value, squared = self.backward(part, draw, weights, counts)
             sums += torch.stack([value, squared])
         total, squared = self.team.total(sums).tolist()
-        if not math.isfinite(total):
-            raise SimulationError(
-                f"the training loss is {total} at step {self.step}; lower the learning rate "
-                f"or check the labels (the last checkpoint is intact)"
-            )
         self.team.add_gradients(self.model.parameters())
-        norm = nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.config.optimizer.gradient_clip
+        take_step(
+            self.optimizer,
+            self.model.parameters(),
+            total,
+            rate=rate,
+            clip=self.config.optimizer.gradient_clip,
+            when=f"at step {self.step}",
         )
-        if not torch.isfinite(norm):  # clipping would make every weight NaN
-            raise SimulationError(
-                f"the gradient of the loss is {norm.item()} at step {self.step}, where the loss is "
-                f"{total:.4g}; lower the learning rate (the last checkpoint is intact)"
-            )
-        self.optimizer.step()
-        update_average(self.average, self.model, k, self.config.optimizer.ema_decay)
+        update_exponential(self.average, self.model, k, self.config.optimizer.ema_decay)
         error = 1e3 * math.sqrt(squared / counts.forces)
         self.forces_rmse = error if k == 0 else 0.98 * self.forces_rmse + 0.02 * error
         self.step += 1
@@ -243,20 +238,7 @@ class Run:
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
         """Go on from a checkpoint of the same configuration."""
-        # through the config class, which fills in options that are younger than the checkpoint
-        saved, wanted = (
-            TrainConfig.from_dict(json.loads(json.dumps(c))).to_dict()
-            for c in (state["config"], self.config.to_dict())
-        )
-        for found in (saved, wanted):  # what is fitted at the end may change until then
-            found.pop("uncertainty", None)
-        if saved != wanted:
-            changed = sorted(k for k in wanted if saved.get(k) != wanted[k])
-            raise CheckpointError(
-                f"{path} belongs to another configuration (different: {changed}); choose another "
-                f"output folder, or delete it to start anew"
-            )
-        processes = state.get("processes", 1)
+        processes = state["processes"]
         if processes != self.team.size:
             raise CheckpointError(
                 f"a run goes on with as many processes as it began with, as they share the frames "
@@ -269,14 +251,15 @@ class Run:
         self.step = state["step"]
         self.forces_rmse = state["forces_rmse"]
         self.best_loss, self.best = state["best_loss"], state["best"]
-        self.zeros = state.get("zeros", {})
+        self.zeros = state["zeros"]
 
-    def log_row(self, value: float, rate: float, evaluation: Evaluation) -> list[Any]:
-        """Values of `LOG_COLUMNS`; errors in meV, Å."""
-        return [
+    def log_row(self, value: float, rate: float, evaluation: Evaluation) -> dict[str, float]:
+        """A row of the log, under `LOG_COLUMNS`; errors in meV, Å."""
+        values = (
             self.step, self.stage, rate, value, self.forces_rmse,
             evaluation.energy.mae, evaluation.forces.rmse, evaluation.stress.rmse,
-        ]  # fmt: skip
+        )  # fmt: skip
+        return dict(zip(LOG_COLUMNS, values, strict=True))
 
 
 def penalty(error: Error, delta: float | None) -> float:

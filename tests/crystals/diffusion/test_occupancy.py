@@ -8,7 +8,7 @@ import torch
 
 from pet_calc.crystals.diffusion import occupancy as module
 from pet_calc.crystals.diffusion.occupancy import OccupancyConfig, OccupancyModel, sequences
-from pet_calc.crystals.training.occupancy import train_occupancy
+from pet_calc.crystals.training.occupancy import OccupancyTraining, train_occupancy
 from pet_calc.errors import SimulationError
 
 
@@ -56,7 +56,11 @@ def test_training_learns_what_the_compositions_have_in_common() -> None:
         ((a, 1), (b, 1), (x, 3)) for a in (3, 4, 11, 12) for b in (22, 23, 24) for x in (35, 53)
     ]
     held = data[::5]
-    learnt = train_occupancy([c for c in data if c not in held], slots=5, epochs=30, rate=1e-2)
+    learnt = train_occupancy(
+        [c for c in data if c not in held],
+        OccupancyTraining(epochs=30, learning_rate=1e-2),
+        slots=5,
+    )
     drawn = learnt.sample(200, torch.Generator().manual_seed(0))
     assert sum(sum(n for _, n in c) == 5 for c in drawn) >= 190
     assert any(c in held for c in drawn)

@@ -22,7 +22,7 @@ from pet_calc.crystals.generation.hull import Hull
 from pet_calc.crystals.generation.pipeline import generate
 from pet_calc.crystals.io.generators import save_generator
 from pet_calc.crystals.training.generator import GeneratorConfig, train_generator
-from pet_calc.errors import IntegrityError
+from pet_calc.errors import CheckpointError, IntegrityError
 from pet_calc.io.models.weights import save_model
 from pet_calc.workflows.relax import RelaxConfig
 
@@ -175,7 +175,7 @@ def trained(tmp_path_factory):
         "salt", ("salt.extxyz",), 250, batch=32, learning_rate=3e-3, warmup=10, average=0.98,
         model=SparseConfig(width=32, heads=2, layers=2, slots=2),
     )  # fmt: skip
-    return train_generator(config, folder, folder / "run"), config
+    return train_generator(config, folder / "run", folder), config
 
 
 def test_training_learns_and_generator_is_checked(trained, command, tmp_path) -> None:
@@ -231,8 +231,11 @@ def test_training_goes_on_from_its_checkpoint(trained, tmp_path) -> None:
     folder, config = trained
     data = folder.parent.parent
     short = replace(config, steps=6)
-    train_generator(replace(short, steps=3), data, tmp_path / "run")
-    train_generator(short, data, tmp_path / "run")
+    assert train_generator(short, tmp_path / "run", data, stop_after=3) is None
+    assert not (tmp_path / "run/model").exists()
+    with pytest.raises(CheckpointError, match="different: \\['steps'\\]"):
+        train_generator(replace(short, steps=7), tmp_path / "run", data)
+    train_generator(short, tmp_path / "run", data)
     recorded = json.loads((tmp_path / "run/model/config.json").read_text())["training"]
     assert recorded["steps_done"] == 6
     assert recorded["crystals"] == 8

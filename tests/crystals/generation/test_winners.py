@@ -24,7 +24,7 @@ from pet_calc.crystals.generation.pipeline import generate
 from pet_calc.crystals.generation.results import write_results
 from pet_calc.crystals.io.generators import save_generator
 from pet_calc.crystals.io.unimat import crystal_from_atoms
-from pet_calc.crystals.training.occupancy import train_occupancy
+from pet_calc.crystals.training.occupancy import OccupancyTraining, train_occupancy
 from pet_calc.workflows.relax import RelaxConfig
 
 QUICK = RelaxConfig(cell="free", fmax=0.05, steps=60)
@@ -41,7 +41,9 @@ def chooser(tmp_path_factory):
     """A generator with an untrained denoiser whose occupancy model knows alloys of Cu and Au."""
     folder = tmp_path_factory.mktemp("chooser")
     data = [((29, a), (79, b)) for a in range(1, 4) for b in range(1, 4)] + [((29, 2),)]
-    occupancy = train_occupancy(data, slots=3, epochs=40, batch=10, rate=1e-2)
+    occupancy = train_occupancy(
+        data, OccupancyTraining(epochs=40, batch=10, learning_rate=1e-2), slots=3
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = UniMatSparse(SparseConfig(width=24, heads=2, layers=1, slots=3, form=2))
