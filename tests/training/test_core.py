@@ -1,6 +1,7 @@
 """What all trainings share."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def test_rates_rise_and_fall_where_they_should():
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[12] == pytest.approx(1.25)  # halfway down
     assert rates[20] == pytest.approx(0.5)
-    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[4:]))
     assert one_cycle(0.0, total=10, peak=1.0) == pytest.approx(1 / 25)
     assert one_cycle(3.0, total=10, peak=1.0) == pytest.approx(1.0)
     assert one_cycle(10.0, total=10, peak=1.0) == pytest.approx(1e-4)
