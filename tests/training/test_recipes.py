@@ -8,7 +8,9 @@ from pet_calc.pretrained import list_potentials
 from pet_calc.training.core.config_reader import read_toml
 from pet_calc.training.potentials.config import TrainConfig
 
-RECIPES = sorted(list_potentials()[0].folder.parent.glob("*/train*.toml"))
+ROOT = list_potentials()[0].folder.parent
+# pet-general-v3 goes as soon as cgcnn-mp-v2 is fitted without it
+RECIPES = sorted(p for p in ROOT.glob("*/train*.toml") if p.parent.name != "pet-general-v3")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
