@@ -21,7 +21,7 @@ import numpy as np
 from ase.build import bulk
 
 from pet_calc import PETCalculator, __version__
-from pet_calc.workflows.phonons import BornCharges, PhononConfig, compute_phonons
+from pet_calc.workflows.phonons import BornCharges, PhononConfig, phonons
 
 LATTICE_CONSTANT = 4.2556
 POINTS = {"Γ": "G", "X": "X", "L": "L"}
@@ -51,7 +51,7 @@ def main() -> None:
     config = {"min_length": 12.0, "mesh": 40.0, "displacements": "full"}
     rows = []
     for name, relax, charges in (("DFT", False, None), ("own", True, None), ("DFT", False, born)):
-        result = compute_phonons(atoms, PhononConfig(**config, relax=relax), born=charges)
+        result = phonons(atoms, PhononConfig(**config, relax=relax), born=charges)
         own = (4 * result.primitive.atoms.get_volume()) ** (1 / 3)
         print(f"\na = {own:.4f} Å ({name}){', with Born charges' if charges else ''}")
         errors = []

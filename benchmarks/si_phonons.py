@@ -23,8 +23,8 @@ from ase.io import read
 from pet_calc import PETCalculator, __version__
 from pet_calc.workflows.phonons import (
     PhononConfig,
-    compute_phonons,
     phonon_figure,
+    phonons,
     reference_spectrum,
 )
 from pet_calc.workflows.phonons.spectrum import Spectrum
@@ -62,7 +62,7 @@ def main() -> None:
     constant = atoms.cell.lengths()[0]
     rows = []
     for name, relax in (("DFT", False), ("own", True)):
-        result = compute_phonons(atoms, PhononConfig(**config, relax=relax))
+        result = phonons(atoms, PhononConfig(**config, relax=relax))
         # the conventional cell holds four primitive ones
         own = (4 * result.primitive.atoms.get_volume()) ** (1 / 3)
         found = frequencies(result.spectrum)

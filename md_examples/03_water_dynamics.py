@@ -13,7 +13,7 @@ from ase.io import read
 
 from pet_calc import PETCalculator
 from pet_calc.workflows.md import MDConfig, MDProgress, run_md
-from pet_calc.workflows.observables import WATER_DIFFUSION, analyze
+from pet_calc.workflows.observables import WATER_DIFFUSION, AnalysisConfig, analyze
 from pet_calc.workflows.observables.figures import analysis_figure
 from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.water_box import water_box
@@ -41,7 +41,8 @@ with MDProgress(config, n_atoms=len(atoms)) as progress:
     result = run_md(atoms, config, options.out, on_step=progress)
 
 frames = read(result.trajectory_file, index=":")
-water = analyze(frames[len(frames) // 5 :], interval=config.frame_interval * config.timestep)
+interval = config.frame_interval * config.timestep  # fs
+water = analyze(frames[len(frames) // 5 :], AnalysisConfig(interval=interval))
 save_figure(analysis_figure(water), f"{options.out}/observables.png")
 
 vdos = water.tables["vdos"]

@@ -49,8 +49,8 @@ print(f"lattice constant     {relaxed.get_volume() ** (1 / 3):.4f} Å")
 
 relaxed.calc = crystal.calc
 points = 3 if options.smoke else 5
-elastic = elastic_constants(relaxed, ElasticConfig(strain=0.004, points=points, relax_first=False))
-eos = equation_of_state(relaxed, EosConfig(span=0.04, relax_first=False))
+elastic = elastic_constants(relaxed, ElasticConfig(strain=0.004, points=points, relax=False))
+eos = equation_of_state(relaxed, EosConfig(span=(0.96, 1.04), relax=False))
 
 for name, i, j in (("C11", 0, 0), ("C12", 0, 1), ("C44", 3, 3)):
     print(f"{name}                  {elastic.C[i, j]:.1f} ± {elastic.C_error[i, j]:.1g} GPa")

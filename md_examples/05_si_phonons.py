@@ -13,7 +13,7 @@ import argparse
 from ase.build import bulk
 
 from pet_calc import PETCalculator
-from pet_calc.workflows.phonons import PhononConfig, compute_phonons, write_phonons
+from pet_calc.workflows.phonons import PhononConfig, phonons, write_phonons
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--model", default="auto", help="potential, by name or folder")
@@ -30,7 +30,7 @@ config = PhononConfig(
     displacements="reduced" if options.smoke else "full",  # PET has the symmetry approximately
     mesh=20.0 if options.smoke else 100.0,  # Å
 )
-result = compute_phonons(atoms, config, on_stage=print)
+result = phonons(atoms, config, on_stage=print)
 write_phonons(result, options.out, title="silicon")
 
 gamma = result.spectrum.points[0]

@@ -15,7 +15,7 @@ from pathlib import Path
 from ase.io import read
 
 from pet_calc import PETCalculator
-from pet_calc.workflows.guards import GuardSettings, SimulationStopped
+from pet_calc.workflows.guards import GuardConfig, SimulationStopped
 from pet_calc.workflows.md import MDConfig, run_md
 from pet_calc.workflows.water_box import water_box
 
@@ -33,7 +33,7 @@ config = MDConfig(
     tau=100.0,  # fs
     steps=200,
     frame_interval=1,
-    guards=GuardSettings(distance_margin=0.2),  # of the closest distance trained; the default
+    guards=GuardConfig(distance_margin=0.2),  # of the closest distance trained; the default
     seed=1,
 )
 try:

@@ -15,7 +15,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from pet_calc import PETCalculator
-from pet_calc.workflows.phonons import PhononConfig, QHAConfig, compute_qha, write_qha
+from pet_calc.workflows.phonons import PhononConfig, QHAConfig, quasi_harmonic, write_qha
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--model", help="name or path of a PET that covers Cu, instead of EMT")
@@ -31,8 +31,8 @@ phonons = PhononConfig(
     mesh=20.0 if options.smoke else 60.0,  # Å
     t_max=400.0,  # K
 )
-volumes = QHAConfig(volumes=5 if options.smoke else 7, smallest=0.97, largest=1.05)
-result = compute_qha(atoms, phonons, volumes, on_stage=print)
+config = QHAConfig(points=5 if options.smoke else 7, span=(0.97, 1.05), phonons=phonons)
+result = quasi_harmonic(atoms, config, on_stage=print)
 write_qha(result, options.out, title="copper")
 
 for line in result.warnings:

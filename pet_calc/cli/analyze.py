@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pet_calc.workflows.observables import Analysis
+    from pet_calc.workflows.observables.config import AnalysisConfig
 
 SETTINGS, SUMMARY, FIGURE, REPORT = "analyze.toml", "summary.json", "observables.png", "report.html"
 TABLES = ("rdf", "order", "diffusion", "vdos", "hydrogen-bonds", "density", "lattice")
@@ -128,7 +129,9 @@ def analyze(
     known_interval, frames = interval_beside(trajectory, frames)
     interval = known_interval if timestep is None else timestep
     kept = frames[min(round(discard * len(frames)), len(frames) - 1) :]
+    chosen = None if observables is None else [x.strip() for x in observables.split(",")]
     settings = AnalysisConfig(
+        observables=None if chosen is None else tuple(chosen),
         interval=interval,
         temperature=temperature,
         pressure=pressure,
@@ -145,8 +148,7 @@ def analyze(
         f"{frames[0].get_chemical_formula(empirical=len(frames[0]) > 50)}",
         highlight=False,
     )
-    chosen = None if observables is None else [x.strip() for x in observables.split(",")]
-    result = compute(kept, chosen, settings)
+    result = compute(kept, settings)
 
     clear_folder(out, OUTPUT_FILES)
     origin = provenance(packages=("ase", "numpy", "scipy"))
@@ -219,20 +221,19 @@ def interval_beside(path: Path, frames: list[Atoms]) -> tuple[float | None, list
     return float(every) * float(step), frames
 
 
-def compute(frames: list[Atoms], chosen: list[str] | None, settings: Any) -> Analysis:
+def compute(frames: list[Atoms], settings: AnalysisConfig) -> Analysis:
     """The analysis, with its progress on the terminal."""
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
     from pet_calc.workflows.observables import analyze, default_observables
     from pet_calc.workflows.progress import progress_bar
 
-    names = default_observables(frames) if chosen is None else chosen
+    names = settings.observables or default_observables(frames)
     with progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         task = progress.add_task("analyzing", total=len(names))
         done = iter(range(len(names)))
         return analyze(
             frames,
-            chosen,
             settings,
             on_observable=lambda name: progress.update(
                 task, description=name, completed=next(done, len(names))

@@ -97,7 +97,7 @@ def elastic(
 
     console = Console()
     settings = ElasticConfig(
-        strain, points, relax_ions, relax, symmetrize, symprec, fmax=fmax, steps=steps
+        strain, points, relax, relax_ions, symmetrize, symprec, fmax=fmax, steps=steps
     )
     require_matscipy()
     if symmetrize:

@@ -87,7 +87,15 @@ def eos(
     from pet_calc.workflows.relax.progress import RelaxProgress
 
     console = Console()
-    settings = EosConfig(points, span, move.value, relax, fmax, steps)
+    settings = EosConfig(
+        points=points,
+        span=(1 - span, 1 + span),
+        relax=relax,
+        relax_ions=move is not Moves.none,
+        cell="shape" if move is Moves.shape else "fixed",
+        fmax=fmax,
+        steps=steps,
+    )
     claim_folder(out, OUTPUTS, overwrite=overwrite)
     atoms = read_structure(structure)
     atoms.calc = make_calculator(

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from pet_calc.workflows.guards import GuardSettings
+    from pet_calc.workflows.guards import GuardConfig
 
 
 def read_structure(path: Path, index: str | int = -1) -> Atoms:
@@ -113,7 +113,7 @@ def make_calculator(
     return import_named(factory, "--calculator")()
 
 
-def read_guards(limits: list[str]) -> GuardSettings:
+def read_guards(limits: list[str]) -> GuardConfig:
     """Limits of the guards from ``name=value`` words; the others keep their defaults.
 
     Raises
@@ -121,10 +121,10 @@ def read_guards(limits: list[str]) -> GuardSettings:
     ValueError
         For a name that is none, or a value that is no number.
     """
-    from pet_calc.workflows.guards import GuardSettings
+    from pet_calc.workflows.guards import GuardConfig
 
     values = {}
-    known = GuardSettings.__dataclass_fields__
+    known = GuardConfig.__dataclass_fields__
     for word in limits:
         name, _, value = word.partition("=")
         name = name.strip().replace("-", "_")
@@ -136,7 +136,7 @@ def read_guards(limits: list[str]) -> GuardSettings:
             values[name] = float(value)
         except ValueError as error:
             raise ValueError(f"`guard` {name} must be a number, got {value!r}") from error
-    return GuardSettings(**values)
+    return GuardConfig(**values)
 
 
 def import_named(path: str, option: str) -> Any:

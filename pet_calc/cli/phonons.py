@@ -49,6 +49,15 @@ class Displacements(StrEnum):
     full = "full"
 
 
+class Cell(StrEnum):
+    """See :class:`pet_calc.workflows.phonons.PhononConfig`."""
+
+    fixed = "fixed"
+    free = "free"
+    isotropic = "isotropic"
+    shape = "shape"
+
+
 class Symmetrization(StrEnum):
     """See :class:`pet_calc.workflows.phonons.PhononConfig`."""
 
@@ -77,11 +86,11 @@ DtypeOption = Annotated[
 RelaxOption = Annotated[
     bool, typer.Option("--relax/--no-relax", help="Relax first, keeping the space group.")
 ]
-FixedCellOption = Annotated[
-    bool, typer.Option("--fixed-cell", help="Relax the positions only, not the cell.")
+CellOption = Annotated[
+    Cell, typer.Option(help="free: six strains; isotropic: volume only; shape: at constant volume.")
 ]
 FmaxOption = Annotated[float, typer.Option(help="Largest force after relaxation, eV/Å.")]
-MaxStepsOption = Annotated[int, typer.Option(help="Steps of the relaxation.")]
+StepsOption = Annotated[int, typer.Option(help="Steps of the relaxation.")]
 SymprecOption = Annotated[float, typer.Option(help="Tolerance of the symmetry search, Å.")]
 SupercellOption = Annotated[
     str | None,
@@ -113,7 +122,10 @@ SymmetrizationOption = Annotated[
 MeshOption = Annotated[float, typer.Option(help="Density of the q-point mesh, Å.")]
 TMaxOption = Annotated[float, typer.Option("--t-max", help="Highest temperature, K.")]
 TStepOption = Annotated[float, typer.Option("--t-step", help="Step of temperature, K.")]
-BatchOption = Annotated[int, typer.Option(help="Atoms that go through the model at once.")]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(help="Most neighbor pairs in one call of the model.", show_default=False),
+]
 
 
 def phonons(
@@ -127,21 +139,21 @@ def phonons(
     non_conservative: DirectOption = None,
     config: ConfigOption = None,
     relax: RelaxOption = True,
-    fixed_cell: FixedCellOption = False,
+    cell: CellOption = Cell.free,
     fmax: FmaxOption = 1e-4,
-    max_steps: MaxStepsOption = 500,
+    steps: StepsOption = 500,
     symprec: SymprecOption = 1e-3,
     supercell: SupercellOption = None,
     min_length: MinLengthOption = 12.0,
     distance: DistanceOption = 0.01,
     displacements: DisplacementsOption = Displacements.reduced,
     subtract_residual: ResidualOption = True,
-    symmetrization: SymmetrizationOption = Symmetrization.symfc,
+    symmetrize: SymmetrizationOption = Symmetrization.symfc,
     mesh: MeshOption = 100.0,
     q_spacing: Annotated[float, typer.Option(help="Spacing of points on the path, 1/Å.")] = 0.02,
     t_max: TMaxOption = 1000.0,
     t_step: TStepOption = 10.0,
-    batch_atoms: BatchOption = 1000,
+    batch_edges: BatchOption = None,
     born: Annotated[
         Path | None,
         typer.Option(
@@ -172,9 +184,9 @@ def phonons(
     from pet_calc.workflows.phonons import (
         PHONON_FILES,
         PhononConfig,
-        compute_phonons,
         write_phonons,
     )
+    from pet_calc.workflows.phonons import phonons as compute
     from pet_calc.workflows.report import REPORT, require_viewer
 
     console = Console()
@@ -184,21 +196,21 @@ def phonons(
     claim_folder(out, (*names, REPORT), overwrite=overwrite)
     settings = PhononConfig(
         relax=relax,
-        fixed_cell=fixed_cell,
+        cell=cell.value,
         fmax=fmax,
-        max_steps=max_steps,
+        steps=steps,
         symprec=symprec,
         supercell=parse_supercell(supercell),
         min_length=min_length,
         distance=distance,
         displacements=displacements.value,
         subtract_residual=subtract_residual,
-        symmetrization=symmetrization.value,
+        symmetrize=symmetrize.value,
         mesh=mesh,
         q_spacing=q_spacing,
         t_max=t_max,
         t_step=t_step,
-        batch_atoms=batch_atoms,
+        batch_edges=batch_edges,
     )
     if born is not None and not born.is_file():
         raise ValueError(f"there is no file of Born charges {born}")
@@ -206,7 +218,7 @@ def phonons(
     atoms.calc = potential(model, calculator, device, dtype, ecse, variant, non_conservative)
     announce(console, structure, atoms)
     with stages("supercells") as (say, progress):
-        result = compute_phonons(atoms, settings, born=born, on_stage=say, on_progress=progress)
+        result = compute(atoms, settings, born=born, on_stage=say, on_progress=progress)
     clear_folder(out, (*names, REPORT))
     origin = provenance(atoms.calc, packages=PACKAGES)
     inputs = described(structure, model, calculator, atoms)
@@ -234,28 +246,30 @@ def qha(
     variant: VariantOption = None,
     non_conservative: DirectOption = None,
     config: ConfigOption = None,
-    volumes: Annotated[int, typer.Option(help="Number of volumes, at least 5.")] = 9,
-    smallest: Annotated[float, typer.Option(help="First volume, of the relaxed one.")] = 0.96,
-    largest: Annotated[float, typer.Option(help="Last volume, of the relaxed one.")] = 1.06,
+    points: Annotated[int, typer.Option(help="Number of volumes, at least 5.")] = 9,
+    span: Annotated[
+        tuple[float, float],
+        typer.Option(help="First and last volume, as parts of the relaxed one."),
+    ] = (0.96, 1.06),
     eos: Annotated[
         EquationOfState, typer.Option(help="Equation of state of F(V).")
     ] = EquationOfState.vinet,
     pressure: Annotated[float, typer.Option(help="Pressure, GPa.")] = 0.0,
     relax: RelaxOption = True,
-    fixed_cell: FixedCellOption = False,
+    cell: CellOption = Cell.free,
     fmax: FmaxOption = 1e-4,
-    max_steps: MaxStepsOption = 500,
+    steps: StepsOption = 500,
     symprec: SymprecOption = 1e-3,
     supercell: SupercellOption = None,
     min_length: MinLengthOption = 12.0,
     distance: DistanceOption = 0.01,
     displacements: DisplacementsOption = Displacements.reduced,
     subtract_residual: ResidualOption = True,
-    symmetrization: SymmetrizationOption = Symmetrization.symfc,
+    symmetrize: SymmetrizationOption = Symmetrization.symfc,
     mesh: MeshOption = 100.0,
     t_max: TMaxOption = 1000.0,
     t_step: TStepOption = 10.0,
-    batch_atoms: BatchOption = 1000,
+    batch_edges: BatchOption = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("qha_out"),
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -263,7 +277,7 @@ def qha(
 
     For example:
 
-      pet-calc qha copper.cif --calculator ase.calculators.emt:EMT --t-max 800 --largest 1.08
+      pet-calc qha copper.cif --calculator ase.calculators.emt:EMT --t-max 800 --span 0.96 1.08
 
     Phonons at several volumes, an equation of state of the free energy at each temperature. Writes
     qha.toml (the settings in full), qha.csv, volumes.csv, qha.json and qha.png. A volume with
@@ -277,7 +291,7 @@ def qha(
         QHA_FILES,
         PhononConfig,
         QHAConfig,
-        compute_qha,
+        quasi_harmonic,
         write_qha,
     )
 
@@ -286,33 +300,34 @@ def qha(
     claim_folder(out, names, overwrite=overwrite)
     settings = PhononConfig(
         relax=relax,
-        fixed_cell=fixed_cell,
+        cell=cell.value,
         fmax=fmax,
-        max_steps=max_steps,
+        steps=steps,
         symprec=symprec,
         supercell=parse_supercell(supercell),
         min_length=min_length,
         distance=distance,
         displacements=displacements.value,
         subtract_residual=subtract_residual,
-        symmetrization=symmetrization.value,
+        symmetrize=symmetrize.value,
         mesh=mesh,
         t_max=t_max,
         t_step=t_step,
-        batch_atoms=batch_atoms,
+        batch_edges=batch_edges,
     )
     ensemble = QHAConfig(
-        volumes=volumes, smallest=smallest, largest=largest, eos=eos.value, pressure=pressure
+        points=points, span=span, eos=eos.value, pressure=pressure, phonons=settings
     )
     atoms = read_structure(structure)
     atoms.calc = potential(model, calculator, device, dtype, ecse, variant, non_conservative)
     announce(console, structure, atoms)
     with stages("volumes") as (say, progress):
-        result = compute_qha(atoms, settings, ensemble, on_stage=say, on_progress=progress)
+        result = quasi_harmonic(atoms, ensemble, on_stage=say, on_progress=progress)
     clear_folder(out, names)
     origin = provenance(atoms.calc, packages=PACKAGES)
     used = {**flags(settings), **flags(ensemble)}
-    used.pop("q_spacing")
+    for name in ("q_spacing", "phonons"):
+        used.pop(name)
     inputs = described(structure, model, calculator, atoms)
     inputs |= {"ecse": plain(ecse), "variant": variant, "non_conservative": plain(non_conservative)}
     title = "settings of pet-calc qha"

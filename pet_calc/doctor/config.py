@@ -1,4 +1,4 @@
-"""How thoroughly a calculator is examined."""
+"""Settings of an examination."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ class DoctorConfig:
     ----------
     quick : bool
         Fewer directions and steps, no dynamics.
-    picoseconds, seconds : float
-        Length of the run at constant energy, and the wall time after which it ends.
+    picoseconds : float
+        Length of the run at constant energy, ps.
+    seconds : float
+        Maximum wall time of that run, s.
     temperature : float
-        Of its initial velocities, K.
+        Temperature of its initial velocities, K.
     seed : int
-        Of all random directions, rotations and velocities.
+        Seed of all random directions, rotations and velocities.
     """
 
     quick: bool = False

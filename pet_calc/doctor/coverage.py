@@ -11,7 +11,7 @@ from pet_calc.doctor.evaluation import bare
 from pet_calc.doctor.finding import Finding, Limit, Verdict, skipped, worst
 from pet_calc.io.models.domain import training_domain
 from pet_calc.workflows.guards import (
-    GuardSettings,
+    GuardConfig,
     closest_pair,
     contact_limits,
     offered,
@@ -23,7 +23,7 @@ from pet_calc.workflows.guards.checks import training_limits
 def minimum_distance(atoms: Atoms) -> Finding:
     """The closest pair relative to the sum of its covalent radii."""
     check = "minimum distance"
-    contact = GuardSettings().contact
+    contact = GuardConfig().contact
     pair = closest_pair(atoms, contact_limits(1.0), reach=8.0)
     rule = f"≥ 0.7 of the covalent radii's sum, fails below {contact:g}"
     if pair is None:
@@ -64,7 +64,7 @@ def distance_coverage(atoms: Atoms, calculator: Any) -> Finding:
     domain = training_domain(calculator)
     if domain is None or not domain.shortest_distances:
         return skipped(check, f"{type(calculator).__name__} does not say what it was trained on")
-    margin = GuardSettings().distance_margin
+    margin = GuardConfig().distance_margin
     # a tiny limit keeps the ratio defined for pairs without one
     pair = closest_pair(atoms, np.maximum(training_limits(domain, 0.0), 1e-9), reach=6.0)
     rule = f"≥ 0.97 of the shortest in training, fails below {1.0 - margin:g}"

@@ -59,7 +59,7 @@ def energy_drift(
     work.set_momenta(maxwell_boltzmann(work.get_masses(), temperature, rng, remove_drift=drifts))
     n_dof = degrees_of_freedom(work, drift_removed=drifts)
     guard = Guard.at_start(work)
-    hottest = guard.settings.hottest(temperature, n_dof)
+    hottest = guard.config.hottest(temperature, n_dof)
     dynamics = VelocityVerlet(work, timestep=timestep * units.fs)
     potential, kinetic = [], []
     reading = None

@@ -63,7 +63,7 @@ STRUCTURE_VERBS = {
         takes="crystals",
     ),
     "qha": Verb(
-        "qha {file} --model {model} --no-relax --supercell 1,1,1 --volumes 5 --out {out}",
+        "qha {file} --model {model} --no-relax --supercell 1,1,1 --points 5 --out {out}",
         ("qha.toml", "qha.json"),
         takes="none",
     ),
@@ -370,7 +370,7 @@ BAD_OPTIONS = [
     ("relax", "--dtype float16", 1, "`dtype` must be"),
     ("elastic", "--strain 0", 1, "`strain` must lie"),
     ("elastic", "--points 1", 1, "`points` must be"),
-    ("eos", "--span 2", 1, "`span` must lie"),
+    ("eos", "--span 2", 1, "`span` must be"),
     ("eos", "--points 2", 1, "`points` must be"),
     ("neb", "--images 0", 1, "`images` must be"),
     ("neb", "--fmax nan", 1, "`fmax` must be"),
@@ -378,8 +378,8 @@ BAD_OPTIONS = [
     ("phonons", "--supercell 2,2", 1, "`supercell`"),
     ("phonons", "--supercell zwei", 1, "`supercell` must be 3 or 9 whole numbers"),
     ("phonons", "--born absent", 1, "there is no file of Born charges"),
-    ("qha", "--volumes 2", 1, "`volumes` must be"),
-    ("qha", "--smallest 2", 1, "`smallest`"),
+    ("qha", "--points 2", 1, "`points` must be"),
+    ("qha", "--span 2 3", 1, "`span`"),
     *(
         (verb, "--config absent.yaml", 1, "there is no options file")
         for verb in ("md", "relax", "elastic", "eos", "neb", "phonons", "qha", "evaluate")

@@ -93,7 +93,7 @@ def test_imaginary_modes_are_a_warning(command, tmp_path, capsys):
 def test_qha(command, tmp_path, capsys):
     aluminum = structure(tmp_path, bulk("Al"))
     out = tmp_path / "out"
-    options = (*EMT, *QUICK, "--supercell", "2 2 2", "--volumes", 5, "--t-max", 300, "--t-step", 50)
+    options = (*EMT, *QUICK, "--supercell", "2 2 2", "--points", 5, "--t-max", 300, "--t-step", 50)
     assert command("qha", aluminum, *options, "--out", out) == 0
     assert {p.name for p in out.iterdir()} == {"qha.toml", *QHA_FILES}
     assert "thermal expansion" in capsys.readouterr().out
@@ -118,7 +118,7 @@ def nan_positions():
         (bulk("Cu"), (*EMT, "--supercell", "1 1 1"), "too small"),
         (bulk("Cu"), (*EMT, "--supercell", "2 2 two"), "whole numbers"),
         (bulk("Cu"), (*EMT, "--distance", "-1"), "distance"),
-        (bulk("Cu", a=3.9), (*EMT, "--max-steps", 1), "must be relaxed"),
+        (bulk("Cu", a=3.9), (*EMT, "--steps", 1), "must be relaxed"),
         (Atoms("Cu2", [(0, 0, 0)] * 2, cell=[3] * 3, pbc=True), EMT, "on top of each other"),
         (None, EMT, "no structure file"),
     ],

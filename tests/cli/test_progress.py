@@ -62,7 +62,7 @@ RUNS = {
     "neb": f"N.traj N2.traj {EMT_OPTION} --images 1 --steps 1 --no-relax",
     "phonons": f"Cu.traj {EMT_OPTION} --min-length 7 --mesh 10 --t-step 500 --no-relax",
     "qha": f"Cu.traj {EMT_OPTION} --min-length 7 --mesh 10 --t-step 500 --no-relax --volumes 5 "
-    "--smallest 0.98 --largest 1.06",
+    "--span 0.98 1.06",
     "analyze": "trajectory.traj --timestep 10 --observables rdf",
     "report": "eos --no-viewer",
     "train": "train.toml",

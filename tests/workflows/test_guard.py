@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.io.models.domain import TrainingDomain
-from pet_calc.workflows.guards import Guard, GuardSettings, Reading
+from pet_calc.workflows.guards import Guard, GuardConfig, Reading
 
 DOMAIN = TrainingDomain(("Cu",), {("Cu", "Cu"): 2.4}, (11.0, 13.0), 10)
 
@@ -43,7 +43,7 @@ def judge(guard, atoms, **options):
 
 
 def test_a_healthy_run_passes(copper):
-    guard = Guard.at_start(copper, GuardSettings(energy_uncertainty=0.01, forces_uncertainty=0.1))
+    guard = Guard.at_start(copper, GuardConfig(energy_uncertainty=0.01, forces_uncertainty=0.1))
     reading = Reading(copper.get_potential_energy(), 300.0)
     copper.rattle(0.01, seed=1)
     assert judge(guard, copper, temperature=320.0, hottest=1500.0, previous=reading) is None
@@ -67,7 +67,7 @@ def test_a_pair_closer_than_in_training_is_named(copper):
 
 def test_a_pair_that_training_never_saw_has_no_limit():
     atoms = Atoms("CuO", positions=[[0, 0, 0], [0, 0, 1.7]])
-    assert judge(Guard(GuardSettings(), DOMAIN), with_emt(atoms)) is None
+    assert judge(Guard(GuardConfig(), DOMAIN), with_emt(atoms)) is None
 
 
 def with_emt(atoms):
@@ -86,7 +86,7 @@ def test_a_collapse_stops(copper):
 
 @pytest.mark.parametrize(("scale", "where"), [(0.85, "below"), (1.12, "above")])
 def test_density_outside_of_training_stops(copper, scale, where):
-    guard = Guard.at_start(copper, GuardSettings(distance_margin=0.5))
+    guard = Guard.at_start(copper, GuardConfig(distance_margin=0.5))
     copper.set_cell(copper.cell * scale, scale_atoms=True)
     found = judge(guard, copper)
     assert found is not None
@@ -104,7 +104,7 @@ def test_the_density_of_the_start_is_accepted(copper):
 def test_jumps_stop(copper):
     guard = Guard.at_start(copper)
     energy = copper.get_potential_energy()
-    limit = guard.settings.largest_energy_change(32)
+    limit = guard.config.largest_energy_change(32)
     for sign in (1, -1):
         found = judge(guard, copper, previous=Reading(energy + sign * 1.01 * limit))
         assert found is not None
@@ -121,24 +121,24 @@ def test_jumps_stop(copper):
 
 
 def test_uncertainty_stops(copper):
-    guard = Guard.at_start(copper, GuardSettings(energy_uncertainty=0.0003))
+    guard = Guard.at_start(copper, GuardConfig(energy_uncertainty=0.0003))
     found = judge(guard, copper)
     assert found is not None
     assert "0.3 meV/atom, above" in found.cause
-    guard = Guard.at_start(copper, GuardSettings(forces_uncertainty=0.03))
+    guard = Guard.at_start(copper, GuardConfig(forces_uncertainty=0.03))
     found = judge(guard, copper)
     assert found is not None
     assert found.atoms == (2,)
     assert "atom 2 (Cu) at 0.060 eV/Å" in found.cause
     copper.calc.energy_error = np.nan
     copper.rattle(0.001)
-    assert judge(Guard(GuardSettings(energy_uncertainty=1.0)), copper) is not None
+    assert judge(Guard(GuardConfig(energy_uncertainty=1.0)), copper) is not None
 
 
 def test_a_limit_that_cannot_be_checked_is_refused(copper):
     copper.calc = EMT()
     with pytest.raises(ValueError, match="EMT gives no forces_uncertainty"):
-        Guard.at_start(copper, GuardSettings(forces_uncertainty=0.1))
+        Guard.at_start(copper, GuardConfig(forces_uncertainty=0.1))
 
 
 def test_uncertainty_on_request_is_asked_for(copper):
@@ -152,7 +152,7 @@ def test_uncertainty_on_request_is_asked_for(copper):
                 self.results["energy_uncertainty"] = 1.0
 
     copper.calc = OnRequest()
-    guard = Guard.at_start(copper, GuardSettings(energy_uncertainty=0.01))
+    guard = Guard.at_start(copper, GuardConfig(energy_uncertainty=0.01))
     found = judge(guard, copper)
     assert found is not None
     assert "31.2 meV/atom" in found.cause
@@ -174,6 +174,6 @@ def test_a_start_outside_of_training_is_refused(copper):
 def test_settings_refuse_nonsense():
     for name in ("energy_jump", "forces_uncertainty", "volume_margin"):
         with pytest.raises(ValueError, match=f"`{name}` must be a positive"):
-            GuardSettings(**{name: -1.0})
+            GuardConfig(**{name: -1.0})
     with pytest.raises(ValueError, match="share below 1"):
-        GuardSettings(distance_margin=1.0)
+        GuardConfig(distance_margin=1.0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from pet_calc.workflows.guards import GuardSettings, near_contact, non_finite
+from pet_calc.workflows.guards import GuardConfig, near_contact, non_finite
 
 
 def test_contact_is_found_across_the_boundary():
@@ -43,7 +43,7 @@ def test_non_finite_numbers_are_found():
 
 
 def test_temperature_limit_leaves_room_for_few_atoms():
-    guards = GuardSettings()
+    guards = GuardConfig()
     assert guards.hottest(300.0, 10**6) == pytest.approx(1500.0, rel=0.01)
     assert guards.hottest(2000.0, 10**6) == pytest.approx(10_000.0, rel=0.01)
     # the kinetic temperature of one atom at 300 K: chi squared of 3; none of a million exceeds it
@@ -53,7 +53,7 @@ def test_temperature_limit_leaves_room_for_few_atoms():
 
 def test_settings_refuse_nonsense():
     with pytest.raises(ValueError, match="`contact` must be a positive"):
-        GuardSettings(contact=0.0)
+        GuardConfig(contact=0.0)
 
 
 @pytest.mark.parametrize("pbc", [True, False, (True, True, False)], ids=str)

@@ -17,9 +17,8 @@ from pet_calc import PETCalculator
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, MissingDependencyError, SimulationError
 from pet_calc.models.lennard_jones import LennardJones
-from pet_calc.workflows.mechanics.config import NebConfig
+from pet_calc.workflows.mechanics.config import ElasticConfig, EosConfig, NebConfig
 from pet_calc.workflows.mechanics.elastic import (
-    ElasticConfig,
     elastic_constants,
     elastic_summary,
     kelvin_moduli,
@@ -27,7 +26,6 @@ from pet_calc.workflows.mechanics.elastic import (
     symmetrized,
 )
 from pet_calc.workflows.mechanics.eos import (
-    EosConfig,
     eos_summary,
     equation_of_state,
     fit_birch_murnaghan,
@@ -96,7 +94,7 @@ def test_constants_are_second_derivatives_of_the_energy():
     relaxed = relax(atoms, RelaxConfig("bfgs", cell="free", fmax=1e-6)).atoms
     relaxed.calc = EMT()
     expected = energy_constants(relaxed)
-    result = elastic_constants(relaxed, ElasticConfig(strain=0.002, relax_first=False))
+    result = elastic_constants(relaxed, ElasticConfig(strain=0.002, relax=False))
     c = result.C
     assert c[0, 0] - c[0, 1] == pytest.approx(expected["shear"], rel=3e-3)
     assert c[3, 3] == pytest.approx(expected["C44"], rel=3e-3)
@@ -105,7 +103,7 @@ def test_constants_are_second_derivatives_of_the_energy():
 
 
 def test_bulk_modulus_of_both_workflows(copper_tensor):
-    fit = equation_of_state(copper(), EosConfig(span=0.03)).fit
+    fit = equation_of_state(copper(), EosConfig(span=(0.97, 1.03))).fit
     assert copper_tensor.moduli["K_Hill"] == pytest.approx(fit.B0, rel=2e-3)
     assert abs(fit.B0 - 134.5) < 0.2
 
@@ -183,7 +181,7 @@ def test_copies_computed_together_give_the_same():
     assert result.stable
     # central forces at zero pressure obey Cauchy's relation
     assert result.C[0, 1] == pytest.approx(result.C[3, 3], rel=2e-3)
-    fit = equation_of_state(atoms, EosConfig(span=0.03)).fit
+    fit = equation_of_state(atoms, EosConfig(span=(0.97, 1.03))).fit
     assert result.moduli["K_Hill"] == pytest.approx(fit.B0, rel=2e-3)
 
 
@@ -191,9 +189,7 @@ def test_pet_constants_are_derivatives_of_its_stress():
     atoms = Atoms("OH2O", pbc=True, cell=[3.4, 3.6, 3.9])
     atoms.set_scaled_positions([[0, 0, 0], [0.5, 0.5, 0.2], [0.5, 0.45, 0.8], [0.5, 0, 0.5]])
     atoms.calc = PETCalculator(small_pet())
-    config = ElasticConfig(
-        strain=1e-4, relax_first=False, relax_ions=False, symmetrize=False, points=3
-    )
+    config = ElasticConfig(strain=1e-4, relax=False, relax_ions=False, symmetrize=False, points=3)
     result = elastic_constants(atoms, config)
     h, stresses = 1e-4, []
     for sign in (1, -1):
@@ -232,8 +228,8 @@ def test_eos_that_misses_the_minimum():
     atoms = bulk("Cu", a=4.2)
     atoms.calc = EMT()
     with pytest.raises(SimulationError, match=r"no minimum|no equation"):
-        equation_of_state(atoms, EosConfig(relax_first=False, span=0.02, move="none"))
-    result = equation_of_state(atoms, EosConfig(span=0.02, points=6))
+        equation_of_state(atoms, EosConfig(relax=False, span=(0.98, 1.02), relax_ions=False))
+    result = equation_of_state(atoms, EosConfig(span=(0.98, 1.02), points=6))
     assert len(result.frames) == 6
     assert json.loads(json.dumps(eos_summary(result)))["n_atoms"] == 1
     assert len(eos_figure(result).axes) == 2
@@ -242,15 +238,15 @@ def test_eos_that_misses_the_minimum():
 def test_shape_relaxes_at_constant_volume():
     atoms = bulk("Cu", "hcp", a=2.58, c=4.02)
     atoms.calc = EMT()
-    config = EosConfig(points=5, span=0.05, relax_first=False, fmax=5e-3)
+    config = EosConfig(points=5, span=(0.95, 1.05), relax=False, fmax=5e-3)
     ratios = {}
-    for move in ("ions", "shape"):
-        result = equation_of_state(atoms, replace(config, move=move))
+    for cell in ("fixed", "shape"):
+        result = equation_of_state(atoms, replace(config, cell=cell))
         lengths = np.array([f.cell.lengths() for f in result.frames])
-        ratios[move] = lengths[:, 2] / lengths[:, 0]
+        ratios[cell] = lengths[:, 2] / lengths[:, 0]
         expected = np.linspace(0.95, 1.05, 5) * atoms.get_volume()
         np.testing.assert_allclose(result.volumes, expected, rtol=1e-9)
-    np.testing.assert_allclose(ratios["ions"], 4.02 / 2.58, rtol=1e-9)
+    np.testing.assert_allclose(ratios["fixed"], 4.02 / 2.58, rtol=1e-9)
     assert (np.abs(ratios["shape"] - 1.633) < 0.02).all()
 
 
@@ -317,7 +313,7 @@ def test_band_of_images_computed_together():
     atoms.set_constraint(FixAtoms([1, 2, 3]))
     final = atoms.copy()
     final.positions[0] -= 0.6
-    config = NebConfig(images=2, steps=3, relax_ends=False, climb=False)
+    config = NebConfig(images=2, steps=3, relax=False, climb=False)
     together = minimum_energy_path(atoms, final, Argon(), config)
     assert together.steps <= 3
     for frame in together.frames:
@@ -345,8 +341,9 @@ def test_end_points_must_belong_together():
     "make",
     [
         lambda: EosConfig(points=4),
-        lambda: EosConfig(span=0.6),
-        lambda: EosConfig(move="cell"),
+        lambda: EosConfig(span=(0.4, 1.6)),
+        lambda: EosConfig(cell="free"),
+        lambda: EosConfig(cell="shape", relax_ions=False),
         lambda: ElasticConfig(strain=0),
         lambda: ElasticConfig(points=2),
         lambda: NebConfig(images=0),

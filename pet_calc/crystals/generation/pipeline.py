@@ -346,12 +346,12 @@ def _test_best(
 
 
 def _phonons(atoms: Atoms, calculator: Any) -> tuple[float | None, str]:
-    from pet_calc.workflows.phonons import PhononConfig, compute_phonons
+    from pet_calc.workflows.phonons import PhononConfig, phonons
 
     work = atoms.copy()
     work.calc = calculator
     try:
-        found = compute_phonons(work, PhononConfig(fmax=1e-3, min_length=8.0))
+        found = phonons(work, PhononConfig(fmax=1e-3, min_length=8.0))
     except Exception as error:  # calculators and phonopy fail in ways of their own
         return None, f"phonons: {type(error).__name__}: {error}"
     return float(found.spectrum.lowest), ""

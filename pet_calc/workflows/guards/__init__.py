@@ -30,12 +30,13 @@ if TYPE_CHECKING:
         uncertain_forces,
         unknown_elements,
     )
+    from pet_calc.workflows.guards.config import GuardConfig
     from pet_calc.workflows.guards.guard import Guard, Reading
-    from pet_calc.workflows.guards.settings import GuardSettings, SimulationStopped, Violation
+    from pet_calc.workflows.guards.violations import SimulationStopped, Violation
 
 __all__ = [
     "Guard",
-    "GuardSettings",
+    "GuardConfig",
     "Reading",
     "SimulationStopped",
     "Violation",
@@ -57,4 +58,4 @@ __all__ = [
     "unknown_elements",
 ]
 
-__getattr__ = lazy_names(__name__, "settings", "checks", "guard")
+__getattr__ = lazy_names(__name__, "config", "violations", "checks", "guard")

@@ -16,7 +16,7 @@ from pet_calc.io.models.domain import TrainingDomain
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.neighbors.api import check_cell, check_finite
 from pet_calc.neighbors.vesin_cpu import complete_cell, vesin_half_list
-from pet_calc.workflows.guards.settings import Violation
+from pet_calc.workflows.guards.violations import Violation
 
 Array = NDArray[np.float64]
 

@@ -26,7 +26,8 @@ from pet_calc.workflows.guards.checks import (
     uncertain_forces,
     unknown_elements,
 )
-from pet_calc.workflows.guards.settings import GuardSettings, Violation
+from pet_calc.workflows.guards.config import GuardConfig
+from pet_calc.workflows.guards.violations import Violation
 
 Array = NDArray[np.float64]
 
@@ -42,12 +43,12 @@ class Reading(NamedTuple):
 class Guard:
     """Limits of one run, for a loop of any kind.
 
-    >>> guard = Guard.at_start(atoms, GuardSettings(forces_uncertainty=0.5))  # doctest: +SKIP
+    >>> guard = Guard.at_start(atoms, GuardConfig(forces_uncertainty=0.5))  # doctest: +SKIP
     >>> found = guard.find(atoms, energy, forces, previous=reading)  # doctest: +SKIP
 
     Attributes
     ----------
-    settings : GuardSettings
+    config : GuardConfig
     domain : TrainingDomain or None
         What the calculator says of its training.
     volume_per_atom : tuple of float, or None
@@ -55,12 +56,12 @@ class Guard:
         training is not known, or the structure is not periodic in three dimensions.
     """
 
-    settings: GuardSettings
+    config: GuardConfig
     domain: TrainingDomain | None = None
     volume_per_atom: tuple[float, float] | None = None
 
     @classmethod
-    def at_start(cls, atoms: Atoms, settings: GuardSettings | None = None) -> Guard:
+    def at_start(cls, atoms: Atoms, config: GuardConfig | None = None) -> Guard:
         """The guard of a run that begins with `atoms`, which carry their calculator.
 
         A start outside of the trained densities is let pass, because a slab with its vacuum is one,
@@ -76,24 +77,24 @@ class Guard:
         ValueError
             If a limit on the uncertainty is set and the calculator gives none.
         """
-        settings = settings or GuardSettings()
+        config = config or GuardConfig()
         check_structure(atoms)
         require_covered(atoms)
         domain = training_domain(atoms.calc)
         found = None if domain is None else unknown_elements(atoms, domain)
-        found = found or near_contact(atoms, settings.contact)
+        found = found or near_contact(atoms, config.contact)
         if found is None and domain is not None:
-            found = closer_than_trained(atoms, domain, settings.distance_margin)
+            found = closer_than_trained(atoms, domain, config.distance_margin)
         if found is not None:
             raise InvalidStructureError(f"the starting structure cannot be used: {found.cause}")
-        guard = cls(settings, domain)
+        guard = cls(config, domain)
         guard.require_uncertainties(atoms)
         if domain is not None and domain.volume_per_atom is not None and atoms.pbc.all():
             start = float(atoms.get_volume()) / len(atoms)
             low, high = domain.volume_per_atom
             limits = (
-                (1.0 - settings.volume_margin) * min(low, start),
-                (1.0 + settings.volume_margin) * max(high, start),
+                (1.0 - config.volume_margin) * min(low, start),
+                (1.0 + config.volume_margin) * max(high, start),
             )
             guard = replace(guard, volume_per_atom=limits)
         return guard
@@ -101,7 +102,7 @@ class Guard:
     def require_uncertainties(self, atoms: Atoms) -> None:
         """Raise `ValueError` if an uncertainty has a limit and the calculator gives none."""
         for name in ("energy_uncertainty", "forces_uncertainty"):
-            limit = getattr(self.settings, name)
+            limit = getattr(self.config, name)
             if limit is not None and offered(atoms, name) is None:
                 raise ValueError(
                     f"`{name}` is limited to {limit}, but {type(atoms.calc).__name__} gives no "
@@ -130,22 +131,22 @@ class Guard:
         forces : array, shape (n_atoms, 3)
             Before constraints, eV/Å.
         temperature, hottest : float, optional
-            Kinetic temperature and its limit (`GuardSettings.hottest`) in K, in dynamics.
+            Kinetic temperature and its limit (`GuardConfig.hottest`) in K, in dynamics.
         previous : Reading, optional
             Of the last good state. Leave it out after a move that changes the energy at will, such
             as a swap or a step of an optimizer that is far from its goal.
         """
-        settings = self.settings
-        found = non_finite(atoms, energy, forces) or near_contact(atoms, settings.contact)
+        config = self.config
+        found = non_finite(atoms, energy, forces) or near_contact(atoms, config.contact)
         if found is None and self.domain is not None:
-            found = closer_than_trained(atoms, self.domain, settings.distance_margin)
+            found = closer_than_trained(atoms, self.domain, config.distance_margin)
         if found is None and temperature is not None and hottest is not None:
             found = too_hot(atoms, temperature, hottest)
             if found is None and previous is not None and previous.temperature is not None:
-                limit = settings.temperature_jump * hottest
+                limit = config.temperature_jump * hottest
                 found = temperature_jump(atoms, temperature, previous.temperature, limit)
         if found is None and previous is not None:
-            limit = settings.largest_energy_change(len(atoms))
+            limit = config.largest_energy_change(len(atoms))
             found = energy_jump(atoms, energy, forces, previous.energy, limit)
         if found is None and self.volume_per_atom is not None:
             found = density_out_of_range(atoms, self.volume_per_atom)
@@ -154,10 +155,10 @@ class Guard:
     def uncertain(self, atoms: Atoms) -> Violation | None:
         """Whether the potential says that it does not know."""
         found = None
-        if self.settings.energy_uncertainty is not None:
+        if self.config.energy_uncertainty is not None:
             value = float(offered(atoms, "energy_uncertainty"))
-            found = uncertain_energy(value, len(atoms), self.settings.energy_uncertainty)
-        if found is None and self.settings.forces_uncertainty is not None:
+            found = uncertain_energy(value, len(atoms), self.config.energy_uncertainty)
+        if found is None and self.config.forces_uncertainty is not None:
             values = np.asarray(offered(atoms, "forces_uncertainty"))
-            found = uncertain_forces(atoms, values, self.settings.forces_uncertainty)
+            found = uncertain_forces(atoms, values, self.config.forces_uncertainty)
         return found

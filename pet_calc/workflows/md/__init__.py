@@ -4,7 +4,7 @@
 >>> result = run_md(atoms, MDConfig(ensemble="nvt-langevin", steps=2000), "out")
 >>> result.mean_temperature, result.drift
 
-``config`` says what is simulated; ``velocities``, ``integrators``, ``chains``, ``barostats`` and
+``velocities``, ``integrators``, ``chains``, ``barostats`` and
 ``swaps`` hold the physics, ``ensembles`` puts it together; ``log`` is the record of a run and its
 statistics, ``records`` its files, ``checkpoint`` its state; ``run`` is the loop with its guards,
 ``simulation`` begins and ends it, ``progress`` is what a terminal shows meanwhile, ``sampling`` the

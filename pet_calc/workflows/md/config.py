@@ -1,4 +1,4 @@
-"""What is simulated: one frozen dataclass, checked when it is made."""
+"""Settings of molecular dynamics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from pet_calc.workflows.guards import GuardSettings
+from pet_calc.workflows.guards.config import GuardConfig
 
 Ensemble = Literal[
     "nve", "nvt-langevin", "nvt-bussi", "nvt-nhc", "npt-mtk-iso", "npt-mtk-full", "npt-scr"
@@ -21,18 +21,22 @@ class MDConfig:
     Attributes
     ----------
     ensemble : str
-        One of `ENSEMBLES`; what each does and where it comes from stands in
-        :mod:`pet_calc.workflows.md.integrators` and :mod:`pet_calc.workflows.md.barostats`.
+        Ensemble, thermostat and barostat, one of `ENSEMBLES`; what each does and where it comes
+        from stands in :mod:`pet_calc.workflows.md.integrators` and
+        :mod:`pet_calc.workflows.md.barostats`.
     timestep : float
         Integration step, fs. 0.5 is safe with hydrogen, 1 to 2 without.
     temperature : float
         Temperature of the thermostat and of the initial velocities, K.
     temperature_end : float, optional
-        The thermostat's temperature moves linearly from `temperature` to this, K.
-    pressure, pressure_end : float, optional
-        The same for the barostat, GPa; compression is positive, 1 bar is 1e-4 GPa.
+        Temperature that the thermostat moves to linearly, K.
+    pressure : float
+        Pressure of the barostat, GPa; compression is positive, 1 bar is 1e-4 GPa.
+    pressure_end : float, optional
+        Pressure that the barostat moves to linearly, GPa.
     ramp_steps : int, optional
-        Steps over which both move, by default all; the end values hold afterwards.
+        Steps over which temperature and pressure move, by default all; the end values hold
+        afterwards.
     steps : int
         Number of steps.
     tau : float
@@ -43,13 +47,13 @@ class MDConfig:
         Time constant of the barostat, fs: relaxation time of the volume for npt-scr, the tau of
         the cell's mass for MTK.
     compressibility : float
-        Estimate of the isothermal compressibility, 1/GPa, that turns `pressure_tau` into a speed
-        in npt-scr; an error of a factor changes the relaxation time by that factor and nothing
-        else. Water has 0.46, copper 0.007.
+        Estimate of the isothermal compressibility for npt-scr, 1/GPa: water 0.46, copper 0.007. It
+        turns `pressure_tau` into a speed; an error of a factor changes the relaxation time by that
+        factor and nothing else.
     swap_interval : int
         Steps between rounds of Monte Carlo swaps of two atoms of different species; 0 for none.
     swap_attempts : int
-        Swaps that each round tries; each costs one energy.
+        Number of swaps that each round tries; each costs one energy.
     seed : int
         Seed of the initial velocities, of the thermostat's noise and of the swaps. The same seed
         gives the same trajectory, bit for bit, where the calculator is deterministic.
@@ -66,7 +70,7 @@ class MDConfig:
     checkpoint_interval : int
         Steps between checkpoints. The calculator starts afresh at each, so that a run that is
         continued there and one that was never interrupted compute the same.
-    guards : GuardSettings
+    guards : GuardConfig
         Limits that stop the run; checked at every step.
     """
 
@@ -89,7 +93,7 @@ class MDConfig:
     frame_interval: int = 20
     log_interval: int = 5
     checkpoint_interval: int = 1000
-    guards: GuardSettings = field(default_factory=GuardSettings)
+    guards: GuardConfig = field(default_factory=GuardConfig)
 
     def __post_init__(self) -> None:
         if self.ensemble not in ENSEMBLES:

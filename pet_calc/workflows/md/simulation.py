@@ -69,7 +69,7 @@ def run_md(
     """Run molecular dynamics and write its trajectory and log.
 
     The structure given is not changed: the run works on a copy that shares the calculator. Every
-    step is checked by the guards (:class:`~pet_calc.workflows.guards.GuardSettings`).
+    step is checked by the guards (:class:`~pet_calc.workflows.guards.GuardConfig`).
 
     Parameters
     ----------

@@ -1,12 +1,10 @@
-"""What is asked of an equation of state, of elastic constants and of a minimum-energy path."""
+"""Settings of equations of state, elastic constants and minimum-energy paths."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import Literal
-
-from pet_calc.workflows.relax.config import RelaxConfig
 
 
 @dataclass(frozen=True)
@@ -17,40 +15,45 @@ class EosConfig:
     ----------
     points : int
         Number of volumes, at least 5: four parameters are fitted.
-    span : float
-        The volumes reach from (1 − span) to (1 + span) of the starting one.
-    move : {"ions", "shape", "none"}
-        What relaxes at each volume: the ions, the ions and the shape of the cell, or nothing. With
-        a fixed shape, B0 of a crystal that is not cubic is its Voigt average; with a relaxed one,
-        its Reuss average.
-    relax_first : bool
-        Relax ions and cell before, so that the volumes surround the minimum.
-    fmax, steps
-        Of the relaxations, see `RelaxConfig`.
+    span : tuple of 2 float
+        First and last volume, as parts of the starting one.
+    relax : bool
+        Relax ions and cell first, so that the volumes surround the minimum.
+    relax_ions : bool
+        Relax the ions at each volume.
+    cell : {"fixed", "shape"}
+        What the cell may do at each volume: nothing, or change its shape. With a fixed shape, B0
+        of a crystal that is not cubic is its Voigt average; with a relaxed one, its Reuss average.
+    fmax : float
+        Largest force at the end of a relaxation, eV/Å.
+    steps : int
+        Maximum number of steps of a relaxation.
     """
 
     points: int = 9
-    span: float = 0.06
-    move: Literal["ions", "shape", "none"] = "ions"
-    relax_first: bool = True
+    span: tuple[float, float] = (0.94, 1.06)
+    relax: bool = True
+    relax_ions: bool = True
+    cell: Literal["fixed", "shape"] = "fixed"
     fmax: float = 1e-3
     steps: int = 1000
 
     def __post_init__(self) -> None:
         if self.points < 5:
             raise ValueError(f"`points` must be at least 5 for 4 parameters, got {self.points}")
-        if not 0 < self.span < 0.5:
-            raise ValueError(f"`span` must lie between 0 and 0.5, got {self.span}")
-        if self.move not in ("ions", "shape", "none"):
-            raise ValueError(f"`move` must be ions, shape or none, got {self.move!r}")
+        require_span(self.span)
+        if self.cell not in ("fixed", "shape"):
+            raise ValueError(f"`cell` must be fixed or shape, got {self.cell!r}")
+        if self.cell == "shape" and not self.relax_ions:
+            raise ValueError("`cell`='shape' relaxes the ions as well; leave `relax_ions` on")
 
-    @property
-    def relaxation(self) -> RelaxConfig:
-        """What is done at each volume."""
-        return RelaxConfig(
-            cell="shape" if self.move == "shape" else "fixed",
-            fmax=self.fmax,
-            steps=0 if self.move == "none" else self.steps,
+
+def require_span(span: tuple[float, float]) -> None:
+    """Raise `ValueError` unless a range of volumes encloses the relaxed one."""
+    if len(span) != 2 or not 0.5 <= span[0] < 1.0 < span[1] <= 1.5:
+        raise ValueError(
+            f"`span` must be two parts of the relaxed volume that enclose 1, within 0.5 and 1.5, "
+            f"got {span}"
         )
 
 
@@ -63,23 +66,25 @@ class ElasticConfig:
     strain : float
         Largest strain, of either sign.
     points : int
-        Strains for each of the six components, at least 3.
+        Number of strains of each of the six components, at least 3.
+    relax : bool
+        Relax ions and cell first. Constants are defined for a crystal without stress.
     relax_ions : bool
         Let the ions follow the strain; without it the constants are those of clamped ions.
-    relax_first : bool
-        Relax ions and cell before. Constants are defined for a crystal without stress.
     symmetrize : bool
-        Impose the point group on the tensor.
+        Impose the point group of the crystal on the tensor.
     symprec : float
-        Distance in Å within which the point group is looked for.
-    fmax, steps
-        Of the relaxations, see `RelaxConfig`.
+        Distance within which the point group is found, Å.
+    fmax : float
+        Largest force at the end of a relaxation, eV/Å.
+    steps : int
+        Maximum number of steps of a relaxation.
     """
 
     strain: float = 0.01
     points: int = 5
+    relax: bool = True
     relax_ions: bool = True
-    relax_first: bool = True
     symmetrize: bool = True
     symprec: float = 1e-2
     fmax: float = 1e-4
@@ -99,21 +104,21 @@ class NebConfig:
     Attributes
     ----------
     images : int
-        Images between the end points.
+        Number of images between the end points.
     fmax : float
-        Largest force of the band at the end, in eV/Å.
+        Largest force of the band at the end, eV/Å.
     steps : int
-        Most steps of the band, and of the relaxation of each end point.
+        Maximum number of steps of the band, and of the relaxation of each end point.
     spring : float
-        Spring constant in eV/Å².
+        Spring constant, eV/Å².
     climb : bool
         Let the highest image climb to the saddle point.
     interpolation : {"idpp", "linear"}
-        First path.
-    relax_ends : bool
+        First path: image-dependent pair potential, or straight lines.
+    relax : bool
         Relax the end points first.
     end_fmax : float
-        Largest force at the end points, in eV/Å.
+        Largest force at the end points, eV/Å.
     """
 
     images: int = 7
@@ -122,7 +127,7 @@ class NebConfig:
     spring: float = 0.1
     climb: bool = True
     interpolation: Literal["idpp", "linear"] = "idpp"
-    relax_ends: bool = True
+    relax: bool = True
     end_fmax: float = 0.01
 
     def __post_init__(self) -> None:

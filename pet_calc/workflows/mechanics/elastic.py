@@ -8,7 +8,6 @@ how far the potential is from being symmetric.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -108,7 +107,7 @@ def elastic_constants(
     config = config or ElasticConfig()
     elasticity = require_matscipy()
     crystal = relaxed_reference(
-        atoms, config.fmax, config.steps, relax=config.relax_first, on_step=on_step
+        atoms, config.fmax, config.steps, relax=config.relax, on_step=on_step
     )
     rotations = point_group(crystal, config.symprec) if config.symmetrize else None
     crystal.calc = atoms.calc
@@ -271,14 +270,3 @@ def elastic_summary(result: ElasticConstants) -> dict[str, Any]:
         "stable": result.stable,
         "residual_stress_GPa": result.stress.tolist(),
     }
-
-
-def independent_constants(C: Array, tolerance: float = 1e-6) -> Sequence[tuple[int, int]]:
-    """Indices (from 0) of constants of the upper half that are not zero and not a repetition."""
-    found: list[tuple[int, int]] = []
-    size = tolerance * float(np.abs(C).max())
-    for i, j in zip(*UPPER, strict=True):
-        seen = any(abs(abs(C[i, j]) - abs(C[a, b])) < size for a, b in found)
-        if abs(C[i, j]) > size and not seen:
-            found.append((int(i), int(j)))
-    return found

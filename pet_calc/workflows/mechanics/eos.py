@@ -25,7 +25,7 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from pet_calc.errors import SimulationError
 from pet_calc.units import EV_PER_A3_TO_GPA
 from pet_calc.workflows.mechanics.config import EosConfig
-from pet_calc.workflows.relax import relax_all
+from pet_calc.workflows.relax import RelaxConfig, relax_all
 from pet_calc.workflows.relax.batched import OnResult, OnStep
 from pet_calc.workflows.relax.reference import relaxed_reference, require_usable
 
@@ -119,18 +119,18 @@ def equation_of_state(
         If a relaxation does not converge, or the minimum lies outside of the volumes.
     """
     config = config or EosConfig()
-    start = relaxed_reference(
-        atoms, config.fmax, config.steps, relax=config.relax_first, on_step=on_step
-    )
+    start = relaxed_reference(atoms, config.fmax, config.steps, relax=config.relax, on_step=on_step)
     outcomes = relax_all(
-        scaled_volumes(start, np.linspace(1 - config.span, 1 + config.span, config.points)),
+        scaled_volumes(start, np.linspace(*config.span, config.points)),
         atoms.calc,
-        config.relaxation,
+        RelaxConfig(
+            cell=config.cell, fmax=config.fmax, steps=config.steps if config.relax_ions else 0
+        ),
         on_result=on_result,
         on_step=on_step,
     )
     frames = [
-        require_usable(outcome, f"volume {k + 1} of {config.points}", moves=config.move != "none")
+        require_usable(outcome, f"volume {k + 1} of {config.points}", moves=config.relax_ions)
         for k, outcome in enumerate(outcomes)
     ]
     volumes = np.array([frame.get_volume() for frame in frames])

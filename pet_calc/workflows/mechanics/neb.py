@@ -151,10 +151,10 @@ def minimum_energy_path(
     ends = relax_all(
         [initial, final],
         calculator,
-        RelaxConfig(fmax=config.end_fmax, steps=config.steps if config.relax_ends else 0),
+        RelaxConfig(fmax=config.end_fmax, steps=config.steps if config.relax else 0),
     )
     first, last = (
-        require_usable(end, f"the {name} end point", moves=config.relax_ends)
+        require_usable(end, f"the {name} end point", moves=config.relax)
         for end, name in zip(ends, ("first", "last"), strict=True)
     )
     last = nearest_image(first, last)

@@ -1,8 +1,8 @@
 """Quantities computed from trajectories of any origin, with error bars.
 
 >>> from ase.io import read
->>> from pet_calc.workflows.observables import analyze
->>> result = analyze(read("trajectory.traj", ":"), interval=10.0)
+>>> from pet_calc.workflows.observables import AnalysisConfig, analyze
+>>> result = analyze(read("trajectory.traj", ":"), AnalysisConfig(interval=10.0))
 >>> result.value("density")
 
 Each observable is a function of its own, over frames (``ase.Atoms``) or over their unwrapped

@@ -75,7 +75,7 @@ class Analysis:
         Of the system.
     n_frames : int
         Frames used.
-    settings : AnalysisConfig
+    config : AnalysisConfig
     quantities : list of Quantity
     tables : dict of str to dict
         Curves by observable: named columns of equal length; a name ends in its unit.
@@ -85,7 +85,7 @@ class Analysis:
 
     formula: str
     n_frames: int
-    settings: AnalysisConfig
+    config: AnalysisConfig
     quantities: list[Quantity] = field(default_factory=list)
     tables: dict[str, Columns] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -106,9 +106,9 @@ class Analysis:
 class _Trajectory:
     """Frames, and what several observables derive from them, computed once."""
 
-    def __init__(self, frames: Sequence[Atoms], settings: AnalysisConfig) -> None:
+    def __init__(self, frames: Sequence[Atoms], config: AnalysisConfig) -> None:
         self.frames = list(frames)
-        self.settings = settings
+        self.config = config
         self._motion: Motion | None = None
         self._shells: Shells | None = None
 
@@ -118,7 +118,7 @@ class _Trajectory:
 
     @property
     def motion(self) -> Motion:
-        if self.settings.interval is None:
+        if self.config.interval is None:
             raise ValueError("the time between frames is not known; give it")
         return self.paths
 
@@ -126,14 +126,14 @@ class _Trajectory:
     def paths(self) -> Motion:
         """Unwrapped paths, whose time axis has no meaning without an interval."""
         if self._motion is None:
-            self._motion = unwrap(self.frames, self.settings.interval or 1.0)
+            self._motion = unwrap(self.frames, self.config.interval or 1.0)
         return self._motion
 
     @property
     def shells(self) -> Shells:
         if self._shells is None:
             sites = mean_structure(self.paths, self.frames[0].pbc.tolist())
-            self._shells = crystal_shells(sites, self.settings.shells, self.settings.crystal)
+            self._shells = crystal_shells(sites, self.config.shells, self.config.crystal)
         return self._shells
 
     @property
@@ -162,8 +162,8 @@ class _Trajectory:
 
     @property
     def temperature(self) -> float:
-        if self.settings.temperature is not None:
-            return self.settings.temperature
+        if self.config.temperature is not None:
+            return self.config.temperature
         found = kinetic_temperature(self.frames)
         if found is None:
             raise ValueError("the frames hold no momenta to take the temperature from; give it")
@@ -172,10 +172,8 @@ class _Trajectory:
 
 def analyze(
     frames: Sequence[Atoms],
-    observables: Sequence[str] | None = None,
-    settings: AnalysisConfig | None = None,
+    config: AnalysisConfig | None = None,
     *,
-    interval: float | None = None,
     on_observable: Callable[[str], None] | None = None,
 ) -> Analysis:
     """Compute observables of a trajectory.
@@ -184,35 +182,25 @@ def analyze(
     ----------
     frames : sequence of ase.Atoms
         Equilibrated frames, equally spaced in time.
-    observables : sequence of str, optional
-        Names of `OBSERVABLES`. By default those that make sense for the composition; one that
-        turns out to be impossible is then listed in ``skipped`` with the reason.
-    settings : AnalysisConfig, optional
-    interval : float, optional
-        Time between frames, fs; short for ``AnalysisConfig(interval=...)``.
+    config : AnalysisConfig, optional
+        An observable that it does not ask for and that turns out to be impossible is listed in
+        ``skipped`` with the reason.
     on_observable : callable, optional
         Called with each name before it is computed.
 
     Raises
     ------
     ValueError
-        No frames, an unknown name, or an observable asked for by name that is impossible.
+        No frames, or an observable asked for that is impossible.
     """
+    config = config or AnalysisConfig()
     frames = list(frames)
     if not frames:
         raise ValueError("an analysis needs at least one frame, got none")
-    if settings is None:
-        settings = AnalysisConfig(interval=interval)
-    elif interval is not None:
-        raise ValueError("give the time between frames either in `settings` or as `interval`")
-    chosen = default_observables(frames) if observables is None else list(observables)
-    if unknown := sorted(set(chosen) - set(OBSERVABLES)):
-        raise ValueError(
-            f"observables are {', '.join(OBSERVABLES)}; got {', '.join(unknown)} as well"
-        )
-    trajectory = _Trajectory(frames, settings)
+    chosen = config.observables or default_observables(frames)
+    trajectory = _Trajectory(frames, config)
     result = Analysis(
-        frames[0].get_chemical_formula(empirical=len(frames[0]) > 50), len(frames), settings
+        frames[0].get_chemical_formula(empirical=len(frames[0]) > 50), len(frames), config
     )
     for name in chosen:
         if on_observable is not None:
@@ -220,7 +208,7 @@ def analyze(
         try:
             OBSERVABLES[name](trajectory, result)
         except ValueError as error:
-            if observables is not None or name in settings.demanded():
+            if name in config.demanded():
                 raise ValueError(f"{name}: {error}") from error
             result.skipped[name] = str(error)
     return result
@@ -261,14 +249,14 @@ def _density(t: _Trajectory, result: Analysis) -> None:
 
 def _time(t: _Trajectory) -> Columns:
     index = np.arange(len(t.frames), dtype=np.float64)
-    if t.settings.interval is None:
+    if t.config.interval is None:
         return {"frame": index}
-    return {"time_fs": index * t.settings.interval}
+    return {"time_fs": index * t.config.interval}
 
 
 def _rdf(t: _Trajectory, result: Analysis) -> None:
     if t.water:
-        water = water_structure(t.frames, r_max=t.settings.r_max)
+        water = water_structure(t.frames, r_max=t.config.r_max)
         curves = [water.g_OO, water.g_OH, water.g_HH]
         peak = water.first_peak
         result.add("g_OO first peak", Estimate(peak.position, peak.position_error), "Å")
@@ -282,7 +270,7 @@ def _rdf(t: _Trajectory, result: Analysis) -> None:
         ]
         if not pairs:
             raise ValueError("g(r) needs two atoms, but the frames hold one")
-        curves = [partial_rdf(t.frames, a, b, r_max=t.settings.r_max) for a, b in pairs]
+        curves = [partial_rdf(t.frames, a, b, r_max=t.config.r_max) for a, b in pairs]
     table: Columns = {"r_A": curves[0].r}
     for curve in curves:
         name = "g_" + "".join(curve.pair)
@@ -304,7 +292,7 @@ def _diffusion(t: _Trajectory, result: Analysis) -> None:
     table: Columns = {}
     for symbol in ["O"] if t.water else t.symbols:
         atoms = np.array(t.frames[0].get_chemical_symbols()) == symbol
-        found = self_diffusion(motion, atoms, fit=t.settings.fit)
+        found = self_diffusion(motion, atoms, fit=t.config.fit)
         table |= {
             "lag_fs": found.lag,
             f"msd_{symbol}_A2": found.msd,
@@ -328,7 +316,7 @@ def _correct_diffusion(t: _Trajectory, result: Analysis, found: Estimate) -> Non
     name = "D of O, infinite size"
     try:
         correction = finite_size_correction(
-            t.temperature, cube_edge(t.motion.cells), t.settings.viscosity
+            t.temperature, cube_edge(t.motion.cells), t.config.viscosity
         )
     except ValueError as error:
         result.skipped[name] = str(error)
@@ -337,13 +325,13 @@ def _correct_diffusion(t: _Trajectory, result: Analysis, found: Estimate) -> Non
         name,
         Estimate(found.value + correction, found.error),
         "10⁻⁹ m²/s",
-        f"Yeh-Hummer correction {correction:.3g} with a viscosity of {t.settings.viscosity:g} mPa·s"
-        + (" (real water, 298 K)" if t.settings.viscosity == WATER_VISCOSITY else ""),
+        f"Yeh-Hummer correction {correction:.3g} with a viscosity of {t.config.viscosity:g} mPa·s"
+        + (" (real water, 298 K)" if t.config.viscosity == WATER_VISCOSITY else ""),
     )
 
 
 def _vdos(t: _Trajectory, result: Analysis) -> None:
-    found = vibrational_spectrum(t.motion, resolution=t.settings.resolution)
+    found = vibrational_spectrum(t.motion, resolution=t.config.resolution)
     peak = float(found.wavenumber[found.density.argmax()])
     note = f"bins of {found.wavenumber[1]:.3g} cm⁻¹, {found.n_windows} windows"
     note += "; velocities from differences of positions" if found.from_positions else ""
@@ -358,7 +346,7 @@ def _vdos(t: _Trajectory, result: Analysis) -> None:
 
 
 def _lattice(t: _Trajectory, result: Analysis) -> None:
-    crystal = t.settings.crystal or t.shells.crystal
+    crystal = t.config.crystal or t.shells.crystal
     if crystal not in CUBIC_CELLS:
         raise ValueError(f"a lattice constant is given for cubic crystals, this is {crystal}")
     series = np.asarray(cubic_lattice_constant(t.volumes, len(t.frames[0]), crystal))
@@ -417,7 +405,7 @@ def _heat_capacity(t: _Trajectory, result: Analysis) -> None:
         t.temperature,
         n_atoms,
         volumes=t.volumes if variable else None,
-        pressure=t.settings.pressure,
+        pressure=t.config.pressure,
     )
     name = "heat capacity C_p" if variable else "heat capacity C_V"
     note = "classical nuclei; valid for a canonical thermostat"
@@ -429,7 +417,7 @@ def _thermal_expansion(t: _Trajectory, result: Analysis) -> None:
         raise ValueError("thermal expansion needs a run at constant pressure; the cell is constant")
     potential = t.potential
     _require_thermostat(t, potential)
-    found = thermal_expansion(potential, t.volumes, t.temperature, pressure=t.settings.pressure)
+    found = thermal_expansion(potential, t.volumes, t.temperature, pressure=t.config.pressure)
     note = _equilibrium(t.volumes)
     result.add("volumetric thermal expansion", found.scaled(1e6), "10⁻⁶/K", note)
 

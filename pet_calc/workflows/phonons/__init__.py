@@ -1,11 +1,11 @@
 """Phonons by finite displacements and the quasi-harmonic approximation, with phonopy.
 
->>> from pet_calc.workflows.phonons import PhononConfig, compute_phonons, write_phonons
->>> result = compute_phonons(atoms, PhononConfig(min_length=12.0))
+>>> from pet_calc.workflows.phonons import PhononConfig, phonons, write_phonons
+>>> result = phonons(atoms, PhononConfig(min_length=12.0))
 >>> result.spectrum.points[0].frequencies
 >>> write_phonons(result, "phonons_out")
 
-``config`` says what is asked, ``cells`` finds primitive cell and supercell, ``relaxation`` and
+``cells`` finds primitive cell and supercell, ``relaxation`` and
 ``forces`` call the calculator, ``force_constants`` and ``spectrum`` hold the physics,
 ``calculation`` joins them, ``qha`` repeats them at several volumes, ``figures`` and ``files`` show
 them.
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from pet_calc.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pet_calc.workflows.phonons.calculation import BornCharges, PhononResult, compute_phonons
-    from pet_calc.workflows.phonons.config import IMAGINARY, PhononConfig, QHAConfig
+    from pet_calc.workflows.phonons.calculation import BornCharges, PhononResult, phonons
+    from pet_calc.workflows.phonons.config import PhononConfig, QHAConfig
     from pet_calc.workflows.phonons.figures import phonon_figure, qha_figure
     from pet_calc.workflows.phonons.files import (
         PHONON_FILES,
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
         write_phonons,
         write_qha,
     )
-    from pet_calc.workflows.phonons.qha import QHAResult, compute_qha
+    from pet_calc.workflows.phonons.qha import QHAResult, quasi_harmonic
     from pet_calc.workflows.phonons.reference import reference_spectrum
     from pet_calc.workflows.phonons.spectrum import Spectrum
 
 __all__ = [
-    "IMAGINARY",
     "PHONON_FILES",
     "QHA_FILES",
     "BornCharges",
@@ -39,10 +38,10 @@ __all__ = [
     "QHAConfig",
     "QHAResult",
     "Spectrum",
-    "compute_phonons",
-    "compute_qha",
     "phonon_figure",
+    "phonons",
     "qha_figure",
+    "quasi_harmonic",
     "reference_spectrum",
     "write_phonons",
     "write_qha",

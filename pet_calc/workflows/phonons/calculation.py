@@ -20,7 +20,7 @@ from pet_calc.workflows.phonons.cells import (
     shortest_translation,
     supercell_matrix,
 )
-from pet_calc.workflows.phonons.config import IMAGINARY, PhononConfig
+from pet_calc.workflows.phonons.config import PhononConfig
 from pet_calc.workflows.phonons.force_constants import ForceConstantReport, force_constants
 from pet_calc.workflows.phonons.forces import OnProgress, forces_of
 from pet_calc.workflows.phonons.relaxation import relax_crystal
@@ -114,7 +114,7 @@ class PhononResult:
         return tuple(found)
 
 
-def compute_phonons(
+def phonons(
     atoms: Atoms,
     config: PhononConfig | None = None,
     *,
@@ -149,7 +149,7 @@ def compute_phonons(
     config = config or PhononConfig()
     require_phonopy()
     say = on_stage or (lambda text: None)
-    primitive = prepared(atoms, config, "fixed" if config.fixed_cell else "free", say)
+    primitive = prepared(atoms, config, config.cell, say)
     matrix = supercell_matrix(primitive, config.supercell, config.min_length)
     return phonons_of(primitive, matrix, config, born=born, on_stage=say, on_progress=on_progress)
 
@@ -163,7 +163,7 @@ def phonons_of(
     on_stage: Callable[[str], None],
     on_progress: OnProgress | None = None,
 ) -> PhononResult:
-    """Phonons of a primitive cell as it is; see `compute_phonons`."""
+    """Phonons of a primitive cell as it is; see `phonons`."""
     calculator = primitive.atoms.calc
     energies, forces = forces_of(calculator, [primitive.atoms])
     cell = matrix @ primitive.atoms.cell.array
@@ -208,7 +208,7 @@ def prepared(
         primitive.atoms,
         cell=cell,
         fmax=config.fmax,
-        max_steps=config.max_steps,
+        steps=config.steps,
         symprec=config.symprec,
     )
     # a distortion can vanish on the way, and with it lattice vectors that were needed before
@@ -271,8 +271,7 @@ def require_phonopy() -> None:
 
 __all__ = [
     "EDGE",
-    "IMAGINARY",
     "BornCharges",
     "PhononResult",
-    "compute_phonons",
+    "phonons",
 ]

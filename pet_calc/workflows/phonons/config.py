@@ -1,14 +1,13 @@
-"""What is asked of a phonon calculation and of the quasi-harmonic approximation."""
+"""Settings of phonon calculations and of the quasi-harmonic approximation."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-#: A mode is imaginary below -IMAGINARY THz. Interpolation between the q-points that fit into the
-#: supercell leaves ripples of a few hundredths of a THz around zero frequency near Γ.
-IMAGINARY = 0.05
+from pet_calc.workflows.mechanics.config import require_span
+from pet_calc.workflows.relax.config import CELLS
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,12 @@ class PhononConfig:
     ----------
     relax : bool
         Relax first, keeping the space group; otherwise the structure is taken as it is.
-    fixed_cell : bool
-        Relax the positions only.
+    cell : {"fixed", "free", "isotropic", "shape"}
+        What the cell may do in that relaxation, see `RelaxConfig`.
     fmax : float
         Largest force that counts as relaxed, eV/Å (for the cell: volume · stress per atom, eV).
-    max_steps : int
-        Steps after which a relaxation that goes on is an error.
+    steps : int
+        Maximum number of steps of the relaxation; one that does not converge is an error.
     symprec : float
         Distance within which atoms count as equivalent, Å.
     supercell : tuple of 3 or 9 int, optional
@@ -32,45 +31,49 @@ class PhononConfig:
         rows, new vectors = M @ cell. By default the smallest one of `min_length` that has the
         lattice's symmetry.
     min_length : float
-        Least distance of an atom from its periodic image in the supercell, Å.
+        Smallest distance of an atom from its periodic image in the supercell, Å.
     distance : float
         Displacement, Å.
     displacements : {"reduced", "full"}
-        "reduced" displaces as few atoms as the space group allows and rotates the forces; "full"
-        displaces every atom of the primitive cell along ±x, ±y and ±z, so that a potential that
-        has the symmetry only approximately is averaged over its operations.
+        As few displacements as the space group allows, whose forces are rotated, or full: every
+        atom of the primitive cell along ±x, ±y and ±z, so that a potential that has the symmetry
+        only approximately is averaged over its operations.
     subtract_residual : bool
         Subtract the forces that are left on the atoms of the undisplaced supercell.
-    symmetrization : {"symfc", "phonopy"}
-        "symfc" projects onto the force constants that have the space group, the permutation
-        symmetry and the acoustic sum rule, all at once; "phonopy" imposes the last two in turn.
+    symmetrize : {"symfc", "phonopy"}
+        How symmetry is imposed on the force constants: symfc projects onto those that have the
+        space group, the permutation symmetry and the acoustic sum rule, all at once; phonopy
+        imposes the last two in turn.
     mesh : float
-        Density of the mesh for density of states and thermal properties: its divisions along a
-        reciprocal vector b are `mesh` · |b| / 2π, Å.
+        Density of the mesh for density of states and thermal properties, Å: its divisions along a
+        reciprocal vector b are `mesh` · |b| / 2π.
     q_spacing : float
         Distance of points along the band path, 1/Å (with 2π).
-    t_max, t_step : float
-        Thermal properties from 0 K to `t_max` in steps of `t_step`, K.
-    batch_atoms : int
-        Atoms that go through a model at once.
+    t_max : float
+        Highest temperature of the thermal properties, which begin at 0 K, K.
+    t_step : float
+        Step of the temperature, K.
+    batch_edges : int, optional
+        Maximum number of directed neighbor pairs in one call of the model; by default as for
+        ``evaluate_many`` of the calculator.
     """
 
     relax: bool = True
-    fixed_cell: bool = False
+    cell: Literal["fixed", "free", "isotropic", "shape"] = "free"
     fmax: float = 1e-4
-    max_steps: int = 500
+    steps: int = 500
     symprec: float = 1e-3
     supercell: tuple[int, ...] | None = None
     min_length: float = 12.0
     distance: float = 0.01
     displacements: Literal["reduced", "full"] = "reduced"
     subtract_residual: bool = True
-    symmetrization: Literal["symfc", "phonopy"] = "symfc"
+    symmetrize: Literal["symfc", "phonopy"] = "symfc"
     mesh: float = 100.0
     q_spacing: float = 0.02
     t_max: float = 1000.0
     t_step: float = 10.0
-    batch_atoms: int = 1000
+    batch_edges: int | None = None
 
     def __post_init__(self) -> None:
         positive = ("fmax", "symprec", "min_length", "distance", "mesh", "q_spacing", "t_step")
@@ -78,9 +81,10 @@ class PhononConfig:
             value = getattr(self, name)
             if not math.isfinite(value) or value <= 0:
                 raise ValueError(f"`{name}` must be a positive number, got {value}")
-        for name in ("max_steps", "batch_atoms"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        for name in ("steps", "batch_edges"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}")
         if self.distance > 0.3:
             raise ValueError(
                 f"`distance` must be small beside a bond, got {self.distance} Å; 0.01 Å is usual"
@@ -92,7 +96,8 @@ class PhononConfig:
             )
         for name, known in (
             ("displacements", ("reduced", "full")),
-            ("symmetrization", ("symfc", "phonopy")),
+            ("cell", CELLS),
+            ("symmetrize", ("symfc", "phonopy")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -102,34 +107,32 @@ class PhononConfig:
 
 @dataclass(frozen=True)
 class QHAConfig:
-    """Settings of the quasi-harmonic approximation; phonons as in `PhononConfig`.
+    """Settings of the quasi-harmonic approximation.
 
     Attributes
     ----------
-    volumes : int
+    points : int
         Number of volumes, at least 5.
-    smallest, largest : float
-        First and last volume, as a part of the relaxed one.
+    span : tuple of 2 float
+        First and last volume, as parts of the relaxed one.
     eos : {"vinet", "birch_murnaghan", "murnaghan"}
         Equation of state that F(V) is fitted to at each temperature.
     pressure : float
-        In GPa, compression positive.
+        Pressure, GPa; compression is positive.
+    phonons : PhononConfig
+        Settings of the phonons at each volume; `q_spacing` is not used.
     """
 
-    volumes: int = 9
-    smallest: float = 0.96
-    largest: float = 1.06
+    points: int = 9
+    span: tuple[float, float] = (0.96, 1.06)
     eos: Literal["vinet", "birch_murnaghan", "murnaghan"] = "vinet"
     pressure: float = 0.0
+    phonons: PhononConfig = field(default_factory=PhononConfig)
 
     def __post_init__(self) -> None:
-        if self.volumes < 5:
-            raise ValueError(f"`volumes` must be at least 5 for the fit, got {self.volumes}")
-        if not 0.5 <= self.smallest < 1.0 < self.largest <= 1.5:
-            raise ValueError(
-                f"`smallest` and `largest` must enclose the relaxed volume 1 within 0.5 and 1.5, "
-                f"got {self.smallest} and {self.largest}"
-            )
+        if self.points < 5:
+            raise ValueError(f"`points` must be at least 5 for the fit, got {self.points}")
+        require_span(self.span)
         if self.eos not in ("vinet", "birch_murnaghan", "murnaghan"):
             raise ValueError(f"`eos` must be vinet, birch_murnaghan or murnaghan, got {self.eos!r}")
         if not math.isfinite(self.pressure):

@@ -155,7 +155,7 @@ def phonon_summary(result: PhononResult) -> dict[str, Any]:
         "displaced_supercells": r.n_supercells,
         "residual_force_eV_per_A": r.residual_force,
         "residual_force_subtracted": result.config.subtract_residual,
-        "symmetrization": result.config.symmetrization,
+        "symmetrization": result.config.symmetrize,
         "force_constant_largest_eV_per_A2": r.largest,
         "force_constant_asymmetry_eV_per_A2": r.asymmetry,
         "gamma_shift_of_symmetrization_THz": r.gamma_shift,

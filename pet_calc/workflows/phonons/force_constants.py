@@ -107,7 +107,7 @@ def force_constants(
         structures.append(perfect.copy())
         structures[-1].positions[entry["number"]] += entry["displacement"]
     _, forces = forces_of(
-        calculator, structures, batch_atoms=config.batch_atoms, on_progress=on_progress
+        calculator, structures, batch_edges=config.batch_edges, on_progress=on_progress
     )
     residual, forces = forces[0], forces[1:]
     phonon.forces = forces - residual if config.subtract_residual else forces
@@ -174,7 +174,7 @@ def central_differences(forces: Array, distance: float) -> Array:
 
 def symmetrize(phonon: Phonopy, config: PhononConfig) -> None:
     """Impose the symmetries on the force constants in place; see `PhononConfig`."""
-    if config.symmetrization == "symfc":
+    if config.symmetrize == "symfc":
         phonon.symmetrize_force_constants(use_symfc_projector=True, show_drift=False)
     else:
         phonon.symmetrize_force_constants(level=2, show_drift=False)

@@ -23,13 +23,14 @@ def forces_of(
     calculator: Any,
     structures: Sequence[Atoms],
     *,
-    batch_atoms: int = 1000,
+    batch_edges: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[Array, Array]:
     """Energy and forces of each of `structures`, all of the same number of atoms.
 
-    A `ModelCalculator` is given about `batch_atoms` atoms at a time; any other ASE calculator
-    computes one structure after the other.
+    A `ModelCalculator` is given as many at a time as `batch_edges` directed neighbor pairs allow,
+    by default as for its ``evaluate_many``; any other ASE calculator computes one structure after
+    the other.
 
     Returns
     -------
@@ -43,26 +44,21 @@ def forces_of(
     SimulationError
         If the calculator fails or gives a force that is not a finite number.
     """
-    batched = isinstance(calculator, ModelCalculator)
-    size = max(1, batch_atoms // max(1, len(structures[0]))) if batched else 1
+    if isinstance(calculator, ModelCalculator):
+        found = calculator.evaluate_many(structures, max_edges=batch_edges, on_progress=on_progress)
+        together = [r.forces.cpu().numpy() for r in found if r.forces is not None]
+        return torch.cat([r.energy for r in found]).cpu().numpy(), np.stack(together)
     energies, forces = [], []
-    for begin in range(0, len(structures), size):
-        part = structures[begin : begin + size]
-        e, f = _batch(calculator, part) if batched else _single(calculator, part[0])
-        energies.append(e)
-        forces.append(f)
+    for k, atoms in enumerate(structures):
+        energy, force = _single(calculator, atoms)
+        energies.append(energy)
+        forces.append(force)
         if on_progress is not None:
-            on_progress(begin + len(part), len(structures))
-    return np.concatenate(energies), np.concatenate(forces)
+            on_progress(k + 1, len(structures))
+    return np.array(energies), np.stack(forces)
 
 
-def _batch(calculator: ModelCalculator, structures: Sequence[Atoms]) -> tuple[Array, Array]:
-    found = calculator.evaluate_many(structures)
-    forces = [r.forces.cpu().numpy() for r in found if r.forces is not None]
-    return torch.cat([r.energy for r in found]).cpu().numpy(), np.stack(forces)
-
-
-def _single(calculator: Any, atoms: Atoms) -> tuple[Array, Array]:
+def _single(calculator: Any, atoms: Atoms) -> tuple[float, Array]:
     work = atoms.copy()
     work.calc = calculator
     try:
@@ -79,4 +75,4 @@ def _single(calculator: Any, atoms: Atoms) -> tuple[Array, Array]:
             f"{type(calculator).__name__} must give finite numbers, but the energy is {energy} eV "
             f"and {int((~np.isfinite(forces)).sum())} component(s) of the forces are not finite"
         )
-    return np.array([energy]), np.array(forces)[None]
+    return float(energy), np.array(forces)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -20,10 +21,14 @@ from pet_calc.errors import SimulationError
 from pet_calc.units import EV_PER_A3_TO_GPA, EV_TO_KJ_PER_MOL
 from pet_calc.workflows.phonons.calculation import prepared, require_phonopy
 from pet_calc.workflows.phonons.cells import Primitive, supercell_matrix
-from pet_calc.workflows.phonons.config import IMAGINARY, PhononConfig, QHAConfig
+from pet_calc.workflows.phonons.config import PhononConfig, QHAConfig
 from pet_calc.workflows.phonons.force_constants import force_constants
 from pet_calc.workflows.phonons.forces import OnProgress, forces_of
 from pet_calc.workflows.phonons.relaxation import relax_crystal
+from pet_calc.workflows.phonons.spectrum import IMAGINARY
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
 
 Array = NDArray[np.float64]
 
@@ -89,27 +94,25 @@ class QHAResult:
         return float(np.interp(temperature, self.temperature, values, right=np.nan))
 
 
-def compute_qha(
+def quasi_harmonic(
     atoms: Atoms,
-    config: PhononConfig | None = None,
-    qha: QHAConfig | None = None,
+    config: QHAConfig | None = None,
     *,
     on_stage: Callable[[str], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> QHAResult:
     """Phonons at several volumes and the quasi-harmonic thermodynamics from them.
 
-    At each volume the shape of the cell and the positions are relaxed, unless ``config.relax`` is
-    off; with ``config.fixed_cell`` the positions only.
+    At each volume the positions are relaxed, unless ``config.phonons.relax`` is off, and with a
+    `cell` that may change its shape, "free" or "shape", the shape as well.
 
     Parameters
     ----------
     atoms : Atoms
         A crystal with a calculator (float64).
-    config : PhononConfig, optional
-    qha : QHAConfig, optional
+    config : QHAConfig, optional
     on_stage, on_progress : callable, optional
-        As in `compute_phonons`; progress counts volumes.
+        As in `phonons`; progress counts volumes.
 
     Raises
     ------
@@ -117,70 +120,71 @@ def compute_qha(
         If a volume has imaginary modes, whose free energy is not defined, or the free energy has
         no minimum among the volumes.
     InvalidStructureError, UnsupportedElementError, ValueError
-        As `compute_phonons`.
+        As `phonons`.
     """
+    config = config or QHAConfig()
+    settings = config.phonons
+    require_phonopy()
+    say = on_stage or (lambda text: None)
+    first = prepared(atoms, settings, settings.cell, say)
+    matrix = supercell_matrix(first, settings.supercell, settings.min_length)
+    # the same points at all volumes: a change of the mesh would be a step in F(V)
+    mesh = mesh_numbers(first, settings.mesh)
+    computed = []
+    for k, scale in enumerate(np.linspace(*config.span, config.points)):
+        primitive = at_volume(first, float(scale), settings)
+        say(f"volume {k + 1} of {config.points}: {scale:.3f} V₀")
+        phonon, _ = force_constants(primitive, matrix, atoms.calc, settings)
+        lowest = float(phonon.run_mesh(mesh).frequencies.min())
+        require_stable(lowest, float(scale), primitive)
+        energy, _ = forces_of(atoms.calc, [primitive.atoms])
+        lengths = np.linalg.norm(primitive.conventional @ primitive.atoms.cell.array, axis=1)
+        computed.append(_Volume(phonon, float(energy[0]), lowest, lengths))
+        if on_progress is not None:
+            on_progress(k + 1, config.points)
+    return thermodynamics(first, computed, mesh, config)
+
+
+class _Volume(NamedTuple):
+    """Phonons at one volume: energy of the cell in eV, frequency in THz, lengths (3,) in Å."""
+
+    phonon: Phonopy
+    energy: float
+    lowest: float
+    lengths: Array
+
+
+def thermodynamics(
+    first: Primitive, computed: list[_Volume], mesh: NDArray[np.int64], config: QHAConfig
+) -> QHAResult:
+    """The quasi-harmonic approximation from the phonons of several volumes."""
     from phonopy import run_qha
     from phonopy.qha.core import BulkModulus
     from phonopy.qha.eos import get_eos
 
-    config, qha = config or PhononConfig(), qha or QHAConfig()
-    require_phonopy()
-    say = on_stage or (lambda text: None)
-    first = prepared(atoms, config, "fixed" if config.fixed_cell else "free", say)
-    matrix = supercell_matrix(first, config.supercell, config.min_length)
-    # the same points at all volumes: a change of the mesh would be a step in F(V)
-    mesh = mesh_numbers(first, config.mesh)
-    scales = np.linspace(qha.smallest, qha.largest, qha.volumes)
-    phonons, energies, lowest, cells = [], [], [], []
-    for k, scale in enumerate(scales):
-        primitive = at_volume(first, float(scale), config)
-        say(f"volume {k + 1} of {qha.volumes}: {scale:.3f} V₀")
-        phonon, _ = force_constants(primitive, matrix, atoms.calc, config)
-        frequencies = phonon.run_mesh(mesh).frequencies
-        require_stable(float(frequencies.min()), float(scale), primitive)
-        energy, _ = forces_of(atoms.calc, [primitive.atoms])
-        phonons.append(phonon)
-        energies.append(float(energy[0]))
-        lowest.append(float(frequencies.min()))
-        cells.append(np.linalg.norm(primitive.conventional @ primitive.atoms.cell.array, axis=1))
-        if on_progress is not None:
-            on_progress(k + 1, qha.volumes)
-
-    n = len(first.atoms)
+    n, settings = len(first.atoms), config.phonons
     # central differences consume one temperature at the end
-    temperatures = np.arange(0.0, config.t_max + 1.5 * config.t_step, config.t_step)
-    volumes = np.array([p.primitive.volume for p in phonons])
-    static = BulkModulus(volumes, energies, pressure=None, eos=qha.eos)
+    temperatures = np.arange(0.0, settings.t_max + 1.5 * settings.t_step, settings.t_step)
+    volumes = np.array([v.phonon.primitive.volume for v in computed])
+    energies = [v.energy for v in computed]
+    static = BulkModulus(volumes, energies, pressure=None, eos=config.eos)
     with warnings.catch_warnings():
         # of the primitive cell's vectors, which are not used
         warnings.filterwarnings("ignore", message="Lattice parameter")
         found = run_qha(
-            phonons,
+            [v.phonon for v in computed],
             temperatures,
             internal_energies=energies,
             mesh=mesh,
-            pressure=qha.pressure or None,
-            eos=qha.eos,
+            pressure=config.pressure or None,
+            eos=config.eos,
             exclude_gamma_acoustic=True,
         )
-    inside = (found.equilibrium_volumes > volumes[0]) & (found.equilibrium_volumes < volumes[-1])
-    kept = len(inside) if inside.all() else int(np.argmin(inside))
-    if kept < 2:
-        raise SimulationError(
-            f"the free energy must have its minimum between the volumes {qha.smallest:g} and "
-            f"{qha.largest:g} V₀, but at 0 K it is at "
-            f"{found.equilibrium_volumes[0] / first.atoms.get_volume():.3f} V₀; move the range"
-        )
-    notes = []
-    if kept < len(inside):
-        notes.append(
-            f"the volume leaves the range computed at {found.temperatures[kept]:g} K; results end "
-            f"below it (raise --largest)"
-        )
+    kept, notes = within_range(found, volumes, first.atoms.get_volume(), config)
     if len(found.temperatures) < len(temperatures) - 1:
         notes.append(f"the fit of the equation of state failed above {found.temperatures[-1]:g} K")
     part = slice(0, kept)
-    form = get_eos(qha.eos)
+    form = get_eos(config.eos)
     residual = found.helmholtz_volume[part] - np.array(
         [form(volumes, parameters) for parameters in found.eos_parameters[part]]
     )
@@ -190,14 +194,14 @@ def compute_qha(
         primitive=first,
         volumes=volumes / n,
         energies=np.array(energies) / n,
-        lowest=np.array(lowest),
+        lowest=np.array([v.lowest for v in computed]),
         static_volume=float(static.equilibrium_volume) / n,
         static_bulk_modulus=float(static.bulk_modulus) * EV_PER_A3_TO_GPA,
         static_b_prime=float(static.b_prime),
         temperature=np.array(found.temperatures[part]),
         free_energy=np.array(found.helmholtz_volume[part]) / n,
         volume=equilibrium / n,
-        lattice=lattice_lengths(volumes, np.array(cells), equilibrium),
+        lattice=lattice_lengths(volumes, np.array([v.lengths for v in computed]), equilibrium),
         thermal_expansion=np.array(found.thermal_expansion[part]),
         bulk_modulus=np.array(found.bulk_moduli[part]) * EV_PER_A3_TO_GPA,
         gibbs=np.array(found.gibbs_free_energies[part]) / n,
@@ -209,6 +213,32 @@ def compute_qha(
     )
 
 
+def within_range(
+    found: Any, volumes: Array, relaxed: float, config: QHAConfig
+) -> tuple[int, list[str]]:
+    """How many temperatures have their volume within those computed, and what to note.
+
+    Raises
+    ------
+    SimulationError
+        If there are fewer than two.
+    """
+    inside = (found.equilibrium_volumes > volumes[0]) & (found.equilibrium_volumes < volumes[-1])
+    kept = len(inside) if inside.all() else int(np.argmin(inside))
+    if kept < 2:
+        raise SimulationError(
+            f"the free energy must have its minimum between the volumes {config.span[0]:g} and "
+            f"{config.span[1]:g} V₀, but at 0 K it is at "
+            f"{found.equilibrium_volumes[0] / relaxed:.3f} V₀; move the span"
+        )
+    if kept == len(inside):
+        return kept, []
+    return kept, [
+        f"the volume leaves the range computed at {found.temperatures[kept]:g} K; results end "
+        f"below it (raise the end of --span)"
+    ]
+
+
 def at_volume(first: Primitive, scale: float, config: PhononConfig) -> Primitive:
     """The cell at `scale` times its volume, its shape and positions relaxed if asked for."""
     atoms = first.atoms.copy()
@@ -217,9 +247,9 @@ def at_volume(first: Primitive, scale: float, config: PhononConfig) -> Primitive
     if config.relax:
         atoms = relax_crystal(
             atoms,
-            cell="fixed" if config.fixed_cell else "shape",
+            cell="shape" if config.cell in ("free", "shape") else "fixed",
             fmax=config.fmax,
-            max_steps=config.max_steps,
+            steps=config.steps,
             symprec=config.symprec,
         )
     return Primitive(atoms, first.given, first.conventional, first.spacegroup, first.number)

@@ -16,7 +16,7 @@ def relax_crystal(
     *,
     cell: str,
     fmax: float,
-    max_steps: int,
+    steps: int,
     symprec: float,
 ) -> Atoms:
     """The structure where forces (and stress) vanish, with its space group unchanged.
@@ -25,11 +25,11 @@ def relax_crystal(
     ----------
     atoms : Atoms
         With a calculator; not changed.
-    cell : {"free", "fixed", "shape"}
-        Whether the cell relaxes too; "shape" keeps its volume.
+    cell : {"fixed", "free", "isotropic", "shape"}
+        See `RelaxConfig`.
     fmax : float
         Largest force in eV/Å; for the cell, volume · stress per atom in eV.
-    max_steps : int
+    steps : int
     symprec : float
         Within which the space group is found and then imposed, Å.
 
@@ -47,21 +47,23 @@ def relax_crystal(
     relaxed.set_constraint(FixSymmetry(relaxed, symprec=symprec))
     target: Any = relaxed
     if cell != "fixed":
-        target = FrechetCellFilter(relaxed, constant_volume=cell == "shape")
+        target = FrechetCellFilter(
+            relaxed, hydrostatic_strain=cell == "isotropic", constant_volume=cell == "shape"
+        )
     try:
         # small steps: FixSymmetry is linear in the change of the cell
         with BFGS(target, logfile=None, maxstep=0.05) as optimizer:
-            converged = optimizer.run(fmax=fmax, steps=max_steps)
+            converged = optimizer.run(fmax=fmax, steps=steps)
     except PropertyNotImplementedError as error:
         raise SimulationError(
             f"a relaxation of the cell needs the stress, which the calculator does not give "
-            f"({error}); use --fixed-cell, or --no-relax"
+            f"({error}); use --cell fixed, or --no-relax"
         ) from error
     if not converged:
         largest = float(np.linalg.norm(target.get_forces(), axis=1).max())
         raise SimulationError(
             f"the structure must be relaxed before its phonons mean anything, but after "
-            f"{max_steps} steps a force of {largest:.2g} eV/Å is left (wanted: {fmax:g}); allow "
+            f"{steps} steps a force of {largest:.2g} eV/Å is left (wanted: {fmax:g}); allow "
             f"more steps or a larger fmax, start from a relaxed structure, and use float64"
         )
     relaxed.set_constraint()

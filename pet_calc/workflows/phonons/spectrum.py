@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet_calc.units import EV_TO_KJ_PER_MOL
-from pet_calc.workflows.phonons.config import IMAGINARY, PhononConfig
+from pet_calc.workflows.phonons.config import PhononConfig
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
 Array = NDArray[np.float64]
 GAMMA = "Γ"
+
+#: A mode is imaginary below -IMAGINARY THz. Interpolation between the q-points that fit into the
+#: supercell leaves ripples of a few hundredths of a THz around zero frequency near Γ.
+IMAGINARY = 0.05
 
 #: Part of the modes that a density of states may lack: its edges are coarse.
 LOST_STATES = 0.1

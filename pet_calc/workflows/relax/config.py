@@ -1,4 +1,4 @@
-"""What a relaxation is asked to do."""
+"""Settings of relaxations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pet_calc.workflows.guards import GuardSettings
+from pet_calc.workflows.guards.config import GuardConfig
 
 OPTIMIZERS: Final = ("fire", "bfgs", "lbfgs")
 CELLS: Final = ("fixed", "free", "isotropic", "shape")
@@ -25,23 +25,30 @@ class RelaxConfig:
         ``hydrostatic_strain``), or only change its shape at constant volume. The cell is moved by
         ASE's ``FrechetCellFilter``, whose variable is the logarithm of the deformation gradient.
     pressure : float
-        External pressure in GPa, compression positive.
+        External pressure, GPa; compression is positive.
     fmax : float
-        Converged when no atom feels a force above this, in eV/Å, and no row of the gradient with
-        respect to the logarithmic strain exceeds it per atom, in eV (the criterion of ASE).
+        Largest force at the end, eV/Å. No row of the gradient with respect to the logarithmic
+        strain exceeds it per atom, in eV, either (the criterion of ASE).
     steps : int
-        Most steps of the optimizer.
+        Maximum number of steps of the optimizer.
     seconds : float, optional
-        Most wall time per structure.
+        Maximum wall time per structure, s.
+    total_seconds : float, optional
+        Maximum wall time of all structures together, s.
     fix_symmetry : bool
-        Keep the space group that the start has at `symprec`, which is imposed on it first.
+        Keep the space group that the start has within `symprec`, which is imposed on it first.
     symprec : float
-        Distance in Å within which the symmetry to keep is looked for.
+        Distance within which the symmetry to keep is found, Å.
     volume_factor : float
-        A cell that grows or shrinks by more than this factor stops the relaxation.
-    guards : GuardSettings
-        Its `contact` stops a relaxation in which atoms nearly touch, and its limits on
-        uncertainties one that leaves the training. The others concern dynamics.
+        Factor of growth or shrinkage of the cell that stops the relaxation.
+    batch : bool, optional
+        Many structures in one call of the model; by default where that is possible.
+    batch_edges : int, optional
+        Maximum number of directed neighbor pairs in a batch; by default as for ``evaluate_many``
+        of the calculator.
+    guards : GuardConfig
+        Limits that stop the relaxation: its `contact` where atoms nearly touch, and its limits on
+        uncertainties where it leaves the training. The others concern dynamics.
     """
 
     optimizer: Literal["fire", "bfgs", "lbfgs"] = "fire"
@@ -50,10 +57,13 @@ class RelaxConfig:
     fmax: float = 0.01
     steps: int = 500
     seconds: float | None = None
+    total_seconds: float | None = None
     fix_symmetry: bool = False
     symprec: float = 1e-2
     volume_factor: float = 3.0
-    guards: GuardSettings = field(default_factory=GuardSettings)
+    batch: bool | None = None
+    batch_edges: int | None = None
+    guards: GuardConfig = field(default_factory=GuardConfig)
 
     def __post_init__(self) -> None:
         for name, allowed in (("optimizer", OPTIMIZERS), ("cell", CELLS)):
@@ -61,12 +71,14 @@ class RelaxConfig:
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
                 )
-        for name in ("fmax", "symprec", "seconds"):
+        for name in ("fmax", "symprec", "seconds", "total_seconds"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"`{name}` must be a positive number, got {value}")
         if not math.isfinite(self.volume_factor) or self.volume_factor <= 1:
             raise ValueError(f"`volume_factor` must be above 1, got {self.volume_factor}")
+        if self.batch_edges is not None and self.batch_edges < 1:
+            raise ValueError(f"`batch_edges` must be at least 1, got {self.batch_edges}")
         if self.steps < 0:
             raise ValueError(f"`steps` must not be negative, got {self.steps}")
         if not math.isfinite(self.pressure):

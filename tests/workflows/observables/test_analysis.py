@@ -1,3 +1,5 @@
+from typing import get_args
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from pet_calc.units import K_B
 from pet_calc.workflows.observables import OBSERVABLES, analyze, default_observables
-from pet_calc.workflows.observables.config import AnalysisConfig
+from pet_calc.workflows.observables.config import OBSERVABLE_NAMES, AnalysisConfig, Crystal
 from pet_calc.workflows.observables.figures import PANELS, analysis_figure
+from pet_calc.workflows.observables.order import LATTICES
 from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.water_box import water_box
 
@@ -37,7 +40,7 @@ ALLOY.numbers[::4] = 79
 
 def test_water_gets_what_water_needs():
     frames = shaken(water_box(16, seed=1, sweeps=20))
-    result = analyze(frames, interval=2.0)
+    result = analyze(frames, AnalysisConfig(interval=2.0))
     assert default_observables(frames) == [
         *("temperature", "density", "rdf", "hydrogen-bonds", "diffusion", "vdos"),
         "heat-capacity",
@@ -55,7 +58,7 @@ def test_water_gets_what_water_needs():
 
 
 def test_alloy_gets_what_alloys_need():
-    result = analyze(shaken(ALLOY, cell_noise=0.002), interval=5.0)
+    result = analyze(shaken(ALLOY, cell_noise=0.002), AnalysisConfig(interval=5.0))
     assert {"rdf", "order", "diffusion", "vdos", "density", "lattice"} == set(result.tables)
     a = result.value("lattice constant")
     assert abs(a.value - 3.61) < max(4 * a.error, 0.002)
@@ -67,12 +70,13 @@ def test_alloy_gets_what_alloys_need():
 
 
 def test_a_run_out_of_equilibrium_is_marked():
+    config = AnalysisConfig(observables=("density", "lattice"))
     frames = shaken(ALLOY, cell_noise=0.0005)
-    notes = {q.name: q.note for q in analyze(frames, ["density", "lattice"]).quantities}
+    notes = {q.name: q.note for q in analyze(frames, config).quantities}
     assert not any("DRIFTING" in note for note in notes.values())
     for k, frame in enumerate(frames):
         frame.set_cell(frame.cell.array * (1 + 1e-4 * k), scale_atoms=True)
-    notes = {q.name: q.note for q in analyze(frames, ["density", "lattice"]).quantities}
+    notes = {q.name: q.note for q in analyze(frames, config).quantities}
     assert all("DRIFTING" in note for note in notes.values())
 
 
@@ -82,7 +86,7 @@ def test_without_an_interval_there_is_no_dynamics():
     assert "time between frames" in result.skipped["vdos"]
     assert "order" in result.tables
     with pytest.raises(ValueError, match="vdos: the time between frames is not known"):
-        analyze(frames, ["vdos"])
+        analyze(frames, AnalysisConfig(observables=("vdos",)))
 
 
 def test_constant_energy_is_no_heat_bath():
@@ -91,7 +95,7 @@ def test_constant_energy_is_no_heat_bath():
         total = 10.0 - frame.get_kinetic_energy()
         frame.calc = SinglePointCalculator(frame, energy=total)
     with pytest.raises(ValueError, match="the total energy is conserved"):
-        analyze(frames, ["heat-capacity"])
+        analyze(frames, AnalysisConfig(observables=("heat-capacity",)))
 
 
 @pytest.mark.parametrize(
@@ -109,12 +113,12 @@ def test_constant_energy_is_no_heat_bath():
 )
 def test_what_is_impossible_is_refused(frames, observables, message):
     with pytest.raises(ValueError, match=message):
-        analyze(frames, observables)
+        analyze(frames, AnalysisConfig(observables=observables))
 
 
 def test_a_cluster_can_be_analyzed():
     atoms = Atoms("Ar8", positions=4.0 * np.array(list(np.ndindex(2, 2, 2)), dtype=float))
-    result = analyze(shaken(atoms), interval=5.0)
+    result = analyze(shaken(atoms), AnalysisConfig(interval=5.0))
     assert "vdos" in result.tables
     assert not result.skipped.keys() - {"D of Ar"}
 
@@ -126,7 +130,7 @@ def test_figure_shows_every_curve(kind, tmp_path):
         frames = shaken(water_box(16, seed=1, sweeps=20))
     else:
         frames = shaken(ALLOY, cell_noise=0.002)
-    result = analyze(frames, settings=AnalysisConfig(interval=2.0))
+    result = analyze(frames, AnalysisConfig(interval=2.0))
     figure = analysis_figure(result)
     path = save_figure(figure, tmp_path / "figure.png")
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -134,7 +138,7 @@ def test_figure_shows_every_curve(kind, tmp_path):
     assert set(result.tables) <= set(PANELS)
     assert dict(mpl.rcParams) == before
     with pytest.raises(ValueError, match="nothing to draw"):
-        analysis_figure(analyze(frames, ["temperature"]))
+        analysis_figure(analyze(frames, AnalysisConfig(observables=("temperature",))))
 
 
 def test_water_that_diffuses_gets_the_finite_size_correction():
@@ -147,12 +151,19 @@ def test_water_that_diffuses_gets_the_finite_size_correction():
         frame.positions += shift
         frame.wrap()
         frames.append(frame)
-    result = analyze(frames, ["diffusion"], AnalysisConfig(interval=2.0, temperature=300.0))
+    result = analyze(
+        frames, AnalysisConfig(observables=("diffusion",), interval=2.0, temperature=300.0)
+    )
     plain, corrected = result.value("D of O"), result.value("D of O, infinite size")
     edge = box.cell.lengths()[0]
     expected = 2.837297 * 1.380649e-23 * 300 / (6 * np.pi * 0.89e-3 * edge * 1e-10) * 1e9
     assert corrected.value - plain.value == pytest.approx(expected, rel=1e-6)
     assert plain.value == pytest.approx(0.15**2 / 2 / 2.0 * 1e4 * 15 / 16, rel=0.15)
+
+
+def test_settings_name_what_can_be_computed():
+    assert tuple(OBSERVABLES) == OBSERVABLE_NAMES
+    assert tuple(lattice.name for lattice in LATTICES) == get_args(Crystal)
 
 
 def test_every_observable_is_named_in_the_docs(repo_root):

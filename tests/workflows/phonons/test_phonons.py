@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal
 from calculators.small_potentials import small_pet
 from scipy import constants
@@ -18,8 +19,8 @@ from pet_calc.workflows.phonons import (
     PHONON_FILES,
     BornCharges,
     PhononConfig,
-    compute_phonons,
     phonon_figure,
+    phonons,
     reference_spectrum,
     write_phonons,
 )
@@ -81,7 +82,7 @@ def test_frequencies_are_those_of_the_supercell(make, repeat, displacements):
     config = PhononConfig(
         **QUICK, supercell=repeat, displacements=displacements, distance=1e-3, fmax=1e-5
     )
-    result = compute_phonons(with_emt(make()), config)
+    result = phonons(with_emt(make()), config)
     cell = result.primitive.atoms
     expected = hessian_frequencies(cell, repeat)
     found = commensurate_frequencies(result, repeat)
@@ -97,7 +98,7 @@ def test_frequencies_are_those_of_the_supercell(make, repeat, displacements):
 
 
 def test_thermal_properties_are_sums_over_oscillators():
-    result = compute_phonons(with_emt(cu3au()), PhononConfig(**QUICK))
+    result = phonons(with_emt(cu3au()), PhononConfig(**QUICK))
     found = result.spectrum.thermal
     mesh = result.phonon.mesh.mesh_numbers
     grid = np.array(list(np.ndindex(*mesh))) / mesh
@@ -126,11 +127,11 @@ def test_thermal_properties_are_sums_over_oscillators():
 
 def test_the_given_cell_and_its_orientation_do_not_matter():
     config = PhononConfig(**QUICK)
-    expected = compute_phonons(with_emt(bulk("Cu", "hcp", a=2.56, c=4.18)), config).spectrum
+    expected = phonons(with_emt(bulk("Cu", "hcp", a=2.56, c=4.18)), config).spectrum
     turned = bulk("Cu", "hcp", a=2.56, c=4.18) * (2, 1, 1)
     rotation = Rotation.random(rng=np.random.default_rng(3)).as_matrix()
     turned.set_cell(turned.cell.array @ rotation.T, scale_atoms=True)
-    found = compute_phonons(with_emt(turned), config).spectrum
+    found = phonons(with_emt(turned), config).spectrum
     assert [p.label for p in found.points] == [p.label for p in expected.points]
     for a, b in zip(found.points, expected.points, strict=True):
         np.testing.assert_allclose(a.frequencies, b.frequencies, atol=2e-3)
@@ -157,7 +158,7 @@ def test_supercells():
 def test_supercell_without_the_symmetry_of_the_crystal_is_refused():
     config = PhononConfig(**{**QUICK, "supercell": (2, 2, 3)})
     with pytest.raises(ValueError, match="symmetry of the crystal"):
-        compute_phonons(with_emt(bulk("Cu", cubic=True)), config)
+        phonons(with_emt(bulk("Cu", cubic=True)), config)
 
 
 def test_low_symmetry():
@@ -168,7 +169,7 @@ def test_low_symmetry():
     )
     atoms.pbc = True
     config = PhononConfig(**{**QUICK, "min_length": 6.0}, symprec=1e-5, relax=False)
-    result = compute_phonons(with_emt(atoms), config)
+    result = phonons(with_emt(atoms), config)
     assert result.primitive.number == 1
     assert np.sort(np.abs(result.spectrum.points[0].frequencies))[:3].max() < 1e-5
 
@@ -176,7 +177,7 @@ def test_low_symmetry():
 def test_symmetry_that_appears_in_the_relaxation_is_used():
     atoms = with_emt(bulk("Cu", cubic=True))
     atoms.positions[0, 0] += 0.05
-    result = compute_phonons(atoms, PhononConfig(**QUICK, fmax=1e-6))
+    result = phonons(atoms, PhononConfig(**QUICK, fmax=1e-6))
     assert find_primitive(atoms, 1e-3).number != 225
     assert len(result.primitive.atoms) == 1
     given = result.primitive.given @ result.primitive.atoms.cell.array
@@ -188,7 +189,7 @@ def test_polar_crystal_splits_as_electrostatics_says():
     atoms = with_emt(bulk("CuAl", "cesiumchloride", a=3.0))
     z, epsilon = 1.3, 2.5
     born = BornCharges(np.array([z * np.eye(3), -z * np.eye(3)]), epsilon * np.eye(3))
-    result = compute_phonons(atoms, PhononConfig(**QUICK), born=born)
+    result = phonons(atoms, PhononConfig(**QUICK), born=born)
     coulomb = constants.e / (4 * np.pi * constants.epsilon_0) * 1e10  # eV Å
     reduced_mass = 1 / (1 / atoms.get_masses()).sum()
     volume = result.primitive.atoms.get_volume()
@@ -201,13 +202,11 @@ def test_polar_crystal_splits_as_electrostatics_says():
         assert squares[-1] - without[-1] == pytest.approx(expected, rel=1e-4)
         np.testing.assert_allclose(squares[:-1], without[:-1], atol=1e-3)
     with pytest.raises(ValueError, match=r"shape \(2, 3, 3\)"):
-        compute_phonons(
-            atoms, PhononConfig(**QUICK), born=BornCharges(np.zeros((1, 3, 3)), np.eye(3))
-        )
+        phonons(atoms, PhononConfig(**QUICK), born=BornCharges(np.zeros((1, 3, 3)), np.eye(3)))
 
 
 def test_unstable_structure_is_reported():
-    result = compute_phonons(with_emt(bulk("Cu", "sc", a=2.4)), PhononConfig(**QUICK))
+    result = phonons(with_emt(bulk("Cu", "sc", a=2.4)), PhononConfig(**QUICK))
     assert not result.spectrum.stable
     assert result.spectrum.lowest < -1.0
     assert result.spectrum.thermal.left_out > 0.01
@@ -216,15 +215,17 @@ def test_unstable_structure_is_reported():
 
 
 def test_batches_give_the_forces_of_single_structures():
-    calculator = PETCalculator(small_pet((13,)), dtype="float64")
+    model = small_pet((13,))
+    calculator = PETCalculator(model, dtype="float64")
     generator = np.random.default_rng(0)
     structures = []
     for _ in range(5):
         structures.append(bulk("Al", cubic=True))
         structures[-1].positions += generator.normal(scale=0.1, size=(4, 3))
     seen = []
+    edges = [len(neighbor_list("i", atoms, model.cutoff)) for atoms in structures]
     energies, forces = forces_of(
-        calculator, structures, batch_atoms=8, on_progress=lambda *x: seen.append(x)
+        calculator, structures, batch_edges=2 * max(edges), on_progress=lambda *x: seen.append(x)
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
     for k, atoms in enumerate(structures):
@@ -251,22 +252,22 @@ def test_broken_symmetry_is_measured_and_removed():
             for group in point.groups
         )
 
-    result = compute_phonons(hexagonal_aluminum(potential), PhononConfig(**config))
+    result = phonons(hexagonal_aluminum(potential), PhononConfig(**config))
     assert result.report.n_supercells == 12
     assert result.report.asymmetry > 1e-3 * result.report.largest
     assert splitting(result) < 1e-5
     assert np.sort(np.abs(result.spectrum.points[0].frequencies))[:3].max() < 1e-4
-    symmetric = compute_phonons(hexagonal_aluminum(EMT()), PhononConfig(**config))
+    symmetric = phonons(hexagonal_aluminum(EMT()), PhononConfig(**config))
     assert symmetric.report.asymmetry < 2e-4 * symmetric.report.largest
     # translations and permutations alone leave degenerate modes split
-    partly = PhononConfig(**config, symmetrization="phonopy")
-    assert splitting(compute_phonons(hexagonal_aluminum(potential), partly)) > 5e-3
+    partly = PhononConfig(**config, symmetrize="phonopy")
+    assert splitting(phonons(hexagonal_aluminum(potential), partly)) > 5e-3
 
 
 def test_files(tmp_path):
     import phonopy
 
-    result = compute_phonons(with_emt(cu3au()), PhononConfig(**QUICK))
+    result = phonons(with_emt(cu3au()), PhononConfig(**QUICK))
     write_phonons(result, tmp_path, title="Cu3Au", origin={"command": "test"})
     assert {p.name for p in tmp_path.iterdir()} == set(PHONON_FILES)
     loaded = phonopy.load(tmp_path / "phonopy.yaml")
@@ -313,13 +314,13 @@ def broken(change):
 )
 def test_bad_structures(atoms, error, message):
     with pytest.raises(error, match=message):
-        compute_phonons(atoms, PhononConfig(**QUICK))
+        phonons(atoms, PhononConfig(**QUICK))
 
 
 def test_relaxation_that_does_not_converge_is_an_error():
     atoms = with_emt(bulk("Cu", a=3.9))
     with pytest.raises(SimulationError, match="after 1 steps"):
-        compute_phonons(atoms, PhononConfig(**QUICK, max_steps=1))
+        phonons(atoms, PhononConfig(**QUICK, steps=1))
 
 
 @pytest.mark.parametrize(
@@ -329,9 +330,9 @@ def test_relaxation_that_does_not_converge_is_an_error():
         {"distance": 1.0},
         {"supercell": (2, 2)},
         {"displacements": "some"},
-        {"symmetrization": "none"},
+        {"symmetrize": "none"},
         {"mesh": np.nan},
-        {"batch_atoms": 0},
+        {"batch_edges": 0},
     ],
 )
 def test_bad_settings(options):
@@ -372,7 +373,7 @@ def test_states_are_not_lost_in_a_skewed_cell():
         atoms.numbers[0] = 79  # an ordered alloy: the primitive cell is the one given
         atoms.calc = EMT()
         config = PhononConfig(relax=False, supercell=(2, 2, 2), mesh=40.0, t_step=100.0)
-        results.append(compute_phonons(atoms, config))
+        results.append(phonons(atoms, config))
     sharp, smeared = results
     assert sharp.spectrum.dos.smearing is None
     for result in results:

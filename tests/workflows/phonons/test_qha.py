@@ -13,8 +13,8 @@ from pet_calc.workflows.phonons import (
     QHA_FILES,
     PhononConfig,
     QHAConfig,
-    compute_phonons,
-    compute_qha,
+    phonons,
+    quasi_harmonic,
     write_qha,
 )
 
@@ -31,7 +31,7 @@ def copper():
 
 @pytest.fixture(scope="module")
 def result():
-    return compute_qha(copper(), CONFIG, QHAConfig(volumes=9, smallest=0.96, largest=1.05))
+    return quasi_harmonic(copper(), QHAConfig(points=9, span=(0.96, 1.05), phonons=CONFIG))
 
 
 def test_expansion_is_the_derivative_of_the_minimum_of_the_free_energy(result):
@@ -44,10 +44,10 @@ def test_expansion_is_the_derivative_of_the_minimum_of_the_free_energy(result):
         static = PhononConfig(
             min_length=7.5, mesh=30.0, q_spacing=0.3, t_max=400.0, t_step=20.0, relax=False
         )
-        phonons = compute_phonons(atoms, static)
+        found = phonons(atoms, static)
         volumes.append(atoms.get_volume())
-        surface.append(phonons.energy + phonons.spectrum.thermal.free_energy)
-        temperature = phonons.spectrum.thermal.temperature
+        surface.append(found.energy + found.spectrum.thermal.free_energy)
+        temperature = found.spectrum.thermal.temperature
     volumes, surface = np.array(volumes), np.array(surface)  # surface (n_volumes, n_temperatures)
 
     def minimum(row):
@@ -83,7 +83,7 @@ def test_thermodynamic_identities(result):
     scale = result.volume[k] / at_volume.get_volume()
     at_volume.set_cell(at_volume.cell.array * scale ** (1 / 3), scale_atoms=True)
     config = PhononConfig(min_length=7.5, mesh=30.0, q_spacing=0.3, relax=False, t_step=100.0)
-    heat_v = compute_phonons(at_volume, config).spectrum.thermal.heat_capacity[3]
+    heat_v = phonons(at_volume, config).spectrum.thermal.heat_capacity[3]
     assert result.heat_capacity_p[k] - heat_v == pytest.approx(difference, rel=0.05)
     assert result.heat_capacity_p[k] > heat_v * 1.01
 
@@ -112,7 +112,7 @@ def test_hexagonal_crystal_expands_along_both_axes():
     atoms = bulk("Cu", "hcp", a=2.56, c=4.18)
     atoms.calc = EMT()
     config = PhononConfig(min_length=7.0, mesh=20.0, t_max=200.0, t_step=50.0)
-    found = compute_qha(atoms, config, QHAConfig(volumes=5, smallest=0.98, largest=1.03))
+    found = quasi_harmonic(atoms, QHAConfig(points=5, span=(0.98, 1.03), phonons=config))
     a, b, c = found.lattice.T
     np.testing.assert_allclose(a, b, rtol=1e-6)
     assert a[-1] > a[0]
@@ -124,19 +124,19 @@ def test_imaginary_modes_are_refused():
     atoms = bulk("Cu", "sc", a=2.4)
     atoms.calc = EMT()
     with pytest.raises(SimulationError, match=r"at 0\.960 V₀ .* imaginary"):
-        compute_qha(atoms, PhononConfig(min_length=7.0, mesh=10.0))
+        quasi_harmonic(atoms, QHAConfig(phonons=PhononConfig(min_length=7.0, mesh=10.0)))
 
 
 def test_results_end_where_the_volume_leaves_the_range():
     config = PhononConfig(min_length=7.5, mesh=20.0, t_max=400.0, t_step=50.0)
-    found = compute_qha(copper(), config, QHAConfig(volumes=5, smallest=0.97, largest=1.015))
+    found = quasi_harmonic(copper(), QHAConfig(points=5, span=(0.97, 1.015), phonons=config))
     assert found.temperature[-1] < 400
     assert "leaves the range" in found.warnings[0]
     assert np.isnan(found.at(400, "volume"))
 
 
 @pytest.mark.parametrize(
-    "options", [{"volumes": 4}, {"smallest": 1.1}, {"largest": 0.9}, {"eos": "x"}]
+    "options", [{"points": 4}, {"span": (1.1, 1.2)}, {"span": (0.8, 0.9)}, {"eos": "x"}]
 )
 def test_bad_settings(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -10,11 +10,11 @@ from ase.constraints import FixAtoms, FixBondLength
 from calculators.small_potentials import liquid, small_pet
 
 from pet_calc import PETCalculator
-from pet_calc.workflows.guards import GuardSettings
+from pet_calc.workflows.guards import GuardConfig
 from pet_calc.workflows.relax import RelaxConfig, relax_all, relax_batched, why_not_batched
 from pet_calc.workflows.relax import batched as module
 
-LOOSE = GuardSettings(contact=0.05)
+LOOSE = GuardConfig(contact=0.05)
 
 
 @pytest.fixture(scope="module")

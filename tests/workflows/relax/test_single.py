@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 from ase.units import GPa
 
 from pet_calc.errors import InvalidStructureError
-from pet_calc.workflows.guards import GuardSettings
+from pet_calc.workflows.guards import GuardConfig
 from pet_calc.workflows.relax import RelaxConfig, relax
 from pet_calc.workflows.relax.symmetry import space_group
 
@@ -145,7 +145,7 @@ def test_guard_stops_with_the_last_good_geometry():
     limit = 0.6 * 2 * 1.32
     assert result.atoms.get_distance(0, 1) > limit
     # the guard is what stopped it: with a lower limit it goes on
-    closer = relax(atoms, RelaxConfig(guards=GuardSettings(contact=0.3)))
+    closer = relax(atoms, RelaxConfig(guards=GuardConfig(contact=0.3)))
     assert closer.atoms.get_distance(0, 1) < limit
     atoms.calc = Breaks()
     broken = relax(atoms)
