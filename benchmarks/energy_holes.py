@@ -20,6 +20,7 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from ase.io import write
+from generators.stability import SAME
 
 from pet_calc import PETCalculator
 from pet_calc.crystals.generation.composition import Composition
@@ -27,7 +28,6 @@ from pet_calc.crystals.generation.fingerprint import Fingerprint, distance, fing
 from pet_calc.crystals.generation.hull import Hull, Phase
 from pet_calc.crystals.generation.random_search import propose_random
 from pet_calc.crystals.generation.relaxation import relax_proposals
-from pet_calc.crystals.generation.stability import SAME
 from pet_calc.errors import SimulationError
 from pet_calc.io.data.crystals import LabeledCrystal, read_crystals
 from pet_calc.pretrained import resolve

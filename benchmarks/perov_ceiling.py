@@ -12,9 +12,10 @@ import argparse
 import csv
 from pathlib import Path
 
+from generators.matching import Matcher
+
 from pet_calc.crystals.diffusion.unimat import Crystal
 from pet_calc.crystals.generation.composition import Composition
-from pet_calc.crystals.generation.matching import Matcher
 from pet_calc.crystals.io.unimat import atoms_from_crystal, read_crystals
 
 

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import spglib
 from ase import Atoms
+from generators.matching import Matcher
 from pet_step import processor
 
 from pet_calc import PETCalculator, __version__
-from pet_calc.crystals.generation.matching import Matcher
 from pet_calc.io.data.crystals import LabeledCrystal, read_crystals
 from pet_calc.workflows.relax import RelaxConfig
 from pet_calc.workflows.relax.many import relax_all

@@ -17,7 +17,6 @@ from pet_calc.cli import (
     elastic,
     eos,
     evaluate,
-    evaluate_generator,
     generate,
     md,
     neb,
@@ -56,7 +55,6 @@ app.command("phonons")(phonons.phonons)
 app.command("qha")(phonons.qha)
 app.command("doctor")(doctor.doctor)
 app.command("generate")(generate.generate)
-app.command("evaluate-generator")(evaluate_generator.evaluate_generator)
 app.add_typer(generate.hull_app, name="hull")
 models_app.command("import")(import_model)
 app.add_typer(models_app, name="models")

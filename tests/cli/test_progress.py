@@ -70,7 +70,6 @@ RUNS = {
     "predict": "NaCl.traj --property x --model crystals",
     "doctor": f"Cu.traj {EMT_OPTION} --quick",
     "generate": f"--formula Cu --z 1 --n 1 --source random {EMT_OPTION} --steps 1",
-    "evaluate-generator": "random --references NaCl.traj --no-match",
     "hull build": f"CuAu.traj {EMT_OPTION} --steps 1",
     "models verify": "water --data .",
 }

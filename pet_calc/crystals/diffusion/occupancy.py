@@ -8,7 +8,7 @@ p(occupancy) = Π_k p(element_k | before) p(atoms_k | before, element_k),
 
 whose end is an outcome like the elements. Only sequences of rising elements are possible, so that
 each occupancy has one sequence and the probabilities of all of them sum to one. (In UniMat proper,
-occupancy and locations are denoised together: `unet`.)
+occupancy and locations are denoised together.)
 """
 
 from __future__ import annotations

@@ -40,9 +40,3 @@ def add_noise(x: Tensor, noise: Tensor, logsnr: Tensor) -> Tensor:
     """Z = α x + σ ε; `logsnr` (B,), the others (B, ...)."""
     alpha, sigma = alpha_sigma(logsnr.view(-1, *[1] * (x.dim() - 1)))
     return alpha * x + sigma * noise
-
-
-def clean_estimate(z: Tensor, noise: Tensor, logsnr: Tensor) -> Tensor:
-    """X = (z − σ ε) / α; `logsnr` (B,)."""
-    alpha, sigma = alpha_sigma(logsnr.view(-1, *[1] * (z.dim() - 1)))
-    return (z - sigma * noise) / alpha

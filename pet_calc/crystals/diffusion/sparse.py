@@ -20,15 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pet_calc.crystals.diffusion.periodic_table import (
-    ANGLES_PLACE,
-    LENGTHS_PLACE,
-    N_COLUMNS,
-    N_ROWS,
-    PLACES,
-)
+from pet_calc.crystals.diffusion.periodic_table import N_COLUMNS, N_ROWS, PLACES
 from pet_calc.crystals.diffusion.schedule import alpha_sigma
-from pet_calc.crystals.diffusion.unimat import NULL, Crystal, cell_parameters, slots_of, wrapped
+from pet_calc.crystals.diffusion.unimat import Crystal, cell_parameters, slots_of, wrapped
 
 #: Tokens of the lattice, before those of the atoms: lengths and angles.
 N_LATTICE = 2
@@ -126,27 +120,6 @@ def to_diffusion(entries: Tensor) -> Tensor:
 def from_diffusion(values: Tensor) -> Tensor:
     """Inverse of `to_diffusion`."""
     return 0.5 * (values + 1.0)
-
-
-def restrict(m: Tensor, occupied: Slots) -> Tensor:
-    """Entries of M at the occupied slots: (B, L, 9, 18, 3) -> (B, 2 + N, 3); padding is 0."""
-    places = torch.from_numpy(PLACES).to(m.device)[occupied.numbers]
-    batch = torch.arange(len(m), device=m.device)[:, None]
-    atoms = m[batch, occupied.slots, places[..., 0], places[..., 1]]
-    atoms = atoms * occupied.atoms[..., None]
-    lattice = torch.stack([m[:, 0, *LENGTHS_PLACE], m[:, 0, *ANGLES_PLACE]], 1)
-    return torch.cat([lattice, atoms], 1)
-
-
-def expand(tokens: Tensor, occupied: Slots, slots: int) -> Tensor:
-    """M with the given entries at the occupied slots and null elsewhere; inverse of `restrict`."""
-    m = tokens.new_full((len(tokens), slots, N_ROWS, N_COLUMNS, 3), NULL)
-    m[:, 0, *LENGTHS_PLACE], m[:, 0, *ANGLES_PLACE] = tokens[:, 0], tokens[:, 1]
-    batch, k = torch.nonzero(occupied.atoms, as_tuple=True)
-    numbers = occupied.numbers[batch, k]
-    places = torch.from_numpy(PLACES).to(tokens.device)[numbers]
-    m[batch, occupied.slots[batch, k], places[:, 0], places[:, 1]] = tokens[batch, N_LATTICE + k]
-    return m
 
 
 def crystals_from(tokens: Tensor, occupied: Slots) -> list[Crystal | Exception]:

@@ -109,11 +109,6 @@ class Hull:
         )
         return AboveHull(energy - float(solution.fun), shares)
 
-    def of_elements(self) -> Hull:
-        """Only the elemental references: `above` is then the formation energy."""
-        lone = tuple(p for p in self.phases if len(p.composition.counts) == 1)
-        return Hull(lone, self.origin)
-
     def with_phases(self, phases: Iterable[Phase]) -> Hull:
         """The hull with further competitors."""
         return Hull((*self.phases, *phases), self.origin)

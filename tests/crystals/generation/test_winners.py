@@ -14,16 +14,13 @@ from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 from ase.io import read
 
-from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.diffusion.occupancy import OccupancyConfig, OccupancyModel
 from pet_calc.crystals.diffusion.sparse import SparseConfig, UniMatSparse
 from pet_calc.crystals.generation import Generator, GeometryWindow
-from pet_calc.crystals.generation.comparison import ComparisonConfig, compare
 from pet_calc.crystals.generation.config import GenerateConfig
 from pet_calc.crystals.generation.pipeline import generate
 from pet_calc.crystals.generation.results import write_results
 from pet_calc.crystals.io.generators import save_generator
-from pet_calc.crystals.io.unimat import crystal_from_atoms
 from pet_calc.crystals.training.occupancy import OccupancyTraining, train_occupancy
 from pet_calc.workflows.relax import RelaxConfig
 
@@ -152,33 +149,6 @@ def test_generator_chooses_compositions(chooser, tmp_path) -> None:
         generate(GenerateConfig(n=2, sources=(str(tmp_path / "mute"),)), EMT(), tmp_path / "no")
 
 
-def test_chosen_compositions_are_compared_with_random_search(chooser) -> None:
-    references = [crystal_from_atoms(bulk("CuAu", "cesiumchloride", a=3.1))] * 4
-    config = ComparisonConfig(free=True, sampler=SamplerConfig(steps=5))
-    own, random = compare(Generator.load(chooser), references, config).proposed
-    assert (own.compositions, random.compositions) == (4, 4)
-    assert own.elements_distance == random.elements_distance
-    assert random.apart_half_radii == 1.0
-
-
-def test_comparison_draws_again_what_is_out_of_bounds(chooser, monkeypatch) -> None:
-    """As `generate` does; with one attempt every draw counts."""
-    generator = Generator.load(chooser)
-    good = bulk("CuAu", "cesiumchloride", a=3.1)
-    draws = []
-
-    def every_third_is_good(self, compositions, sampler, random):
-        draws.append(len(compositions))
-        return [good if k % 3 == 0 else ValueError("bad") for k in range(len(compositions))]
-
-    monkeypatch.setattr(Generator, "_denoise", every_third_is_good)
-    references = [crystal_from_atoms(good)] * 9
-    for attempts, made, asked in ((1, 3 / 9, [9]), (2, 5 / 9, [9, 6]), (3, 7 / 9, [9, 6, 4])):
-        draws.clear()
-        found = compare(generator, references, ComparisonConfig(attempts=attempts)).proposed[0]
-        assert (found.made, draws) == (pytest.approx(made), asked)
-
-
 def test_known_bounds(tmp_path) -> None:
     """Numbers of atoms, cell lengths, chemical system and space group are kept."""
     still = RelaxConfig(cell="free", steps=0)
@@ -205,7 +175,6 @@ def test_known_bounds(tmp_path) -> None:
 SCRIPT = """
 import sys, time
 from ase.calculators.emt import EMT
-from pet_calc.crystals.generation.comparison import ComparisonConfig, compare
 from pet_calc.crystals.generation.config import GenerateConfig
 from pet_calc.crystals.generation.pipeline import generate
 from pet_calc.workflows.relax import RelaxConfig

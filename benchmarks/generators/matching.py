@@ -29,7 +29,7 @@ class Matcher:
             module = importlib.import_module("pymatgen.analysis.structure_matcher")
         except ImportError as error:
             raise MissingDependencyError(
-                "the match rate needs pymatgen; pip install 'pet-calc[generation]'"
+                "the match rate needs pymatgen; pip install 'pymatgen>=2026.10'"
             ) from error
         self._matcher = module.StructureMatcher(stol=stol, ltol=ltol, angle_tol=angle_tol)
         self.label = (
@@ -61,7 +61,7 @@ def smact_valid(atoms: Atoms) -> bool | None:
         screening = importlib.import_module("smact.screening")
     except ImportError as error:
         raise MissingDependencyError(
-            "composition validity needs SMACT; pip install 'pet-calc[generation]'"
+            "composition validity needs SMACT; pip install 'smact>=4.0'"
         ) from error
     try:
         return bool(screening.smact_validity(atoms.get_chemical_formula(empirical=True)))

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from generators.matching import Matcher, smact_valid
 from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.diffusion.unimat import Crystal
 from pet_calc.crystals.generation.composition import Composition
 from pet_calc.crystals.generation.fingerprint import Fingerprint, distance, fingerprint
 from pet_calc.crystals.generation.generator import Generator
 from pet_calc.crystals.generation.geometry_window import GeometryWindow, closest_contact
-from pet_calc.crystals.generation.matching import Matcher, smact_valid
 from pet_calc.crystals.generation.random_search import propose_random
 from pet_calc.crystals.io.unimat import atoms_from_crystal
 from pet_calc.errors import PetCalcError

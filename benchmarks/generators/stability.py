@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
+from generators.matching import Matcher
 from pet_calc.crystals.generation.composition import Composition
 from pet_calc.crystals.generation.fingerprint import distance, fingerprint
 from pet_calc.crystals.generation.hull import Hull
-from pet_calc.crystals.generation.matching import Matcher
 from pet_calc.crystals.generation.pipeline import relaxation_rmsd
 from pet_calc.crystals.generation.proposals import symmetrized
 from pet_calc.crystals.generation.relaxation import relax_proposals

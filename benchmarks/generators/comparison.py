@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from pet_calc.crystals.diffusion.config import SamplerConfig
-from pet_calc.crystals.diffusion.unimat import Crystal
-from pet_calc.crystals.generation.composition import Composition
-from pet_calc.crystals.generation.evaluation import (
+from generators.matching import Matcher
+from generators.measures import (
     Measures,
     Proposals,
     measure,
     measure_free,
     timed_proposals,
 )
+from generators.stability import Stability, stability
+from pet_calc.crystals.diffusion.config import SamplerConfig
+from pet_calc.crystals.diffusion.unimat import Crystal
+from pet_calc.crystals.generation.composition import Composition
 from pet_calc.crystals.generation.generator import ATTEMPTS, Generator
 from pet_calc.crystals.generation.hull import Hull
-from pet_calc.crystals.generation.matching import Matcher
 from pet_calc.crystals.generation.references import competitors, elemental_hull, relaxed_phases
-from pet_calc.crystals.generation.stability import Stability, stability
 from pet_calc.crystals.io.unimat import atoms_from_crystal
 from pet_calc.workflows.relax import RelaxConfig
 from pet_calc.workflows.relax.many import settle_model

@@ -1,29 +1,49 @@
-"""The measures tell good proposals from random ones; the verb writes them side by side."""
+"""The measures tell good proposals from random ones; the script writes them side by side."""
 
 import csv
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
+from crystal_generation import main
+from generators.comparison import ComparisonConfig, compare
+from generators.measures import measure, measure_free, random_proposals
+from generators.stability import stability
 
-from pet_calc.cli import main
-from pet_calc.crystals.generation import Composition, propose_substituted
-from pet_calc.crystals.generation.comparison import ComparisonConfig, compare
-from pet_calc.crystals.generation.evaluation import measure, measure_free, random_proposals
+from pet_calc.crystals.diffusion.config import SamplerConfig
+from pet_calc.crystals.diffusion.sparse import SparseConfig, UniMatSparse
+from pet_calc.crystals.generation import Composition, Generator, propose_substituted
 from pet_calc.crystals.generation.fingerprint import distance, fingerprint
+from pet_calc.crystals.generation.hull import Hull
 from pet_calc.crystals.generation.references import build_hull
-from pet_calc.crystals.generation.stability import stability
+from pet_calc.crystals.io.generators import save_generator
 from pet_calc.crystals.io.unimat import crystal_from_atoms
+from pet_calc.crystals.training.occupancy import OccupancyTraining, train_occupancy
 from pet_calc.workflows.relax import RelaxConfig
 
 SALTS = [bulk(f, "rocksalt", a=a) for f, a in (("NaCl", 5.64), ("MgO", 4.21), ("KBr", 6.6))]
 QUICK = RelaxConfig(cell="free", fmax=0.1, steps=40)
 REFERENCES = [crystal_from_atoms(a) for a in SALTS]
+
+
+@pytest.fixture(scope="module")
+def chooser(tmp_path_factory):
+    """A generator with an untrained denoiser whose occupancy model knows alloys of Cu and Au."""
+    folder = tmp_path_factory.mktemp("chooser")
+    data = [((29, a), (79, b)) for a in range(1, 4) for b in range(1, 4)] + [((29, 2),)]
+    occupancy = train_occupancy(
+        data, OccupancyTraining(epochs=40, batch=10, learning_rate=1e-2), slots=3
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UniMatSparse(SparseConfig(width=24, heads=2, layers=1, slots=3, form=2))
+    save_generator(folder, model, {}, occupancy)
+    return folder
 
 
 def test_perfect_and_random_proposals() -> None:
@@ -94,7 +114,8 @@ def test_stable_unique_and_novel_are_counted() -> None:
     assert (again.stable_unique, again.sun) == (0.25, 0.0)
     assert again.match_rate == 0.5
     # with all competitors gone there is nothing to be stable against
-    alone = stability("test", proposals, EMT(), relax=QUICK, hull=hull.of_elements())
+    elements = Hull(tuple(p for p in hull.phases if len(p.composition.counts) == 1), hull.origin)
+    alone = stability("test", proposals, EMT(), relax=QUICK, hull=elements)
     assert math.isnan(alone.sun)
     assert np.isfinite(alone.above_hull)
 
@@ -113,9 +134,36 @@ def test_comparison_at_equal_cost(tmp_path) -> None:
         compare(None, rivals[:1], ComparisonConfig(free=True))
 
 
+def test_chosen_compositions_are_compared_with_random_search(chooser) -> None:
+    references = [crystal_from_atoms(bulk("CuAu", "cesiumchloride", a=3.1))] * 4
+    config = ComparisonConfig(free=True, sampler=SamplerConfig(steps=5))
+    own, random = compare(Generator.load(chooser), references, config).proposed
+    assert (own.compositions, random.compositions) == (4, 4)
+    assert own.elements_distance == random.elements_distance
+    assert random.apart_half_radii == 1.0
+
+
+def test_comparison_draws_again_what_is_out_of_bounds(chooser, monkeypatch) -> None:
+    """As `generate` does; with one attempt every draw counts."""
+    generator = Generator.load(chooser)
+    good = bulk("CuAu", "cesiumchloride", a=3.1)
+    draws = []
+
+    def every_third_is_good(self, compositions, sampler, random):
+        draws.append(len(compositions))
+        return [good if k % 3 == 0 else ValueError("bad") for k in range(len(compositions))]
+
+    monkeypatch.setattr(Generator, "_denoise", every_third_is_good)
+    references = [crystal_from_atoms(good)] * 9
+    for attempts, made, asked in ((1, 3 / 9, [9]), (2, 5 / 9, [9, 6]), (3, 7 / 9, [9, 6, 4])):
+        draws.clear()
+        found = compare(generator, references, ComparisonConfig(attempts=attempts)).proposed[0]
+        assert (found.made, draws) == (pytest.approx(made), asked)
+
+
 def test_match_rate() -> None:
     pytest.importorskip("pymatgen", reason="pymatgen is not installed")
-    from pet_calc.crystals.generation.matching import Matcher
+    from generators.matching import Matcher
 
     matcher = Matcher()
     turned = SALTS[0].repeat((2, 1, 1))
@@ -125,43 +173,30 @@ def test_match_rate() -> None:
     assert matcher.rms(SALTS[0], bulk("NaCl", "cesiumchloride", a=3.4)) is None
 
 
-def test_verb(monkeypatch, tmp_path, capsys) -> None:
+def test_script(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     write("salts.extxyz", SALTS)
-    options = ["random", "--references", "salts.extxyz", "--n", "2", "--no-match", "--out", "out"]
-    monkeypatch.setattr(sys, "argv", ["pet-calc", "evaluate-generator", *options])
-    main_code(main)
-    with (tmp_path / "out/evaluation.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    assert row["source"] == "random"
-    assert row["compositions"] == "3"
+    common = [".", "--references", "salts.extxyz", "--no-match", "--out", "out.csv"]
+    main([*common, "--generator", "random", "--n", "2"])
+    (row,) = rows("out.csv")
+    assert (row["source"], row["compositions"], row["matching"]) == ("random", "3", "")
     assert np.isfinite(float(row["coverage"]))
-    assert main_code(main) == 1
-    assert "already holds" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*common, "--generator", "random", "--free"])
+    assert "--free needs a generator" in capsys.readouterr().err
 
 
-def main_code(function) -> int:
-    try:
-        function()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def test_verb_relaxes_and_judges(monkeypatch, tmp_path, capsys) -> None:
+def test_script_relaxes_and_judges(monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     (alloy,) = propose_substituted(Composition.of("CuAu3"), 1)
     write("alloy.extxyz", alloy)
-    options = ["random", "--references", "alloy.extxyz", "--no-match", "--out", "out", "--steps",
-               "3", "--calculator", "ase.calculators.emt:EMT", "--competitors", "alloy.extxyz",
-               "--known", "alloy.extxyz"]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["pet-calc", "evaluate-generator", *options])
-    assert main_code(main) == 0
-    with (tmp_path / "out/relaxed.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    assert 0 <= float(row["sun"]) <= 1
-    assert (tmp_path / "out/hull.json").is_file()
-    assert "sun" in capsys.readouterr().out
-    free = [*options[:6], "elsewhere", "--free"]
-    monkeypatch.setattr(sys, "argv", ["pet-calc", "evaluate-generator", *free])
-    assert main_code(main) != 0
+    main([".", "--generator", "random", "--references", "alloy.extxyz", "--train", "alloy.extxyz",
+          "--competitors", "alloy.extxyz", "--calculator", "ase.calculators.emt:EMT", "--no-match",
+          "--n", "1", "--steps", "3", "--out", "out.csv"])  # fmt: skip
+    (row,) = rows("out.csv")
+    assert 0 <= float(row["relaxed_sun"]) <= 1
+
+
+def rows(path):
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
