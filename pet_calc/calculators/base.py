@@ -72,12 +72,12 @@ class ModelCalculator(Calculator):
 
     @property
     def accelerated(self) -> dict[str, str | None]:
-        """Each accelerated path that was taken: None if it is, else why it is not any more.
+        """Each accelerated form that was used: None if it is, else why it is not any more.
 
-        A path is compared with the reference when it is first taken; see
+        A form is compared with the reference when it is first used; see
         `pet_calc.calculators.verification`. Before that it is not listed.
         """
-        return dict(self._self_check.found)
+        return dict(self._self_check.verdicts)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, charge and spin included."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,8 +29,8 @@ from pet_calc.calculators.verification import disagreement, tolerance
 from pet_calc.errors import SimulationError
 from pet_calc.geometry import System
 from pet_calc.io.structures.separation import OVERLAP, require_separation
-from pet_calc.kernels.neighbor_matrix import triton_refusal
-from pet_calc.kernels.paths import Paths, following
+from pet_calc.kernels.neighbor_matrix import MOST_SLOTS, matrix_operation
+from pet_calc.kernels.operation import Kernels, reference_only, require_kernels, using_kernels
 from pet_calc.kernels.precision import current_precision
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.pet import PET
@@ -231,6 +230,8 @@ class FixedStep:
         A CUDA device, where steps are captured; or a CPU, where the same functions are called.
     skin : float
         Reach of the list beyond the cutoff in Å.
+    kernels : {"auto", "reference", "triton"}
+        See `pet_calc.kernels.operation.require_kernels`.
 
     Attributes
     ----------
@@ -241,9 +242,10 @@ class FixedStep:
         then.
     """
 
-    def __init__(self, device: torch.device, skin: float) -> None:
+    def __init__(self, device: torch.device, skin: float, kernels: Kernels = "auto") -> None:
         self.device = device
         self.skin = skin
+        self.kernels: Kernels = kernels
         self.n_prepared = self.n_lists = self.n_steps = 0
         self.problem: str | None = None
         self._prepared: PreparedStep | None = None
@@ -260,6 +262,11 @@ class FixedStep:
         UnsupportedElementError, InvalidStructureError, SimulationError
             See `checked_evaluation`; the last also if the step cannot be captured.
         """
+        with using_kernels(require_kernels(self.kernels, self.device)):
+            return self._step(model, system)
+
+    def _step(self, model: EnergyModel, system: System) -> Results:
+        """As `__call__`, by the kernels in force."""
         plain, conditions = require_fixed_shape(model)
         require_elements(system, plain.atomic_numbers)
         n_prepared = self.n_prepared
@@ -293,7 +300,7 @@ class FixedStep:
     def _compared(self, found: Results, model: EnergyModel, system: System) -> Results:
         """The results of a first step if an ordinary evaluation agrees, else those of that."""
         there = system.to(self.device)
-        with following(Paths(allowed=frozenset())):  # by no kernel that may be what is wrong
+        with reference_only():  # by no kernel that may be what is wrong
             reference = on_host(evaluate(model, there, neighbor_list(there, model.cutoff)))
         allowed = tolerance(model.dtype, [current_precision()])
         self.problem = disagreement(found, reference, allowed)
@@ -343,8 +350,7 @@ class FixedStep:
             return False
         if there.n_atoms <= ALL_PAIRS:
             return True
-        asked = os.environ.get("PET_CALC_TRITON") == "1"
-        return asked and triton_refusal(there.positions, capacity) is None
+        return matrix_operation.selected and capacity <= MOST_SLOTS
 
     def _list(self, model: PET, host: System, there: System, capacity: int | None) -> SlotGraph:
         """A list with `capacity` slots, or with more if they do not suffice."""

@@ -48,8 +48,8 @@ from pet_calc.io.models.domain import TrainingDomain
 from pet_calc.io.models.uncertainty import find_uncertainty
 from pet_calc.io.models.weights import DTYPES, copy_model
 from pet_calc.io.structures.atoms import system_from_atoms
-from pet_calc.kernels.paths import Precision
-from pet_calc.kernels.precision import matmul_precision, require_precision
+from pet_calc.kernels.operation import require_kernels
+from pet_calc.kernels.precision import Precision, matmul_precision, require_precision
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.committee import Committee, evaluate_committee
 from pet_calc.models.crystalformer import Crystalformer
@@ -216,7 +216,7 @@ class PETCalculator(ModelCalculator):
             )
         sources = [model] if isinstance(model, str | Path | PET) else list_of_models(model)
         self._device = choose_device(device)
-        require_precision(precision, self._device)
+        require_precision(precision, self._device, require_kernels("auto", self._device))
         self.precision: Precision = precision
         if cuda_graph and compile:
             raise ValueError(

@@ -1,8 +1,8 @@
-"""Accelerated kernels are believed when they have agreed with the reference on the user's atoms.
+"""Verification of accelerated kernels on the user's structures.
 
-The first evaluation that takes an accelerated path (`pet_calc.kernels.paths`) is done again by the
-reference. Where the two differ by more than rounding explains, the calculator goes without that
-path from then on, says so once, and answers with what the reference gave.
+The first evaluation that uses an accelerated form (`pet_calc.kernels.operation`) is done again by
+the reference. Where the two differ by more than rounding explains, the calculator does without that
+form from then on, warns once, and returns what the reference gave.
 """
 
 from __future__ import annotations
@@ -10,17 +10,30 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import torch
 
 from pet_calc.errors import PetCalcError
 from pet_calc.geometry import Edges, System
-from pet_calc.kernels.paths import COMPILED, Paths, Precision, following
+from pet_calc.kernels.operation import (
+    COMPILED,
+    Form,
+    Kernels,
+    Selection,
+    reference_only,
+    require_kernels,
+    selecting,
+)
+from pet_calc.kernels.precision import Precision
 from pet_calc.models import EnergyModel, Results
 from pet_calc.models.committee import Evaluation
+from pet_calc.neighbors import neighbor_list
+from pet_calc.neighbors.device import difference
+
+T = TypeVar("T")
 
 _log = logging.getLogger("pet_calc")
 
@@ -49,7 +62,7 @@ TOLERANCES: Final = {
 
 
 def tolerance(dtype: torch.dtype, precisions: Collection[Precision]) -> Tolerance:
-    """That of the least exact of some paths of a model in `dtype`."""
+    """That of the least exact of some forms of a model in `dtype`."""
     for precision in ("fast", "high"):
         if precision in precisions:
             return TOLERANCES[precision]
@@ -72,130 +85,157 @@ def disagreement(found: Results, reference: Results, allowed: Tolerance) -> str 
     return None
 
 
-class SelfCheck:
-    """Which accelerated paths one calculator believes.
+@dataclass(frozen=True)
+class Computation(Generic[T]):
+    """Something that accelerated forms and the reference both compute.
 
     Attributes
     ----------
-    found : dict
-        None for each path that agreed with the reference; else why it is not taken any more.
+    run : callable
+    differs : callable
+        How a first result differs from a second one, that of the reference, by more than the
+        precisions of the forms that were used explain; None if it does not.
+    comparable : callable
+        Whether a result of the reference can be compared with; waits until it is there.
     """
 
-    def __init__(self) -> None:
-        self.found: dict[str, str | None] = {}
-        self._potentials: object = None
+    run: Callable[[], T]
+    differs: Callable[[T, T, Mapping[str, Precision]], str | None]
+    comparable: Callable[[T], bool] = lambda _: True
 
-    @property
-    def refused(self) -> frozenset[str]:
-        """Paths that are not taken any more."""
-        return frozenset(path for path, reason in self.found.items() if reason is not None)
+
+class SelfCheck:
+    """Which accelerated forms one calculator uses.
+
+    Parameters
+    ----------
+    kernels : {"auto", "reference", "triton"}
+        The option of the calculator.
+
+    Attributes
+    ----------
+    verdicts : dict
+        None for each form that agreed with the reference; else why it is not used any more.
+    """
+
+    def __init__(self, kernels: Kernels = "auto") -> None:
+        self.kernels: Kernels = kernels
+        self.verdicts: dict[str, str | None] = {}
+        self._potentials: object = None
 
     def evaluate(
         self, evaluation: Evaluation, model: EnergyModel, system: System, edges: Edges,
         potentials: Callable[[], object],
     ) -> Results:  # fmt: skip
-        """Results of `evaluation`; by the reference if a path that is taken now disagrees.
+        """Results of `evaluation`; by the reference if a form that is used now disagrees.
 
         Parameters
         ----------
         evaluation, model, system, edges
         potentials : callable
-            What the calculator computes with; of another one nothing is believed yet.
+            What the calculator computes with; of another one nothing is verified yet.
         """
-        results, paths, problem = attempt(evaluation, model, system, edges, self.refused)
-        if paths.taken and (current := potentials()) != self._potentials:
-            self._potentials = current
-            self.found = {path: self.found[path] for path in self.refused}
-        new = [path for path in paths.taken if path not in self.found]
+        computation = Computation(
+            lambda: evaluation(model, system, edges),
+            lambda found, reference, used: disagreement(
+                found, reference, tolerance(model.dtype, used.values())
+            ),
+            # what is not finite is refused by the caller
+            lambda results: (
+                results.forces is not None and bool(torch.isfinite(results.energies).all())
+            ),
+        )
+        return self._verified(computation, require_kernels(self.kernels, system.device), potentials)
+
+    def neighbor_list(self, system: System, cutoff: float) -> Edges:
+        """All pairs closer than `cutoff`, see `pet_calc.neighbors.neighbor_list`."""
+        computation = Computation(
+            lambda: neighbor_list(system, cutoff),
+            lambda found, reference, _: difference(system, cutoff, found, reference),
+        )
+        return self._verified(computation, require_kernels(self.kernels, system.device))
+
+    def _verified(
+        self,
+        computation: Computation[T],
+        kernels: Form,
+        potentials: Callable[[], object] | None = None,
+    ) -> T:
+        """The result by accelerated forms, or by the reference if one that is new disagrees."""
+        excluded = frozenset(name for name, reason in self.verdicts.items() if reason is not None)
+        result, selection, problem = attempt(computation.run, Selection(kernels, excluded=excluded))
+        if selection.used and potentials is not None and potentials() != self._potentials:
+            self._potentials = potentials()
+            self.verdicts = {name: self.verdicts[name] for name in excluded}
+        new = [name for name in selection.used if name not in self.verdicts]
         if not new:
             if problem is not None:
                 raise problem
-            assert results is not None
-            return results
+            assert result is not None
+            return result
         began = time.perf_counter()
-        with following(Paths(allowed=frozenset())):
-            reference = evaluation(model, system, edges)
-        finite = bool(torch.isfinite(reference.energies).all())
-        if reference.forces is None or not finite:
-            return reference  # nothing to compare with; the caller refuses what is not finite
+        with reference_only():
+            reference = computation.run()
+        if not computation.comparable(reference):
+            return reference
         seconds = time.perf_counter() - began
-        believed = frozenset(path for path, reason in self.found.items() if reason is None)
-        if results is not None and not disagreement(results, reference, allowed_by(paths, model)):
-            self.found |= dict.fromkeys(new)
+        if result is not None and not computation.differs(result, reference, selection.used):
+            self.verdicts |= dict.fromkeys(new)
             if COMPILED in new:
-                tell_break_even(evaluation, model, system, edges, paths, seconds)
-            return results
-        reasons: dict[str, str | None] = {}
-        for path in new:
-            alone, paths, problem = attempt(
-                evaluation, model, system, edges, frozenset(), believed | {path}
-            )
-            if path not in paths.taken:
-                continue
-            reasons[path] = (
-                f"{type(problem).__name__}: {problem}"
-                if alone is None
-                else disagreement(alone, reference, allowed_by(paths, model))
-            )
-        if not any(reasons.values()):
-            reasons = dict.fromkeys(new, "it does not together with the others")
-        for path, reason in reasons.items():
-            if reason is not None:
-                tell_refusal(path, reason)
-        self.found |= reasons
+                log_break_even(computation, selection, seconds)
+            return result
+        self.verdicts |= self._reasons(computation, kernels, new, reference)
         return reference
 
-
-def allowed_by(paths: Paths, model: EnergyModel) -> Tolerance:
-    """The tolerance of what was taken."""
-    return tolerance(model.dtype, list(paths.taken.values()))
+    def _reasons(
+        self, computation: Computation[T], kernels: Form, new: Collection[str], reference: T
+    ) -> dict[str, str | None]:
+        """Which of the forms that disagree together do so alone, beside those verified before."""
+        verified = frozenset(name for name, reason in self.verdicts.items() if reason is None)
+        reasons: dict[str, str | None] = {}
+        for name in new:
+            alone, selection, problem = attempt(
+                computation.run, Selection(kernels, allowed=verified | {name})
+            )
+            if problem is not None:
+                reasons[name] = f"{type(problem).__name__}: {problem}"
+            elif alone is not None and name in selection.used:
+                reasons[name] = computation.differs(alone, reference, selection.used)
+        if not any(reasons.values()):
+            reasons = dict.fromkeys(new, "it does not together with the others")
+        for name, reason in reasons.items():
+            if reason is not None:
+                warnings.warn(
+                    f"this calculator goes without {name}, which does not agree with the reference "
+                    f"on this structure: {reason}; results are those of the reference",
+                    stacklevel=2,
+                )
+        return reasons
 
 
 def attempt(
-    evaluation: Evaluation,
-    model: EnergyModel,
-    system: System,
-    edges: Edges,
-    refused: frozenset[str],
-    allowed: frozenset[str] | None = None,
-) -> tuple[Results | None, Paths, Exception | None]:
-    """Results, or the error that an accelerated path ended with, and the paths taken.
+    run: Callable[[], T], selection: Selection
+) -> tuple[T | None, Selection, Exception | None]:
+    """A result with a selection of accelerated forms, or the error that one of them ended with.
 
     Errors of the structure, and those of memory, are raised.
     """
-    paths = Paths(allowed, refused)
     try:
-        with following(paths):
-            return evaluation(model, system, edges), paths, None
+        with selecting(selection):
+            return run(), selection, None
     except (PetCalcError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a compiler that fails has many names for it
-        if not paths.taken:
+        if not selection.used:
             raise
-        return None, paths, error
+        return None, selection, error
 
 
-def tell_refusal(path: str, reason: str) -> None:
-    """Say once that a calculator goes without a path."""
-    warnings.warn(
-        f"this calculator goes without {path}, which does not agree with the reference on this "
-        f"structure: {reason}; results are those of the reference",
-        stacklevel=2,
-    )
-
-
-def tell_break_even(
-    evaluation: Evaluation,
-    model: EnergyModel,
-    system: System,
-    edges: Edges,
-    paths: Paths,
-    plain: float,
-) -> None:
+def log_break_even(computation: Computation[T], selection: Selection, plain: float) -> None:
     """Log what a step takes compiled and not, and after how many steps compilation has paid."""
     began = time.perf_counter()
-    with following(Paths(refused=paths.refused)):
-        float(evaluation(model, system, edges).energies.sum())
+    with selecting(selection):
+        computation.comparable(computation.run())
     compiled = time.perf_counter() - began
     _log.info("%s: %s", COMPILED, break_even(plain, compiled))
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
-from pet_calc.kernels.paths import Precision, triton_wanted
+#: The option `precision` of calculators.
+Precision = Literal["highest", "high", "fast"]
 
-# what kernels that are written here go by
+# the precision of the kernels that are written here
 _current: ContextVar[Precision] = ContextVar("pet_calc_precision", default="highest")
 
 # by torch's name for it: the state is asked for by attribute, as its name has changed
@@ -23,8 +24,16 @@ _MODES: Final = {"highest": "ieee", "high": "tf32", "fast": "tf32"}
 _NAMES: Final = {"high": "TensorFloat-32", "fast": "bfloat16"}
 
 
-def require_precision(precision: str, device: torch.device) -> None:
-    """Raise `ValueError` for a precision that does not exist, or not on a device."""
+def require_precision(precision: str, device: torch.device, kernels: str) -> None:
+    """Raise `ValueError` for a precision that does not exist, or not on a device.
+
+    Parameters
+    ----------
+    precision : {"highest", "high", "fast"}
+    device : torch.device
+    kernels : {"reference", "triton"}
+        From `pet_calc.kernels.operation.require_kernels`.
+    """
     if precision not in _MODES:
         raise ValueError(f"`precision` must be 'highest', 'high' or 'fast', got {precision!r}")
     if precision != "highest" and device.type != "cuda":
@@ -32,10 +41,10 @@ def require_precision(precision: str, device: torch.device) -> None:
             f"`precision` {precision!r} is {_NAMES[precision]}, which CUDA devices have, but the "
             f"model is on {device}; leave it out"
         )
-    if precision == "fast" and not triton_wanted(device):
+    if precision == "fast" and kernels != "triton":
         raise ValueError(
-            "`precision` 'fast' is bfloat16 in the Triton kernels, which are to be asked for, but "
-            "are not; set PET_CALC_TRITON=1 in the environment, or take 'high'"
+            "`precision` 'fast' is bfloat16 in the Triton kernels, which are not in use; give "
+            "`kernels` 'triton' too, or take 'high'"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pet_calc.kernels.paths import bound
+from pet_calc.kernels.operation import bound
 
 
 def _gradients(
@@ -108,7 +108,7 @@ def recomputed(
         Whatever else `function` uses that derivatives may be asked of.
     """
     trained = [p for p in parameters if p.requires_grad]
-    # the backward pass, which may run in a thread of its own, takes the same kernels
+    # the backward pass, which may run in a thread of its own, uses the same kernels
     function = bound(function)
     return _Recomputed.apply(function, len(inputs), *inputs, *trained)  # type: ignore[no-untyped-call]
 

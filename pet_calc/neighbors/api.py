@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System
-from pet_calc.neighbors.device import checked_edges, device_edges, kernels_wanted
+from pet_calc.neighbors.device import device_edges, triton_edges, triton_selected
 from pet_calc.neighbors.vesin_cpu import vesin_half_list
 
 Backend = Literal["auto", "vesin", "triton", "nvalchemi"]
@@ -34,9 +34,8 @@ def neighbor_list(system: System, cutoff: float, *, backend: Backend = "auto") -
     cutoff : float
         Radius in Å; pairs with r < cutoff are listed.
     backend : {"auto", "vesin", "triton", "nvalchemi"}
-        "auto" is vesin on the CPU; with ``PET_CALC_TRITON=1`` in the environment it is the Triton
-        kernels for systems on CUDA devices, where they can run and agree with vesin at first use
-        (`pet_calc.neighbors.device`). A backend named here is used or raises: "triton" needs a
+        "auto" is vesin on the CPU, or the Triton kernels where these are in force and can run
+        (`pet_calc.kernels.operation`). A backend named here is used or raises: "triton" needs a
         CUDA device, "nvalchemi" the optional package nvalchemi-toolkit-ops.
 
     Raises
@@ -52,9 +51,9 @@ def neighbor_list(system: System, cutoff: float, *, backend: Backend = "auto") -
             f"`backend` must be 'auto', 'vesin', 'triton' or 'nvalchemi', got {backend!r}"
         )
     edges = None
-    if backend == "auto" and kernels_wanted(system):
+    if backend == "auto" and triton_selected(system):
         check_cells(system)
-        edges = checked_edges(system, cutoff, vesin_list)
+        edges = triton_edges(system, cutoff)
     elif backend in ("triton", "nvalchemi"):
         check_cells(system)
         edges = device_edges(system, cutoff, backend)

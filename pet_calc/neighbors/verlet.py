@@ -8,6 +8,7 @@ cell counts as moved, since the stored shifts no longer fit it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,12 @@ class VerletState:
 
 
 def update_verlet(
-    state: VerletState | None, system: System, *, cutoff: float, skin: float
+    state: VerletState | None,
+    system: System,
+    *,
+    cutoff: float,
+    skin: float,
+    build: Callable[[System, float], Edges] = neighbor_list,
 ) -> tuple[VerletState, Edges]:
     """Edges of `system` within `cutoff`, from the stored list where it still holds.
 
@@ -68,6 +74,8 @@ def update_verlet(
         The system now.
     cutoff, skin : float
         In Å; a skin of 0 rebuilds at every change.
+    build : callable
+        Makes the list of a system within a radius.
 
     Returns
     -------
@@ -82,7 +90,7 @@ def update_verlet(
     usable = state is not None and state.cutoff == cutoff and state.skin == skin
     if state is None or not usable or not state.covers(system):
         n_builds = 1 if state is None else state.n_builds + 1
-        edges = neighbor_list(system, cutoff + skin)
+        edges = build(system, cutoff + skin)
         # a copy: callers such as ASE's integrators move their atoms in place
         state = VerletState(system.detached_copy(), edges, cutoff, skin, n_builds)
     distances2 = edge_vectors(system, state.edges).square().sum(-1)

@@ -1,4 +1,4 @@
-"""An accelerated path is believed if it agrees with the reference on the structure at hand."""
+"""An accelerated form is used if it agrees with the reference on the structure at hand."""
 
 from __future__ import annotations
 
@@ -17,28 +17,33 @@ from contracts.structures import STRUCTURES
 from kernels.processes import in_a_process
 
 from pet_calc import PETCalculator
+from pet_calc.calculators import verification
 from pet_calc.calculators.crystalformer import CrystalformerCalculator
 from pet_calc.calculators.verification import (
     TOLERANCES,
+    SelfCheck,
     break_even,
     disagreement,
     tolerance,
 )
 from pet_calc.doctor.consistency import accelerated_paths
-from pet_calc.kernels import paths
-from pet_calc.kernels.paths import (
-    COMPILED,
-    CUTOFF_ATTENTION,
-    FUSED_LINEAR,
-    LATTICE_ATTENTION,
-    LOCAL_FRAMES,
-)
+from pet_calc.io.structures.atoms import system_from_atoms
+from pet_calc.kernels.cutoff_attention import cutoff_attention
+from pet_calc.kernels.ecse_frames import pair_weights
+from pet_calc.kernels.edge_embedding import edge_embedding
+from pet_calc.kernels.fused_linear import fused_linear
+from pet_calc.kernels.lattice_attention import lattice_attention
+from pet_calc.kernels.operation import COMPILED, reference_only, use, using_kernels
 from pet_calc.models import Results, evaluate
 from pet_calc.models.pet.layers import Transformer
 from pet_calc.models.recomputation import recomputed
-from pet_calc.neighbors import neighbor_list
+from pet_calc.neighbors import api, neighbor_list
+from pet_calc.neighbors.api import vesin_list
 
 MODULE = "calculators.test_self_check"
+CUTOFF_ATTENTION, EDGE_EMBEDDING = cutoff_attention.name, edge_embedding.name
+FUSED_LINEAR, LATTICE_ATTENTION = fused_linear.name, lattice_attention.name
+LOCAL_FRAMES = pair_weights.name
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="the optional package triton is absent"
 )
@@ -64,7 +69,7 @@ def plain(dtype=torch.float64):
     return PETCalculator(small_pet(dtype=dtype)).evaluate(liquid())
 
 
-def test_a_wrong_path_is_left_with_a_warning_and_without_harm(monkeypatch):
+def test_a_wrong_form_is_left_with_a_warning_and_without_harm(monkeypatch):
     calc, calls = calculator(monkeypatch, lambda x: 1.001 * x)
     with pytest.warns(UserWarning, match="goes without transformers by torch.compile.*differs by"):
         found = calc.evaluate(liquid())
@@ -72,7 +77,7 @@ def test_a_wrong_path_is_left_with_a_warning_and_without_harm(monkeypatch):
     assert "allowed are" in calc.accelerated[COMPILED]
     made = len(calls)
     assert made > 0
-    # said once, never taken again, whatever the structure
+    # told once, never used again, whatever the structure
     atoms = liquid(seed=1)
     atoms.calc = calc
     atoms.get_forces()
@@ -82,6 +87,65 @@ def test_a_wrong_path_is_left_with_a_warning_and_without_harm(monkeypatch):
     assert COMPILED in finding.found
     # another calculator judges by itself
     assert PETCalculator(small_pet()).accelerated == {}
+
+
+def drop_a_pair(edges):
+    """A list without its first pair."""
+    keep = torch.ones(edges.n_edges, dtype=torch.bool)
+    keep[[0, int(edges.reverse_edge[0])]] = False
+    return edges.select(keep)
+
+
+def out_of_registers(edges):
+    raise RuntimeError("out of registers")
+
+
+@pytest.fixture
+def lists_in_triton(monkeypatch):
+    """Lists of vesin in the place of those of the Triton kernels, spoiled by a function."""
+    spoil = [lambda edges: edges]
+    calls = []
+
+    def triton_edges(system, cutoff):
+        if not use("lists in Triton"):
+            return None
+        calls.append(cutoff)
+        return spoil[0](vesin_list(system, cutoff))
+
+    monkeypatch.setattr(verification, "require_kernels", lambda kernels, device: kernels)
+    monkeypatch.setattr(api, "triton_selected", lambda system: True)
+    monkeypatch.setattr(api, "triton_edges", triton_edges)
+    return spoil, calls
+
+
+def test_lists_are_verified_at_first_use(lists_in_triton):
+    _, calls = lists_in_triton
+    check = SelfCheck("triton")
+    system = system_from_atoms(liquid())
+    for _ in range(3):
+        edges = check.neighbor_list(system, 4.0)
+        assert torch.equal(edges.edge_index, vesin_list(system, 4.0).edge_index)
+    assert calls == [4.0, 4.0, 4.0]
+    assert check.verdicts == {"lists in Triton": None}
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [(drop_a_pair, "edges, the reference has"), (out_of_registers, "RuntimeError: out of regis")],
+)
+def test_a_list_that_differs_is_not_used(lists_in_triton, how, reason):
+    spoil, calls = lists_in_triton
+    spoil[0] = how
+    check = SelfCheck("triton")
+    system = system_from_atoms(liquid())
+    with pytest.warns(UserWarning, match="goes without lists in Triton"):
+        edges = check.neighbor_list(system, 4.0)
+    assert reason in check.verdicts["lists in Triton"]
+    made = len(calls)
+    again = check.neighbor_list(system, 4.0)  # and does not warn again
+    assert len(calls) == made
+    for found in (edges, again):
+        assert torch.equal(found.edge_index, vesin_list(system, 4.0).edge_index)
 
 
 def broken_compiler(x):
@@ -103,7 +167,7 @@ def test_whatever_goes_wrong_is_the_reason(monkeypatch, form, reason):
     assert reason in calc.accelerated[COMPILED]
 
 
-def test_a_path_that_agrees_is_taken_and_not_checked_again(monkeypatch, caplog):
+def test_a_form_that_agrees_is_used_and_not_checked_again(monkeypatch, caplog):
     calc, calls = calculator(monkeypatch, lambda x: x * (1.0 + 1e-13))
     with caplog.at_level(logging.INFO, logger="pet_calc"):
         calc.evaluate_many([liquid()])
@@ -167,15 +231,15 @@ def test_break_even_is_told():
     assert "does not pay" in break_even(0.5, 0.5)
 
 
-def test_a_backward_pass_takes_the_paths_of_its_forward_pass():
+def test_a_backward_pass_uses_the_forms_of_its_forward_pass():
     seen = []
 
     def function(x):
-        seen.append(paths.take("a path"))
+        seen.append(use("a form"))
         return x.sin()
 
     x = torch.ones(3, requires_grad=True)
-    with paths.following(paths.Paths(allowed=frozenset())):
+    with reference_only():
         y = recomputed(function, x)
     y.sum().backward()
     assert seen == [False, False]
@@ -192,9 +256,7 @@ def test_broken_kernels_are_found_out():
 
 
 def find_broken_kernels():
-    from pet_calc.kernels.cutoff_attention import dispatch as attention_choice
     from pet_calc.kernels.cutoff_attention import triton as attention
-    from pet_calc.kernels.fused_linear import dispatch as linear_choice
     from pet_calc.kernels.fused_linear import triton as linear
     from pet_calc.kernels.lattice_attention import triton as lattice
 
@@ -202,22 +264,19 @@ def find_broken_kernels():
     for dtype in ("float64", "float32"):
         calc = PETCalculator(small_pet(), dtype=dtype)
         calc.evaluate(water)
-        assert calc.accelerated == {CUTOFF_ATTENTION: None, FUSED_LINEAR: None}, calc.accelerated
+        assert calc.accelerated == dict.fromkeys(PET_FORMS), calc.accelerated
     crystals = CrystalformerCalculator(random_crystalformer(1))
     crystals.evaluate(water)
     assert crystals.accelerated == {LATTICE_ATTENTION: None}, crystals.accelerated
 
-    # control: kernels 0.1 % off, behind the back of their own checks
-    for kernel, name, choice, path, make in (
-        (attention, "cutoff_attention", attention_choice, CUTOFF_ATTENTION, small_pet),
-        (linear, "fused_linear", linear_choice, FUSED_LINEAR, small_pet),
-        (lattice, "lattice_attention", None, LATTICE_ATTENTION, random_crystalformer),
+    # control: kernels 0.1 % off
+    for kernel, name, form, make in (
+        (attention, "cutoff_attention", CUTOFF_ATTENTION, small_pet),
+        (linear, "fused_linear", FUSED_LINEAR, small_pet),
+        (lattice, "lattice_attention", LATTICE_ATTENTION, random_crystalformer),
     ):
         right = getattr(kernel, name)
         setattr(kernel, name, partial(wrong, right))
-        if choice is not None:
-            choice.deviation = lambda *a: None
-            choice._checked.clear()
         calc = (PETCalculator if make is small_pet else CrystalformerCalculator)(make())
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -225,8 +284,8 @@ def find_broken_kernels():
             calc.evaluate(water)
         told = [str(w.message) for w in caught if "goes without" in str(w.message)]
         assert len(told) == 1, told
-        assert path in told[0]
-        assert "differs by" in calc.accelerated[path]
+        assert form in told[0]
+        assert "differs by" in calc.accelerated[form]
         with mock.patch.dict(os.environ, PET_CALC_TRITON="0"):
             assert torch.equal(found.forces, calc.evaluate(water).forces)
         setattr(kernel, name, right)
@@ -237,12 +296,12 @@ def wrong(kernel, *arguments, **options):
     return tuple(1.001 * x for x in found) if isinstance(found, tuple) else 1.001 * found
 
 
+#: What a plain PET uses.
+PET_FORMS = {CUTOFF_ATTENTION, EDGE_EMBEDDING, FUSED_LINEAR}
+
 MODELS = {
-    "pet-cartesian": (lambda: random_pet(1), {CUTOFF_ATTENTION, FUSED_LINEAR}),
-    "pet-radial": (
-        lambda: random_pet(2, input_encoding="radial"),
-        {CUTOFF_ATTENTION, FUSED_LINEAR},
-    ),
+    "pet-cartesian": (lambda: random_pet(1), PET_FORMS),
+    "pet-radial": (lambda: random_pet(2, input_encoding="radial"), PET_FORMS),
     "pet-angular": (
         lambda: random_pet(4, input_encoding="distance", angular_degree=3),
         {CUTOFF_ATTENTION, FUSED_LINEAR},
@@ -255,27 +314,20 @@ MODELS = {
 @pytest.mark.parametrize("model", ["pet-radial", "pet-angular", "crystalformer"])
 def test_kernels_change_no_result(model):
     """On every seventh structure of the contracts; on all of them in the slow tests."""
-    in_a_process(
-        MODULE, "compare_contract_cases", model, 7, TRITON_INTERPRET="1", PET_CALC_TRITON="1"
-    )
+    in_a_process(MODULE, "compare_contract_cases", model, 7, TRITON_INTERPRET="1")
 
 
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_kernels_change_no_contract_case(model):
-    in_a_process(
-        MODULE, "compare_contract_cases", model, 1, TRITON_INTERPRET="1", PET_CALC_TRITON="1"
-    )
+    in_a_process(MODULE, "compare_contract_cases", model, 1, TRITON_INTERPRET="1")
 
 
 @needs_triton
 @pytest.mark.slow
 def test_kernels_change_no_contract_case_with_frames():
-    in_a_process(
-        MODULE, "compare_contract_cases", "pet-layerwise", 1, TRITON_INTERPRET="1",
-        PET_CALC_TRITON="1",
-    )  # fmt: skip
+    in_a_process(MODULE, "compare_contract_cases", "pet-layerwise", 1, TRITON_INTERPRET="1")
 
 
 def compare_contract_cases(name, stride):
@@ -288,20 +340,18 @@ def compare_contract_cases(name, stride):
     )
     make, expected = (MODELS | {"pet-layerwise": framed})[name]
     model = make().requires_grad_(False)
-    taken = set()
+    used: set[str] = set()
     for structure, build in list(STRUCTURES.items())[::stride]:
         system = build()
         edges = neighbor_list(system, model.cutoff)
-        followed = paths.Paths()
-        with paths.following(followed):
+        with using_kernels("triton") as selection:
             found = evaluate(model, system, edges)
-        with paths.following(paths.Paths(allowed=frozenset())):
-            reference = evaluate(model, system, edges)
+        reference = evaluate(model, system, edges)
         assert disagreement(found, reference, TOLERANCES["float64"]) is None, structure
         gap = (found.stress - reference.stress).abs().nan_to_num().max()
         assert gap < 1e-9, structure
-        taken |= set(followed.taken)
-    assert taken == expected, taken
+        used |= set(selection.used)
+    assert used == expected, used
 
 
 @pytest.mark.slow
@@ -318,7 +368,7 @@ def test_compiled_transformers_change_no_contract_case():
             system = build()
             edges = neighbor_list(system, model.cutoff)
             found = evaluate(model, system, edges)
-            with paths.following(paths.Paths(allowed=frozenset())):
+            with reference_only():
                 reference = evaluate(model, system, edges)
             assert disagreement(found, reference, TOLERANCES[precision]) is None, structure
         torch._dynamo.reset()

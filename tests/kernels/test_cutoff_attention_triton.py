@@ -7,7 +7,7 @@ import pytest
 import torch
 from kernels.processes import in_a_process, resources
 
-from pet_calc.kernels.cutoff_attention import dispatch, reference
+from pet_calc.kernels.cutoff_attention import cutoff_attention, reference
 
 # atoms, tokens, heads, width of a head
 CASES = {
@@ -58,7 +58,7 @@ def compare_interpreted():
 
     for case in CASES:
         arguments = make(case)
-        assert dispatch.triton_refusal(arguments[0][0], arguments[1]) is None
+        assert cutoff_attention.reason(*arguments[0], *arguments[1:]) is None
         found = derivatives(triton.cutoff_attention, *arguments)
         expected = derivatives(reference.cutoff_attention, *arguments)
         assert largest(found, expected) < 1e-12, case
@@ -128,46 +128,6 @@ def compile_for_hopper(precision):
         three = kernel is triton.backward_kernel and precision == "highest"
         assert stack <= (288 if three else 0), f"{stack} bytes of registers spilled"
         assert registers <= 255
-
-
-def test_refusals(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    tensors, heads, scale = make("odd")
-    with pytest.raises(ValueError, match="cannot be used"):
-        dispatch.cutoff_attention(*tensors, heads, scale, backend="triton")
-    with pytest.raises(ValueError, match="`backend` must be 'auto'"):
-        dispatch.cutoff_attention(*tensors, heads, scale, backend="cupy")
-    with pytest.raises(ValueError, match="`precision` must be 'highest'"):
-        dispatch.cutoff_attention(*tensors, heads, scale, precision="low")
-    a = dispatch.cutoff_attention(*tensors, heads, scale)
-    b = dispatch.cutoff_attention(*tensors, heads, scale, backend="batched")
-    assert torch.equal(a, b)
-    if HAS_TRITON:
-        assert "not on cpu" in dispatch.triton_refusal(tensors[0], heads)
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        assert dispatch.triton_refusal(tensors[0], heads) is None
-        assert "not torch.float16" in dispatch.triton_refusal(tensors[0].half(), heads)
-        assert "128 tokens per atom, not 129" in dispatch.triton_refusal(torch.zeros(1, 129, 6), 1)
-        assert "width 64 at most, not 65" in dispatch.triton_refusal(torch.zeros(1, 2, 195), 1)
-
-
-def test_check_at_first_use():
-    tensors, heads, scale = make("odd", dtype=torch.float32)
-
-    def wrong(packed, log_weight, heads, scale):
-        return 1.001 * reference.cutoff_attention(packed, log_weight, heads, scale)
-
-    def broken(*arguments):
-        raise RuntimeError("out of shared memory")
-
-    def check(kernel, precision="highest"):
-        return dispatch.deviation(kernel, *tensors, heads, scale, precision)
-
-    assert check(reference.cutoff_attention) is None
-    assert "value deviates by 1.0e-03" in check(wrong)
-    assert check(wrong, "high") is None
-    assert "out of shared memory" in check(broken)
-    assert "nan" in check(lambda *x: torch.nan * reference.cutoff_attention(*x))
 
 
 @pytest.mark.gpu

@@ -1,13 +1,14 @@
 """The Triton kernels of local frames against the reference; compiled ahead of time."""
 
 import importlib.util
-import os
+from unittest import mock
 
 import pytest
 import torch
 from kernels.processes import in_a_process, resources
 
-from pet_calc.kernels.ecse_frames import FrameConfig, dispatch, reference
+from pet_calc.kernels.ecse_frames import FrameConfig, pair_weights, reference
+from pet_calc.kernels.operation import Operation, Selection, selecting, using_kernels
 
 MODULE = "kernels.test_ecse_frames_triton"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -136,7 +137,7 @@ def test_kernels_are_the_reference(operation):
 
 
 def compare(operation):
-    from pet_calc.kernels.ecse_frames import triton_views, triton_weights
+    from pet_calc.kernels.ecse_frames import triton_pruning, triton_views, triton_weights
 
     def same(made, mine, theirs, *arguments, tolerance=1e-12, **options):
         found = made(mine, *arguments, **options)
@@ -156,7 +157,7 @@ def compare(operation):
     elif operation == "pruning":
         for config in (PUBLISHED, SLOW):
             for scale in (4.0, 0.4):
-                kernels = triton_weights.pruned_weights, reference.pruned_weights
+                kernels = triton_pruning.pruned_weights, reference.pruned_weights
                 same(pruned_of, *kernels, config, scale=scale, tolerance=1e-10)
     elif operation == "embedding":
         kernels = triton_views.framed_embedding, reference.framed_embedding
@@ -186,17 +187,17 @@ def compile_for_hopper():
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from pet_calc.kernels.ecse_frames import triton_views, triton_weights
+    from pet_calc.kernels.ecse_frames import triton_pruning, triton_views, triton_weights
 
     pairs = triton_weights.weight_constants(OUTER, PUBLISHED)
-    prune = triton_weights.pruning_constants(PUBLISHED, 512)
+    prune = triton_pruning.pruning_constants(PUBLISHED, 512)
     views = triton_views.constants(128, unit=True)
     real, whole = "*fp64", "*i64"
     plans = [
         (triton_weights.weights_kernel, pairs),
         (triton_weights.weights_backward_kernel, pairs),
-        (triton_weights.pruning_kernel, prune),
-        (triton_weights.pruning_backward_kernel, prune),
+        (triton_pruning.pruning_kernel, prune),
+        (triton_pruning.pruning_backward_kernel, prune),
         (triton_views.embedding_kernel, views),
         (triton_views.slots_backward_kernel, views),
         (triton_views.frames_backward_kernel, views),
@@ -250,43 +251,20 @@ def compare_models():
     structure = molecule()
     edges = neighbor_list(structure, model.cutoff)
     expected = evaluate(model, structure, edges)
-    calls = []
-    original = dispatch.chosen
+    selection = Selection("triton", allowed=frozenset({pair_weights.name}))
+    used = []
 
-    def chosen(backend, device, refusal=None):
-        calls.append(refusal)
-        return refusal is None or refusal() is None
+    def applies(operation, *arguments):
+        used.append(original(operation, *arguments))
+        return used[-1]
 
-    dispatch.chosen = chosen
-    try:
+    original = Operation.applies
+    with mock.patch.object(Operation, "applies", applies), selecting(selection):
         found = evaluate(model, structure, edges)
-    finally:
-        dispatch.chosen = original
-    assert len(calls) >= 2 + 1 + 3 * model.config.num_gnn_layers
+    assert selection.used == {pair_weights.name: "highest"}
+    assert sum(used) >= 2 + 1 + 3 * model.config.num_gnn_layers
     assert abs(found.energy - expected.energy).item() < 1e-11
     assert (found.forces - expected.forces).abs().max() < 1e-9
-
-
-def test_refusals(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    row, weight = torch.tensor([0]), torch.ones(1, 1)
-    arguments = (torch.ones(1, 4), row, weight, 1)
-    with pytest.raises(ValueError, match="cannot be used"):
-        dispatch.view_average(*arguments, backend="triton")
-    with pytest.raises(ValueError, match="`backend` must be 'auto'"):
-        dispatch.view_average(*arguments, backend="cupy")
-    assert torch.equal(
-        dispatch.view_average(*arguments), dispatch.view_average(*arguments, backend="torch")
-    )
-    if HAS_TRITON:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        with pytest.raises(ValueError, match="at most 256 slots of an atom, not 300"):
-            dispatch.fused_views(weight, 300, backend="triton")
-        with pytest.raises(ValueError, match="at most 2048 pairs in a group, not 3000"):
-            dispatch.pruned_weights(
-                torch.ones(3000), torch.zeros(3000, dtype=torch.int64), 1, PUBLISHED,
-                backend="triton",
-            )  # fmt: skip
 
 
 @pytest.mark.gpu
@@ -303,10 +281,7 @@ def test_kernels_on_the_gpu():
     structure = water_box().to("cuda")
     edges = neighbor_list(structure, model.cutoff)
     expected = evaluate(model, structure, edges)
-    os.environ["PET_CALC_TRITON"] = "1"
-    try:
+    with using_kernels("triton"):
         found = evaluate(model, structure, edges)
-    finally:
-        del os.environ["PET_CALC_TRITON"]
     assert abs(found.energy - expected.energy).item() < 1e-9
     assert (found.forces - expected.forces).abs().max() < 1e-7

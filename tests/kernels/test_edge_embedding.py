@@ -1,12 +1,8 @@
 """The edge embedding in torch: its written gradients, its limits, its check at first use."""
 
-import importlib.util
-
-import pytest
 import torch
 
-from pet_calc.kernels.edge_embedding import dispatch, reference
-from pet_calc.kernels.edge_embedding.analytic import gradients
+from pet_calc.kernels.edge_embedding import reference
 from pet_calc.kernels.edge_embedding.reference import Encoding
 
 #: Name: edges, species, width of the tokens, Gaussians, smooth weight.
@@ -72,22 +68,6 @@ def deviation(found, expected):
     return worst
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_written_gradients_are_those_of_autograd(case):
-    tensors, encoding = make(case)
-    of = (0, 3, 5, 6)
-    inputs = [t.clone().requires_grad_() if k in of else t for k, t in enumerate(tensors)]
-    out = reference.edge_embedding(*inputs, encoding)
-    g = torch.Generator().manual_seed(1)
-    grads = [torch.randn(o.shape, dtype=o.dtype, generator=g) for o in out]
-    expected = torch.autograd.grad(out, [inputs[k] for k in of], grads)
-    found = gradients(*tensors, encoding, *grads)
-    assert deviation(found, expected) < 1e-12
-    if len(tensors[0]):
-        found[0][tensors[1]] += 1e-9  # control
-        assert deviation(found, expected) > 1e-12
-
-
 def test_padding_is_the_row_of_the_table():
     tensors, encoding = make("radial")
     hidden, weight = reference.edge_embedding(*tensors, encoding)
@@ -95,40 +75,3 @@ def test_padding_is_the_row_of_the_table():
     assert torch.equal(hidden[padding], tensors[5][tensors[2]][padding])
     assert not weight[padding].any()
     assert weight[tensors[1]].any()
-
-
-def test_refusals(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    tensors, encoding = make("radial")
-    with pytest.raises(ValueError, match="cannot be used"):
-        dispatch.edge_embedding(*tensors, encoding, backend="triton")
-    with pytest.raises(ValueError, match="`backend` must be 'auto'"):
-        dispatch.edge_embedding(*tensors, encoding, backend="cupy")
-    a, b = (dispatch.edge_embedding(*tensors, encoding, backend=k) for k in ("auto", "torch"))
-    assert torch.equal(a[0], b[0])
-    assert not dispatch.fused_embedding(tensors[0], 16)
-    if importlib.util.find_spec("triton") is not None:
-        assert "not on cpu" in dispatch.triton_refusal(tensors[0], 16)
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        assert dispatch.triton_refusal(tensors[0], 16) is None
-        assert "not torch.float16" in dispatch.triton_refusal(tensors[0].half(), 16)
-        assert "128 numbers at most, not 129" in dispatch.triton_refusal(tensors[0], 129)
-
-
-def test_check_at_first_use():
-    tensors, encoding = make("radial", dtype=torch.float32)
-
-    def wrong(*arguments):
-        hidden, weight = reference.edge_embedding(*arguments)
-        return hidden, 1.001 * weight
-
-    def broken(*arguments):
-        raise RuntimeError("out of shared memory")
-
-    def check(kernel, tolerance=1e-4):
-        return dispatch.deviation(kernel, tuple(tensors), encoding, tolerance)
-
-    assert check(reference.edge_embedding) is None
-    assert "weight deviates by 1.0e-03" in check(wrong)
-    assert check(wrong, 2e-2) is None
-    assert "out of shared memory" in check(broken)

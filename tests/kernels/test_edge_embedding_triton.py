@@ -8,7 +8,8 @@ import torch
 from kernels.processes import in_a_process, resources
 from kernels.test_edge_embedding import CASES, derivatives, deviation, make
 
-from pet_calc.kernels.edge_embedding import dispatch, reference
+from pet_calc.kernels.edge_embedding import edge_embedding, reference
+from pet_calc.kernels.operation import Selection, selecting
 
 MODULE = "kernels.test_edge_embedding_triton"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -49,7 +50,7 @@ def compare_interpreted():
 
 @needs_triton
 def test_a_model_with_kernels_is_the_model():
-    in_a_process(MODULE, "compare_models", TRITON_INTERPRET="1", PET_CALC_TRITON="1")
+    in_a_process(MODULE, "compare_models", TRITON_INTERPRET="1")
 
 
 def compare_models():
@@ -57,16 +58,9 @@ def compare_models():
 
     from pet_calc.io.structures.atoms import system_from_atoms
     from pet_calc.models import evaluate
-    from pet_calc.models.pet import model as module
     from pet_calc.neighbors import neighbor_list
 
     system = system_from_atoms(liquid(1, length=4.0))
-    launches = []
-
-    def interpreted(*arguments):
-        launches.append(len(arguments[0]))
-        return dispatch.edge_embedding(*arguments, backend="triton")
-
     for options in (
         {"input_encoding": "radial", "num_neighbors_adaptive": 6.0},
         {"featurizer_type": "residual", "cutoff_function": "Cosine"},
@@ -74,16 +68,13 @@ def compare_models():
         model = rare_pet(**options)
         edges = neighbor_list(system, model.cutoff)
         expected = evaluate(model, system, edges)
-        module.fused_embedding, module.edge_embedding = lambda *_: True, interpreted
-        try:
+        selection = Selection("triton", allowed=frozenset({edge_embedding.name}))
+        with selecting(selection):
             found = evaluate(model, system, edges)
-        finally:
-            module.fused_embedding = dispatch.fused_embedding
-            module.edge_embedding = dispatch.edge_embedding
+        assert selection.used == {edge_embedding.name: "highest"}
         pairs = [(found.energies, expected.energies), (found.forces, expected.forces)]
         assert max(float((a - b).abs().max()) for a, b in pairs) < 1e-10
         assert float(expected.forces.abs().max()) > 1e-2
-    assert len(launches) == 4
 
 
 #: Registers of a thread that each kernel may take, by precision; cubins of Triton 3.6.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pet_calc.kernels.fused_linear import dispatch, reference
+from pet_calc.kernels.fused_linear import fused_linear, reference
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -70,55 +70,9 @@ def deviation(found, expected):
 def test_torch_is_the_reference(form):
     for size in SIZES:
         tensors, options = make(form, size)
-        found = derivatives(dispatch.fused_linear, tensors, options, trained=True)
+        found = derivatives(fused_linear, tensors, options, trained=True)
         expected = derivatives(reference.fused_linear, tensors, options, trained=True)
         assert deviation(found, expected) < 1e-12, size
-
-
-def test_refusals(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    tensors, form = make("rms", "odd")
-    with pytest.raises(ValueError, match="cannot be used"):
-        dispatch.fused_linear(*tensors, **form, backend="triton")
-    with pytest.raises(ValueError, match="`backend` must be 'auto'"):
-        dispatch.fused_linear(*tensors, **form, backend="cupy")
-    if HAS_TRITON:
-        assert "not on cpu" in dispatch.triton_refusal(tensors[0])
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        refusal = dispatch.triton_refusal
-        assert refusal(tensors[0]) is None
-        assert "not torch.float16" in refusal(tensors[0].half())
-        assert "256 numbers at most, not 257" in refusal(torch.zeros(1, 257))
-
-
-def test_check_at_first_use():
-    tensors, form = make("silu-residual", "odd", torch.float32)
-
-    def check(kernel, precision="highest"):
-        return dispatch.deviation(kernel, tuple(tensors), form, precision)
-
-    def wrong(*tensors, **form):
-        return 1.001 * reference.fused_linear(*tensors, **form)
-
-    def flat(x, *others, **form):
-        return reference.fused_linear(x + 1e-3 * x.detach().sin() - 1e-3 * x.sin(), *others, **form)
-
-    def broken(*tensors, **form):
-        raise RuntimeError("out of shared memory")
-
-    assert check(reference.fused_linear) is None
-    assert "value deviates by 1.0e-03" in check(wrong)
-    assert check(wrong, "high") is None
-    assert "its gradient deviates" in check(flat)
-    assert "out of shared memory" in check(broken)
-    assert "nan" in check(lambda *x, **k: torch.nan * reference.fused_linear(*x, **k))
-
-
-def test_trained_weights_are_left_to_torch(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    tensors, form = make("gated", "odd")
-    tensors[1].requires_grad_()
-    assert not dispatch.believed(*tensors, form, "highest", None)
 
 
 # --- rounding --------------------------------------------------------------------------------

@@ -8,7 +8,12 @@ import pytest
 import torch
 from kernels.processes import in_a_process
 
-from pet_calc.kernels.lattice_attention import dispatch, image_layout, padded, reference
+from pet_calc.kernels.lattice_attention import (
+    image_layout,
+    lattice_attention,
+    padded,
+    reference,
+)
 
 # atoms, heads, width of a head, encodings; images of each atom
 CASES = {
@@ -132,23 +137,10 @@ def test_no_atoms():
     assert z.shape == (0, 2, 4)
 
 
-def test_backend_named_is_used_or_refused(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    tensors, layout, scale = make("odd")
-    with pytest.raises(ValueError, match="cannot be used"):
-        dispatch.lattice_attention(*tensors, layout, scale, backend="triton")
-    with pytest.raises(ValueError, match="must be 'auto'"):
-        dispatch.lattice_attention(*tensors, layout, scale, backend="cupy")
-    a = dispatch.lattice_attention(*tensors, layout, scale)
-    b = dispatch.lattice_attention(*tensors, layout, scale, backend="padded")
-    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    assert "not on cpu" in dispatch.triton_refusal(tensors[0]) or not HAS_TRITON
-
-
 def test_signatures_agree():
-    assert inspect.signature(padded.lattice_attention) == inspect.signature(
-        reference.lattice_attention
-    )
+    signature = inspect.signature(reference.lattice_attention)
+    assert inspect.signature(padded.lattice_attention) == signature
+    assert inspect.signature(lattice_attention) == signature
 
 
 @needs_triton
@@ -161,7 +153,7 @@ def compare_interpreted():
 
     for case in CASES:
         tensors, layout, scale = make(case)
-        assert dispatch.triton_refusal(tensors[0]) is None
+        assert lattice_attention.reason(*tensors, layout, scale) is None
         found = derivatives(triton.lattice_attention, tensors, layout, scale)
         expected = derivatives(reference.lattice_attention, tensors, layout, scale)
         assert largest(found, expected) < 1e-11, case

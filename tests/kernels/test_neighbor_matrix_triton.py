@@ -11,7 +11,13 @@ from contracts.structures import STRUCTURES, system, water_box
 from kernels.processes import in_a_process, resources
 
 from pet_calc.geometry import System
-from pet_calc.kernels.neighbor_matrix import dispatch, image_counts, neighbor_matrix
+from pet_calc.kernels.neighbor_matrix import (
+    MOST_SLOTS,
+    chosen_method,
+    image_counts,
+    neighbor_matrix,
+)
+from pet_calc.kernels.operation import using_kernels
 from pet_calc.neighbors import neighbor_list
 
 MODULE = "kernels.test_neighbor_matrix_triton"
@@ -55,7 +61,7 @@ def same_edges(found, expected):
 
 def compare(structure, cutoff, capacity=32, methods=METHODS):
     """All tensors through both methods are those of the reference, the edges those of vesin."""
-    expected = build(structure, cutoff, capacity, backend="torch")
+    expected = build(structure, cutoff, capacity, backend="reference")
     assert not expected.overflow
     for method in methods:
         found = build(structure, cutoff, capacity, backend="triton", method=method)
@@ -111,7 +117,7 @@ def compare_kinds():
     # no atoms, alone and in a batch
     nothing = system(np.zeros((0, 3)), [])
     for empty in (nothing, System.concatenate([nothing, parts[0], nothing])):
-        expected = build(empty, 3.0, backend="torch")
+        expected = build(empty, 3.0, backend="reference")
         assert not difference(build(empty, 3.0, backend="triton", method="cells"), expected)
 
 
@@ -136,7 +142,7 @@ def compare_free():
 def compare_overflow():
     """True counts, the flag, indices within bounds; and nothing that waits for the device."""
     structure = scattered(3, TRICLINIC, (True,) * 3, 7.0)
-    full = build(structure, 3.0, 32, backend="torch")
+    full = build(structure, 3.0, 32, backend="reference")
     images = image_counts(structure.cell, structure.pbc, 3.0)
     broken = structure.positions.clone()
     broken[2, 1] = torch.nan
@@ -188,7 +194,7 @@ def compile_for_hopper():
 
     from pet_calc.kernels.neighbor_matrix import triton
 
-    usual, wide = triton.constants(5.1, 64), triton.constants(5.1, dispatch.MOST_SLOTS)
+    usual, wide = triton.constants(5.1, 64), triton.constants(5.1, MOST_SLOTS)
     usual["wrap"]["CELLS"] = True
     plans = [(name, how, "fp64") for name, how in usual.items()]
     plans += [("wrap", usual["wrap"] | {"CELLS": False}, real) for real in ("fp64", "fp32")]
@@ -237,13 +243,13 @@ def test_refusals(monkeypatch):
 
 
 def test_method_goes_by_the_candidates_of_an_atom():
-    assert dispatch.chosen_method("auto", 192, 1, (1, 1, 1)) == "tiles"
-    assert dispatch.chosen_method("auto", 100_000, 1, (1, 1, 1)) == "cells"
-    assert dispatch.chosen_method("auto", 100_000, 512, (1, 1, 1)) == "tiles"
-    assert dispatch.chosen_method("auto", 1, 1, (4, 4, 4)) == "tiles"
-    assert dispatch.chosen_method("cells", 1, 1, (4, 4, 4)) == "cells"
+    assert chosen_method("auto", 192, 1, (1, 1, 1)) == "tiles"
+    assert chosen_method("auto", 100_000, 1, (1, 1, 1)) == "cells"
+    assert chosen_method("auto", 100_000, 512, (1, 1, 1)) == "tiles"
+    assert chosen_method("auto", 1, 1, (4, 4, 4)) == "tiles"
+    assert chosen_method("cells", 1, 1, (4, 4, 4)) == "cells"
     with pytest.raises(ValueError, match="fewer than 2\\^31 candidates"):
-        dispatch.chosen_method("tiles", 10**8, 1, (1, 1, 1))
+        chosen_method("tiles", 10**8, 1, (1, 1, 1))
 
 
 def on_the_host(value):
@@ -253,18 +259,19 @@ def on_the_host(value):
 
 @pytest.mark.gpu
 @needs_triton
-def test_kernels_on_the_gpu(monkeypatch):
+def test_kernels_on_the_gpu():
     """Both methods and the reference, in CUDA graphs that are replayed for other positions."""
-    from pet_calc.neighbors import device
-
     batch = System.concatenate([*(make() for make in STRUCTURES.values()), water_box(3)])
     images = image_counts(batch.cell, batch.pbc, 3.7)
     noise = torch.randn(batch.n_atoms, 3, generator=torch.Generator().manual_seed(0))
     other = replace(batch, positions=batch.positions + 3.0 * noise.double())
     on_device = batch.to("cuda")
-    expected = [build(s, 3.7, 200, images=images, backend="torch") for s in (batch, other)]
+    expected = [build(s, 3.7, 200, images=images, backend="reference") for s in (batch, other)]
     assert difference(*expected)
-    for options in ({"backend": "torch"}, *({"backend": "triton", "method": m} for m in METHODS)):
+    for options in (
+        {"backend": "reference"},
+        *({"backend": "triton", "method": m} for m in METHODS),
+    ):
         options["images"] = images
         on_device.positions.copy_(batch.positions)
         found = build(on_device, 3.7, 200, **options)
@@ -277,9 +284,7 @@ def test_kernels_on_the_gpu(monkeypatch):
             on_device.positions.copy_(structure.positions)
             graph.replay()
             assert not difference(on_the_host(captured), list_of_it)
-    monkeypatch.setenv("PET_CALC_TRITON", "1")
-    monkeypatch.setattr(device, "_checked", {})
-    for _ in range(2):
+    with using_kernels("triton") as selection:
         edges = neighbor_list(on_device, 3.7)
-        assert same_edges(on_the_host(edges), neighbor_list(batch, 3.7))
-    assert list(device._checked.values()) == [None]
+    assert same_edges(on_the_host(edges), neighbor_list(batch, 3.7))
+    assert list(selection.used) == ["neighbor list in Triton (tiles)"]

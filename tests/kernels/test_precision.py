@@ -29,16 +29,14 @@ def test_the_state_is_put_back():
     assert current_precision() == "highest"
 
 
-def test_refusals(monkeypatch):
+def test_refusals():
     with pytest.raises(ValueError, match="must be 'highest', 'high' or 'fast', got 'low'"):
-        require_precision("low", torch.device("cpu"))
+        require_precision("low", torch.device("cpu"), "reference")
     with pytest.raises(ValueError, match="TensorFloat-32, which CUDA devices have"):
         PETCalculator(device="cpu", precision="high")
-    require_precision("high", torch.device("cuda"))
+    require_precision("high", torch.device("cuda"), "reference")
     with pytest.raises(ValueError, match="'fast' is bfloat16, which CUDA devices have"):
         PETCalculator(device="cpu", precision="fast")
-    monkeypatch.delenv("PET_CALC_TRITON", raising=False)
-    with pytest.raises(ValueError, match="are to be asked for, but are not; set PET_CALC_TRITON=1"):
-        require_precision("fast", torch.device("cuda"))
-    monkeypatch.setenv("PET_CALC_TRITON", "1")
-    require_precision("fast", torch.device("cuda"))
+    with pytest.raises(ValueError, match=r"bfloat16 in the Triton kernels.* give `kernels`"):
+        require_precision("fast", torch.device("cuda"), "reference")
+    require_precision("fast", torch.device("cuda"), "triton")

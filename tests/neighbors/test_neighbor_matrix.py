@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pet_calc.errors import InvalidStructureError, MissingDependencyError
-from pet_calc.geometry import NeighborMatrix, System, edge_vectors
+from pet_calc.geometry import System, edge_vectors
 from pet_calc.kernels.neighbor_matrix.reference import (
     EMPTY,
     matrix_from_keys,
@@ -20,6 +20,7 @@ from pet_calc.kernels.neighbor_matrix.reference import (
     unsearchable,
     wrapped,
 )
+from pet_calc.kernels.operation import Selection, selecting, using_kernels
 from pet_calc.neighbors import device, image_counts, neighbor_list, neighbor_matrix
 from pet_calc.neighbors.api import vesin_list
 from pet_calc.neighbors.nvalchemi import matrix_from_arrays
@@ -315,21 +316,18 @@ def test_providers_are_named_or_refused():
         neighbor_list(structure, 3.0, backend="triton")
 
 
-def with_torch(monkeypatch, spoil=lambda found: found):
+def with_torch(monkeypatch):
     """Let the reference take the place of the Triton kernels; returns the capacities asked for."""
     asked = []
 
     def build_with_torch(*arguments, capacity, images, backend):
         assert backend == "triton"
         asked.append(capacity)
-        return spoil(neighbor_matrix(*arguments, capacity=capacity, images=images))
-
-    def refusal(positions, capacity):
-        return "too many slots" if capacity > 500 else None
+        return neighbor_matrix(*arguments, capacity=capacity, images=images, backend="reference")
 
     monkeypatch.setattr(device, "neighbor_matrix", build_with_torch)
-    monkeypatch.setattr(device, "triton_refusal", refusal)
-    monkeypatch.setattr(device, "_checked", {})
+    monkeypatch.setattr(device, "MOST_SLOTS", 500)
+    monkeypatch.setattr(device.matrix_operation, "unsuited", lambda tensor: None)
     return asked
 
 
@@ -347,80 +345,68 @@ def test_capacity_grows_as_needed(monkeypatch):
         neighbor_list(replace(structure, positions=positions), 6.0, backend="triton")
 
 
-def test_first_use_is_checked_against_vesin(monkeypatch, caplog):
+def test_kernels_in_force_build_the_list(monkeypatch):
     asked = with_torch(monkeypatch)
-    calls = []
-
-    def reference(structure, cutoff):
-        calls.append(cutoff)
-        return vesin_list(structure, cutoff)
-
     structure = water_box()
-    with caplog.at_level(logging.DEBUG, logger="pet_calc"):
-        for _ in range(3):
-            edges = device.checked_edges(structure, 3.0, reference)
-            assert same_edges(edges, vesin_list(structure, 3.0))
-    assert len(asked) == 3
-    assert calls == [3.0]
-    assert not caplog.records
+    expected = vesin_list(structure, 3.0)
+    assert same_edges(neighbor_list(structure, 3.0), expected)
+    assert asked == []
+    with using_kernels("triton") as selection:
+        assert same_edges(neighbor_list(structure, 3.0), expected)
+    assert len(asked) == 1
+    assert list(selection.used) == ["neighbor list in Triton (tiles)"]
+    with selecting(Selection("triton", excluded=frozenset(selection.used))):
+        assert same_edges(neighbor_list(structure, 3.0), expected)
+    assert len(asked) == 1
 
 
 def test_more_neighbors_than_the_kernels_take(monkeypatch, caplog):
     asked = with_torch(monkeypatch)
     structure = random_system(CELLS["triclinic"], (True,) * 3, 1, seed=1)
-    with caplog.at_level(logging.INFO, logger="pet_calc"):
-        assert device.checked_edges(structure, 20.0, vesin_list) is None
-        assert same_edges(
-            device.checked_edges(structure, 9.0, vesin_list), vesin_list(structure, 9.0)
-        )
+    with caplog.at_level(logging.INFO, logger="pet_calc"), using_kernels("triton") as selection:
+        assert same_edges(neighbor_list(structure, 20.0), vesin_list(structure, 20.0))
+        # not noted, as the kernels have built no list
+        assert selection.used == {}
+        assert same_edges(neighbor_list(structure, 9.0), vesin_list(structure, 9.0))
+        assert len(selection.used) == 1
     assert max(asked) < 500
     assert not caplog.records
-    with pytest.raises(ValueError, match="cannot be used: too many slots"):
+    with pytest.raises(ValueError, match="cannot be used: they take at most 500 slots per atom"):
         neighbor_list(structure, 20.0, backend="triton")
 
 
-def drop_a_pair(found: NeighborMatrix) -> NeighborMatrix:
-    """A consistent list that lacks one pair."""
-    n, m = found.neighbors.shape
-    back = int(found.reverse[0, 0])
-    gone = torch.zeros(n * m, dtype=torch.bool)
-    gone[[0, back]] = True
-    gone = gone.view(n, m)
-    return replace(found, neighbors=torch.where(gone, n, found.neighbors))
+def permute_shifts(edges):
+    return replace(edges, cell_shifts=edges.cell_shifts[:, [1, 0, 2]])
 
 
-def permute_shifts(found: NeighborMatrix) -> NeighborMatrix:
-    return replace(found, shifts=found.shifts[..., [1, 0, 2]])
+def drop_a_pair(edges):
+    keep = torch.ones(edges.n_edges, dtype=torch.bool)
+    keep[[0, int(edges.reverse_edge[0])]] = False
+    return edges.select(keep)
 
 
-def fail(found: NeighborMatrix) -> NeighborMatrix:
-    raise RuntimeError("out of registers")
-
-
-@pytest.mark.parametrize("spoil", [drop_a_pair, permute_shifts, fail], ids=lambda f: f.__name__)
-def test_a_list_that_differs_is_not_used(monkeypatch, caplog, spoil):
-    asked = with_torch(monkeypatch, spoil)
+def test_lists_are_compared():
     structure = water_box()
-    with caplog.at_level(logging.WARNING, logger="pet_calc"):
-        for _ in range(3):
-            assert device.checked_edges(structure, 3.0, vesin_list) is None
-    assert len(asked) == 1
-    (record,) = caplog.records
-    assert "falls back to vesin" in record.getMessage()
+    edges = vesin_list(structure, 3.0)
+    assert device.difference(structure, 3.0, edges, edges) is None
+    assert "the reference has" in device.difference(structure, 3.0, drop_a_pair(edges), edges)
+    assert device.difference(structure, 3.0, permute_shifts(edges), edges) is not None
 
 
 def test_pairs_within_rounding_of_the_cutoff_do_not_count_as_different():
     pair = system([[0.0, 0, 0], [0, 0, 3.0]], [1, 1])
     inside = vesin_list(pair, 3.0 + 1e-14)
     assert inside.n_edges == 2
-    assert device.deviation(pair, 3.0, inside, vesin_list) is None
+    assert device.difference(pair, 3.0, inside, vesin_list(pair, 3.0)) is None
     far = system([[0.0, 0, 0], [0, 0, 3.05]], [1, 1])
-    assert "beyond 3.0" in device.deviation(far, 3.0, vesin_list(far, 3.1), vesin_list)
+    assert "beyond 3.0" in device.difference(far, 3.0, vesin_list(far, 3.1), vesin_list(far, 3.0))
 
 
 def test_devices_without_kernels_are_left_alone(monkeypatch):
-    monkeypatch.setenv("PET_CALC_TRITON", "1")
-    assert not device.kernels_wanted(water_box())
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with using_kernels("triton") as selection:
+        assert same_edges(neighbor_list(water_box(), 3.0), vesin_list(water_box(), 3.0))
+    assert selection.used == {}
 
 
 # --- nvalchemi-toolkit-ops ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ those of the formulas in `pet_calc.kernels.cutoff_attention.analytic`.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 import triton
@@ -21,27 +21,17 @@ import triton.language as tl
 from torch import Tensor
 
 from pet_calc.kernels.cutoff_attention import analytic
-
-#: Precision of Triton's products, and whether operands are rounded to bfloat16.
-PRODUCTS: Final = {
-    "highest": ("tf32x3", False),
-    "high": ("tf32", False),
-    "fast": ("tf32", True),
-}
+from pet_calc.kernels.precision import Precision, current_precision
+from pet_calc.kernels.triton_product import product, product_constants
 
 
 @triton.jit
-def product(a, b, PRODUCT: tl.constexpr, ROUNDED: tl.constexpr):
-    """Matrix product, summed in the precision of the operands as they are stored."""
-    if ROUNDED:
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
-    return tl.dot(a, b, input_precision=PRODUCT)
-
-
-@triton.jit
-def weights(q, k, bias, scale, PRODUCT: tl.constexpr, ROUNDED: tl.constexpr):
+def weights(
+    q, k, bias, scale,
+    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
     """Attention weights; zero for keys whose bias is minus infinity."""
-    logits = product(q, tl.trans(k), PRODUCT, ROUNDED) * scale + bias[None, :]
+    logits = product(q, tl.trans(k), PRODUCT, ROUNDED, INTERPRETED) * scale + bias[None, :]
     raised = tl.exp(logits - tl.max(logits, 1)[:, None])
     return raised / tl.sum(raised, 1)[:, None]
 
@@ -50,7 +40,7 @@ def weights(q, k, bias, scale, PRODUCT: tl.constexpr, ROUNDED: tl.constexpr):
 def forward_kernel(
     packed, log_weight, out, n_tokens, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, T: tl.constexpr, W: tl.constexpr,
-    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr,
+    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Weighted means of the values of one atom."""
     i = tl.program_id(0).to(tl.int64)
@@ -63,8 +53,8 @@ def forward_kernel(
         q = tl.load(packed + cell, mask=there, other=0.0)
         k = tl.load(packed + cell + HEADS * WIDTH, mask=there, other=0.0)
         v = tl.load(packed + cell + 2 * HEADS * WIDTH, mask=there, other=0.0)
-        p = weights(q, k, bias, scale, PRODUCT, ROUNDED)
-        o = product(p, v, PRODUCT, ROUNDED)
+        p = weights(q, k, bias, scale, PRODUCT, ROUNDED, INTERPRETED)
+        o = product(p, v, PRODUCT, ROUNDED, INTERPRETED)
         tl.store(out + row * (HEADS * WIDTH) + h * WIDTH + c[None, :], o, mask=there)
 
 
@@ -72,7 +62,7 @@ def forward_kernel(
 def backward_kernel(
     packed, log_weight, grad, d_packed, d_weight, n_tokens, scale,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, T: tl.constexpr, W: tl.constexpr,
-    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr,
+    PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Gradients on queries, keys, values and cutoff weights of one atom."""
     i = tl.program_id(0).to(tl.int64)
@@ -88,41 +78,45 @@ def backward_kernel(
         v = tl.load(packed + cell + 2 * HEADS * WIDTH, mask=there, other=0.0)
         # zero on the rows of padding, whose weights thus drop out of all gradients
         g = tl.load(grad + row * (HEADS * WIDTH) + h * WIDTH + c[None, :], mask=there, other=0.0)
-        p = weights(q, k, bias, scale, PRODUCT, ROUNDED)
-        dp = product(g, tl.trans(v), PRODUCT, ROUNDED)
+        p = weights(q, k, bias, scale, PRODUCT, ROUNDED, INTERPRETED)
+        dp = product(g, tl.trans(v), PRODUCT, ROUNDED, INTERPRETED)
         dl = p * (dp - tl.sum(p * dp, 1)[:, None])
         d_bias += tl.sum(dl, 0)
-        dq = product(dl, k, PRODUCT, ROUNDED) * scale
+        dq = product(dl, k, PRODUCT, ROUNDED, INTERPRETED) * scale
         tl.store(d_packed + cell, dq, mask=there)
-        dk = product(tl.trans(dl), q, PRODUCT, ROUNDED) * scale
+        dk = product(tl.trans(dl), q, PRODUCT, ROUNDED, INTERPRETED) * scale
         tl.store(d_packed + cell + HEADS * WIDTH, dk, mask=there)
-        dv = product(tl.trans(p), g, PRODUCT, ROUNDED)
+        dv = product(tl.trans(p), g, PRODUCT, ROUNDED, INTERPRETED)
         tl.store(d_packed + cell + 2 * HEADS * WIDTH, dv, mask=there)
     tl.store(d_weight + i * n_tokens + t, d_bias, mask=t < n_tokens)
 
 
-def launch(packed: Tensor, heads: int, precision: str) -> dict[str, Any]:
+def launch(packed: Tensor, heads: int, precision: Precision) -> dict[str, Any]:
     """Constants of the kernels for such tensors, and the number of warps of a program."""
     n_tokens = packed.shape[1]
     width = packed.shape[2] // (3 * heads)
     # the smallest operand of a product on tensor cores has 16 rows and columns
     tile = max(16, triton.next_power_of_2(n_tokens))
-    product, rounded = PRODUCTS[precision]
     return {
         "HEADS": heads,
         "WIDTH": width,
         "T": tile,
         "W": max(16, triton.next_power_of_2(width)),
-        "PRODUCT": product,
-        "ROUNDED": rounded,
+        **product_constants(precision),
         "num_warps": 8 if tile > 64 else 4,
     }
 
 
 def cutoff_attention(
-    packed: Tensor, log_weight: Tensor, heads: int, scale: float, precision: str = "highest"
-) -> Tensor:
-    """Attention over the tokens of one atom; see the reference, and `dispatch` for `precision`."""
+    packed: Tensor, log_weight: Tensor, heads: int, scale: float,
+    precision: Precision | None = None,
+) -> Tensor:  # fmt: skip
+    """Attention over the tokens of one atom; see the reference.
+
+    By default the products have the precision that is in force. Sums and the softmax are in
+    float32 always.
+    """
+    precision = precision or current_precision()
     # made contiguous outside of the function, which keeps its inputs for second derivatives
     inputs = (packed.contiguous(), log_weight.contiguous())
     return _Attention.apply(*inputs, heads, scale, precision)  # type: ignore[no-untyped-call]
@@ -131,7 +125,7 @@ def cutoff_attention(
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, packed: Tensor, log_weight: Tensor, heads: int, scale: float, precision: str
+        ctx: Any, packed: Tensor, log_weight: Tensor, heads: int, scale: float, precision: Precision
     ) -> Tensor:
         n, t, width = packed.shape
         ctx.save_for_backward(packed, log_weight)

@@ -20,9 +20,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pet_calc.kernels.derivatives import reference_gradients
 from pet_calc.kernels.ecse_frames import reference
 from pet_calc.kernels.ecse_frames.reference import AXIAL, ISOTROPIC, TINY
-from pet_calc.kernels.ecse_frames.triton_weights import starts
+from pet_calc.kernels.ecse_frames.triton_steps import starts
 
 #: Slots that a program handles at once, one by each warp: more do not fit in registers.
 TILE = 8
@@ -286,6 +287,8 @@ def framed_embedding(
     matrix: Tensor, sign: Tensor, kind: Tensor,
 ) -> Tensor:  # fmt: skip
     """Rotation into the first linear map; see the reference."""
+    if not len(row):
+        return base[:0]
     # made contiguous outside of the function, which keeps its inputs for second derivatives
     arguments = (base, projection, vectors, slot_edge, row, matrix, sign, kind)
     return _Embedding.apply(*(t.contiguous() for t in arguments))  # type: ignore[no-untyped-call]
@@ -293,6 +296,8 @@ def framed_embedding(
 
 def view_average(values: Tensor, row: Tensor, weight: Tensor, n_atoms: int) -> Tensor:
     """Weighted sums over the views of each atom; see the reference."""
+    if not len(row):
+        return values.new_zeros(n_atoms, values.shape[1])
     return _Average.apply(values.contiguous(), row, weight.contiguous(), n_atoms)  # type: ignore[no-untyped-call]
 
 
@@ -314,7 +319,9 @@ class _Embedding(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         base, projection, vectors, slot_edge, row, matrix, sign, kind = ctx.saved_tensors
         if torch.is_grad_enabled() or ctx.needs_input_grad[1]:
-            return reference_gradients(ctx, grad)
+            needed = ctx.needs_input_grad
+            embedding = reference.framed_embedding
+            return tuple(reference_gradients(embedding, ctx.saved_tensors, needed, (grad,)))
         width, d = slot_edge.shape[1], base.shape[1]
         grad = grad.contiguous()
         d_base, d_matrix = torch.empty_like(base), torch.empty_like(matrix)
@@ -331,26 +338,6 @@ class _Embedding(torch.autograd.Function):
             width, last, **how,
         )  # fmt: skip
         return d_base, None, d_vectors, None, None, d_matrix, None, None
-
-
-def reference_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of the reference, which can be differentiated again."""
-    again = torch.is_grad_enabled()
-    needed = [k for k, wanted in enumerate(ctx.needs_input_grad) if wanted]
-    with torch.enable_grad():
-        # copies by reference, as one input may be a function of another
-        inputs = [
-            t.view_as(t) if again else t.detach().requires_grad_(k in needed)
-            for k, t in enumerate(ctx.saved_tensors)
-        ]
-        out = reference.framed_embedding(*inputs)
-        found = torch.autograd.grad(
-            out, [inputs[k] for k in needed], grad, create_graph=again, materialize_grads=True
-        )
-    result: list[Tensor | None] = [None] * len(inputs)
-    for k, gradient in zip(needed, found, strict=True):
-        result[k] = gradient
-    return tuple(result)
 
 
 class _Average(torch.autograd.Function):

@@ -3,7 +3,7 @@
 One program holds a block of edges. It computes their geometry on chip, as the columns of a tile,
 and multiplies it with the matrix; in the backward pass it does so again, and turns the gradient on
 each tile into those on vectors and cutoffs. Those on table and matrix, which only training needs,
-and second derivatives are those of `pet_calc.kernels.edge_embedding.analytic`.
+and second derivatives are those of the reference.
 """
 
 # Triton reads the types of kernels from their calls
@@ -11,6 +11,7 @@ and second derivatives are those of `pet_calc.kernels.edge_embedding.analytic`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -18,8 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pet_calc.kernels.edge_embedding import analytic
+from pet_calc.kernels.derivatives import reference_gradients
+from pet_calc.kernels.edge_embedding import reference
 from pet_calc.kernels.edge_embedding.reference import TINY, Encoding
+from pet_calc.kernels.precision import Precision, current_precision
 
 #: Precision of Triton's products. Vectors in bfloat16 would be off by 0.01 Å.
 PRODUCTS: Final = {"highest": "tf32x3", "high": "tf32", "fast": "tf32"}
@@ -165,7 +168,7 @@ def backward_kernel(
     tl.store(d_cutoff + e, fall, mask=e < n)
 
 
-def launch(matrix: Tensor, encoding: Encoding, precision: str) -> dict[str, Any]:
+def launch(matrix: Tensor, encoding: Encoding, precision: Precision) -> dict[str, Any]:
     """Constants of the kernels for such tensors, and the number of warps of a program."""
     rows, d = matrix.shape
     return {
@@ -186,9 +189,13 @@ def launch(matrix: Tensor, encoding: Encoding, precision: str) -> dict[str, Any]
 
 def edge_embedding(
     vectors: Tensor, mask: Tensor, species: Tensor, cutoff: Tensor, centers: Tensor,
-    table: Tensor, matrix: Tensor, encoding: Encoding, precision: str = "highest",
+    table: Tensor, matrix: Tensor, encoding: Encoding, precision: Precision | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Token inputs and cutoff weights; see the reference, and `dispatch` for `precision`."""
+    """Token inputs and cutoff weights; see the reference.
+
+    By default the products have the precision that is in force.
+    """
+    precision = precision or current_precision()
     # made contiguous outside of the function, which keeps its inputs for second derivatives
     inputs = (vectors, mask, species, cutoff, centers, table, matrix)
     contiguous = (t.contiguous() for t in inputs)
@@ -199,7 +206,7 @@ class _EdgeEmbedding(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, vectors: Tensor, mask: Tensor, species: Tensor, cutoff: Tensor, centers: Tensor,
-        table: Tensor, matrix: Tensor, encoding: Encoding, precision: str,
+        table: Tensor, matrix: Tensor, encoding: Encoding, precision: Precision,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         inputs = (vectors, mask, species, cutoff, centers, table, matrix)
         ctx.save_for_backward(*inputs)
@@ -219,9 +226,10 @@ class _EdgeEmbedding(torch.autograd.Function):
         vectors, mask, _, cutoff, centers, _, matrix = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled() or needed[5] or needed[6]:
-            arguments: Any = (*ctx.saved_tensors, ctx.encoding, grad, grad_weight)
-            d_vectors, d_cutoff, d_table, d_matrix = analytic.gradients(*arguments)
-            return d_vectors, None, None, d_cutoff, None, d_table, d_matrix, None, None
+            embedding = partial(reference.edge_embedding, encoding=ctx.encoding)
+            grads = (grad, grad_weight)
+            again = reference_gradients(embedding, ctx.saved_tensors, needed[:7], grads)
+            return (*again, None, None)
         n = len(vectors)
         d_vectors, d_cutoff = torch.empty_like(vectors), torch.empty_like(cutoff)
         if n > 0:

@@ -17,35 +17,19 @@ derivatives are those of the reference.
 
 from __future__ import annotations
 
-import os
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from pet_calc.kernels.derivatives import reference_gradients
 from pet_calc.kernels.fused_linear import reference
 from pet_calc.kernels.fused_linear.reference import Prologue
-
-#: Precision of Triton's products, and whether operands are rounded to bfloat16.
-PRODUCTS: Final = {
-    "highest": ("tf32x3", False),
-    "high": ("tf32", False),
-    "fast": ("tf32", True),
-}
-
-
-@triton.jit
-def product(a, b, PRODUCT: tl.constexpr, ROUNDED: tl.constexpr, INTERPRETED: tl.constexpr):
-    """Matrix product, summed in the precision of the operands as they are stored."""
-    if ROUNDED:
-        if INTERPRETED:  # which has no product of bfloat16, and makes them of float32 alone
-            a = a.to(tl.float32).to(tl.bfloat16).to(tl.float32)
-            b = b.to(tl.float32).to(tl.bfloat16).to(tl.float32)
-            return tl.dot(a, b)
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16))
-    return tl.dot(a, b, input_precision=PRODUCT)
+from pet_calc.kernels.precision import Precision, current_precision
+from pet_calc.kernels.triton_product import product, product_constants
 
 
 @triton.jit
@@ -141,18 +125,15 @@ def backward_kernel(
 
 
 def launch(
-    k: int, width: int, prologue: Prologue, gated: bool, precision: str
+    k: int, width: int, prologue: Prologue, gated: bool, precision: Precision
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Constants of the forward and the backward kernel, with warps and stages of a program."""
-    product, rounded = PRODUCTS[precision]
     common: dict[str, Any] = {
         "K": k,
         "WIDTH": width,
         "PROLOGUE": prologue,
         "GATED": gated,
-        "PRODUCT": product,
-        "ROUNDED": rounded,
-        "INTERPRETED": os.environ.get("TRITON_INTERPRET") == "1",
+        **product_constants(precision),
     }
     # the smallest operand of a product on tensor cores has 16 rows and columns
     columns = max(16, triton.next_power_of_2(width))
@@ -169,9 +150,13 @@ def launch(
 
 def fused_linear(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None,
-    *, prologue: Prologue = "none", gated: bool = False, precision: str = "highest",
+    *, prologue: Prologue = "none", gated: bool = False, precision: Precision | None = None,
 ) -> Tensor:  # fmt: skip
-    """Linear map of tokens; see the reference, and `dispatch` for `precision`."""
+    """Linear map of tokens; see the reference.
+
+    By default the products have the precision that is in force. Sums and all else are in float32.
+    """
+    precision = precision or current_precision()
     m = len(weight) // 2 if gated else len(weight)
     # made contiguous outside of the function, which keeps its inputs for second derivatives
     rows = x.reshape(-1, x.shape[-1]).contiguous()
@@ -185,7 +170,7 @@ class _FusedLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None,
-        prologue: Prologue, gated: bool, precision: str,
+        prologue: Prologue, gated: bool, precision: Precision,
     ) -> Tensor:  # fmt: skip
         n, k = x.shape
         width = len(weight) // 2 if gated else len(weight)
@@ -214,7 +199,8 @@ class _FusedLinear(torch.autograd.Function):
         if torch.is_grad_enabled() and ctx.linear:
             return grad @ weight, None, None, d_residual, *nothing
         if torch.is_grad_enabled() or needed[1] or needed[2]:
-            found = gradients((x, weight, bias), needed[:3], grad, ctx.form)
+            linear = partial(reference.fused_linear, **ctx.form)
+            found = reference_gradients(linear, (x, weight, bias), needed[:3], (grad,))
             return *found, d_residual, *nothing
         if not needed[0]:
             return None, None, None, d_residual, *nothing
@@ -227,20 +213,3 @@ class _FusedLinear(torch.autograd.Function):
             tensors = (d_x if x is None else x, d_x if kept is None else kept, weight, grad, d_x)
             backward_kernel[(triton.cdiv(n, how["M"]),)](*tensors, n, eps, **how)
         return d_x, None, None, d_residual, *nothing
-
-
-def gradients(
-    inputs: tuple[Tensor, Tensor, Tensor], needed: tuple[bool, ...], grad: Tensor,
-    form: dict[str, Any],
-) -> list[Tensor | None]:  # fmt: skip
-    """Gradients on tokens, weight and bias by the reference; differentiable in grad mode."""
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        if not again:
-            inputs = tuple(  # type: ignore[assignment]
-                t.detach().requires_grad_(need) for t, need in zip(inputs, needed, strict=True)
-            )
-        out = reference.fused_linear(*inputs, **form)
-        wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-        found = iter(torch.autograd.grad(out, wanted, grad, create_graph=again))
-    return [next(found) if need else None for need in needed]

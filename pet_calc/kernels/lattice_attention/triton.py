@@ -5,7 +5,7 @@ weights are computed again from the logarithm of their sum: one kernel per atom 
 queries and widths, one per atom and head over the images in which the atom is the neighbor for
 keys and values, one per tile of images for distances, cutoff weights and encodings. All sums run
 in a fixed order, so that results repeat to the last bit. Second derivatives, which only training
-needs, are those of the same formulas in torch.
+needs, are those of the reference.
 
 Loops are written with `while`: Triton's interpreter cannot take the bounds of a `range` from
 memory.
@@ -16,6 +16,7 @@ memory.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pet_calc.kernels.derivatives import reference_gradients
+from pet_calc.kernels.lattice_attention import reference
 from pet_calc.kernels.lattice_attention.layout import ImageLayout
 
 #: Images that a program handles at once.
@@ -265,13 +268,12 @@ class _LatticeAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, y, z, log_sum = ctx.saved_tensors
-        query, key, value, falloff, square, log_weight, basis = tensors
+        query, square, basis = tensors[0], tensors[4], tensors[6]
         layout, scale = ctx.layout, ctx.scale
         if torch.is_grad_enabled():
-            # to be differentiated again: as a function of the inputs
-            again = gradients(
-                query, key, value, falloff, square, log_weight, basis, grad_y, grad_z, layout, scale
-            )
+            attention = partial(reference.lattice_attention, layout=layout, scale=scale)
+            needed = ctx.needs_input_grad[:7]
+            again = reference_gradients(attention, tensors, needed, (grad_y, grad_z))
             return (*again, None, None)
         n, heads, _ = query.shape
         found = [torch.empty_like(t) for t in tensors]
@@ -295,42 +297,3 @@ class _LatticeAttention(torch.autograd.Function):
             **shape,
         )  # fmt: skip
         return (*found, None, None)
-
-
-def gradients(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    falloff: Tensor,
-    square: Tensor,
-    log_weight: Tensor,
-    basis: Tensor,
-    grad_y: Tensor,
-    grad_z: Tensor,
-    layout: ImageLayout,
-    scale: float,
-) -> tuple[Tensor, ...]:
-    """Gradients on the seven tensors, written with differentiable operations."""
-    n, heads, _ = query.shape
-    i, j = layout.center, layout.neighbor
-    logits = scale * (query[i] * key[j]).sum(-1) - falloff[i] * square[:, None]
-    logits = logits + log_weight[:, None]
-    largest = logits.new_full((n, heads), -torch.inf).scatter_reduce(
-        0, i[:, None].expand(-1, heads), logits.detach(), "amax"
-    )
-    weight = torch.exp(logits - largest[i])
-    zero = torch.zeros_like(falloff)
-    p = weight / zero.index_add(0, i, weight)[i]
-    gy, gz = grad_y[i], grad_z[i]
-    dp = (gy * value[j]).sum(-1) + torch.einsum("ehk,ek->eh", gz, basis)
-    dl = p * (dp - zero.index_add(0, i, p * dp)[i])
-    none = torch.zeros_like(query)
-    return (
-        none.index_add(0, i, scale * dl[:, :, None] * key[j]),
-        none.index_add(0, j, scale * dl[:, :, None] * query[i]),
-        none.index_add(0, j, p[:, :, None] * gy),
-        zero.index_add(0, i, -dl * square[:, None]),
-        -(falloff[i] * dl).sum(-1),
-        dl.sum(-1),
-        torch.einsum("eh,ehk->ek", p, gz),
-    )

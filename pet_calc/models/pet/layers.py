@@ -16,7 +16,7 @@ from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.fused_linear import fused_linear
 from pet_calc.kernels.gathers import concatenate
 from pet_calc.kernels.norms import rms_direction
-from pet_calc.kernels.paths import COMPILED, take
+from pet_calc.kernels.operation import COMPILED, use
 from pet_calc.models.pet.activation import SiLU
 from pet_calc.models.pet.config import PETConfig
 from pet_calc.models.pet.normalization import NO_NORM, LayerNorm, Normalization
@@ -281,9 +281,9 @@ class MessageLayer(nn.Module):
     def transformed(
         self, node: Tensor, edge: Tensor, log_weight: Tensor, harmonics: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The transformer; compiled if it has been and that path may be taken."""
+        """The transformer; in its compiled form if it has one that may be used."""
         # the method itself is never the compiled form
-        run = self.trans if self.compiled and take(COMPILED) else self.trans.forward
+        run = self.trans if self.compiled and use(COMPILED) else self.trans.forward
         return run(node, edge, log_weight, harmonics)
 
     def compressed(self, hidden: Tensor) -> Tensor:
