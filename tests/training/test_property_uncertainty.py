@@ -6,6 +6,7 @@ import torch
 from ase.build import bulk
 from crystals.models.crystals import SMALL
 
+from pet_calc.crystals.io.graphs import graph_of
 from pet_calc.crystals.io.property_weights import load_property_model, save_property_model
 from pet_calc.crystals.models import (
     CrystalGraph,
@@ -17,7 +18,7 @@ from pet_calc.crystals.models import (
 from pet_calc.crystals.training.property_config import PropertySchedule, PropertyTraining
 from pet_calc.crystals.training.property_network import loss_of
 from pet_calc.crystals.training.property_uncertainty import exponents, fit_volumes
-from pet_calc.io.data.crystals import LabeledCrystal, graph_of
+from pet_calc.io.data.crystals import LabeledCrystal
 
 
 def network(elements=(11, 17), seed=0, scales=False):

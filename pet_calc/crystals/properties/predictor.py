@@ -24,6 +24,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from pet_calc import pretrained
+from pet_calc.crystals.io.graphs import graph_of
 from pet_calc.crystals.io.property_weights import is_property_model, load_property_model
 from pet_calc.crystals.models import CrystalGraph, PropertyEnsemble
 from pet_calc.crystals.models.backbone import Encoding
@@ -33,7 +34,6 @@ from pet_calc.errors import (
     PetCalcError,
     UnsupportedElementError,
 )
-from pet_calc.io.data.crystals import graph_of
 
 #: Crystals of more atoms in all are evaluated in several batches.
 _BATCH_ATOMS = 2000

@@ -12,10 +12,11 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
+from pet_calc.crystals.io.graphs import graph_of
 from pet_calc.crystals.models import CrystalGraph, PropertyConfig, PropertyModel, Target
 from pet_calc.crystals.properties.potential_estimates import PotentialEstimates
 from pet_calc.errors import DatasetError
-from pet_calc.io.data.crystals import LabeledCrystal, graph_of
+from pet_calc.io.data.crystals import LabeledCrystal
 
 NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -12,13 +12,13 @@ from ase.io import read
 from crystals.models.crystals import SMALL, STRUCTURES, equivalents, rutile, small_model
 
 from pet_calc.crystals.io.cgcnn import import_cgcnn
+from pet_calc.crystals.io.graphs import graph_of
 from pet_calc.crystals.io.property_weights import save_property_model
 from pet_calc.crystals.models import CrystalGraph, GraphConfig, Target
 from pet_calc.crystals.models.backbone import WeightedBatchNorm
 from pet_calc.crystals.models.crysformer import line_graph
 from pet_calc.crystals.models.pet import reverse_edges
 from pet_calc.crystals.properties.predictor import PropertyPredictor
-from pet_calc.io.data.crystals import graph_of
 
 BACKBONES = sorted(SMALL)
 
