@@ -24,7 +24,7 @@ import torch
 from generators.comparison import Comparison, ComparisonConfig, compare
 from generators.matching import Matcher
 
-from pet_calc.cli.inputs import make_calculator
+from pet_calc.cli.options import Potential
 from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.generation import Generator
 from pet_calc.crystals.io.unimat import read_crystals
@@ -93,7 +93,7 @@ def compared(options: argparse.Namespace, matcher: Matcher | None) -> Comparison
     calculator = None
     rivals, known = [], []
     if options.model or options.calculator:
-        calculator = make_calculator(options.model or "auto", options.calculator, None, None)
+        calculator = Potential(options.model or "auto", options.calculator).load("float32")
         known = read_crystals(options.data / options.train)
         if options.competitors:
             rivals = read_crystals(options.data / options.competitors)

@@ -18,7 +18,7 @@ from ase.build import bulk
 from ase.io import read
 from ase.neighborlist import neighbor_list
 
-from pet_calc.cli.inputs import make_calculator
+from pet_calc.cli.options import Potential
 from pet_calc.workflows.md import MDConfig, MDProgress, run_md
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -34,7 +34,7 @@ atoms = sites.copy()
 species = np.resize(["Nb", "Mo", "Ta", "W"], len(atoms))
 atoms.symbols = np.random.default_rng(1).permutation(species)
 # without --calculator the shipped potential that covers the four elements
-atoms.calc = make_calculator("auto", options.calculator, None, None)
+atoms.calc = Potential(calculator=options.calculator).load("float32")
 
 # the first shell lies half way between the first and the second neighbors
 center, neighbor = neighbor_list("ij", sites, 0.5 * (3**0.5 / 2 + 1) * 3.24)

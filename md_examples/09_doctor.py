@@ -13,7 +13,7 @@ import argparse
 
 from ase.io import read
 
-from pet_calc.cli.inputs import make_calculator
+from pet_calc.cli.options import Potential
 from pet_calc.doctor import DoctorConfig, examine
 from pet_calc.workflows.water_box import water_box
 
@@ -29,11 +29,11 @@ if options.structure:
     atoms = read(options.structure)
 else:
     atoms = water_box(molecules=8 if options.smoke else 32, density=1.0, seed=1)
-calculator = make_calculator(options.model, options.calculator, None, None)
+calculator = Potential(options.model, options.calculator).load("float32")
 # the same potential in double precision: what is wrong with a model shows without the rounding
 twin = None
 if options.calculator is None:
-    twin = make_calculator(options.model, None, None, "float64")
+    twin = Potential(options.model).load("float64")
 
 report = examine(atoms, calculator, twin=twin, settings=DoctorConfig(quick=options.smoke))
 for finding in report.findings:

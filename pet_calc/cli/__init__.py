@@ -6,11 +6,14 @@ torch, ASE and the workflows inside their functions.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+import pet_calc
 from pet_calc.cli import (
     analyze,
     doctor,
@@ -34,34 +37,48 @@ from pet_calc.processors import free_cores
 
 __all__ = ["app", "main"]
 
+#: Verbs by the panel of the first help that they stand in.
+VERBS = {
+    "Simulation": (md.md, relax.relax, neb.neb),
+    "Crystals": (phonons.phonons, phonons.qha, eos.eos, elastic.elastic, generate.generate),
+    "Results": (analyze.analyze, report.report, show.show),
+    "Models": (doctor.doctor, predict.predict, train.train, evaluate.evaluate),
+}
+
 app = typer.Typer(
     name="pet-calc",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("md")(md.md)
-app.command("relax")(relax.relax)
-app.command("eos")(eos.eos)
-app.command("elastic")(elastic.elastic)
-app.command("neb")(neb.neb)
-app.command("show")(show.show)
-app.command("analyze")(analyze.analyze)
-app.command("report")(report.report)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("phonons")(phonons.phonons)
-app.command("qha")(phonons.qha)
-app.command("doctor")(doctor.doctor)
-app.command("generate")(generate.generate)
-app.add_typer(generate.hull_app, name="hull")
+for panel, functions in VERBS.items():
+    for function in functions:
+        app.command(function.__name__, rich_help_panel=panel)(function)
+app.add_typer(generate.hull_app, name="hull", rich_help_panel="Crystals")
 models_app.command("import")(import_model)
-app.add_typer(models_app, name="models")
+app.add_typer(models_app, name="models", rich_help_panel="Models")
+
+
+def print_version(wanted: bool) -> None:
+    """Answer ``--version``."""
+    if wanted:
+        typer.echo(f"pet-calc {pet_calc.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def verbs() -> None:
+def verbs(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only: no progress.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also what is decided on the way, on stderr.")
+    ] = False,
+) -> None:
     """PET neural potentials: molecular dynamics and training from the command line.
 
     For example:
@@ -72,6 +89,15 @@ def verbs() -> None:
 
       pet-calc doctor POSCAR
     """
+    if quiet and verbose:
+        raise typer.BadParameter("give one of --quiet and --verbose", param_hint="--quiet")
+    if verbose:
+        logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("pet_calc").setLevel(logging.DEBUG)
+    if quiet:
+        from pet_calc.workflows.progress import silence
+
+        silence()
 
 
 def main() -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from pet_calc.cli.inputs import (
-    CalculatorOption,
-    ConfigOption,
-    DirectOption,
-    EcseOption,
-    VariantOption,
-    make_calculator,
-    read_structure,
-)
-from pet_calc.cli.options import DeviceOption, ModelOption
+from pet_calc.cli.options import ConfigOption, Potential, Precision, Structure
+from pet_calc.cli.options_of import options_of
+from pet_calc.doctor.config import DoctorConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,45 +21,30 @@ if TYPE_CHECKING:
 COLORS = {"pass": "green", "warning": "yellow", "fail": "bold red", "info": "cyan"}
 
 
-class Precision(StrEnum):
-    """Floating-point types of the potential."""
+@dataclass(frozen=True)
+class Record:
+    """Where the findings go.
 
-    float32 = "float32"
-    float64 = "float64"
+    Attributes
+    ----------
+    json : Path, optional
+        File for the findings.
+    overwrite : bool
+        Replace that file if it exists.
+    """
+
+    panel: ClassVar[str] = "Output"
+
+    json: Path | None = None
+    overwrite: bool = field(default=False, metadata={"flag": "--overwrite"})
 
 
+@options_of()
 def doctor(
-    structure: Annotated[
-        Path,
-        typer.Argument(help="Structure file in any format that ASE reads; its last frame is used."),
-    ],
-    model: ModelOption = "auto",
-    calculator: CalculatorOption = None,
-    dtype: Annotated[
-        Precision | None,
-        typer.Option(
-            help="Precision that you run in; compared with the other one.  [default: float32]",
-            show_default=False,
-        ),
-    ] = None,
-    device: DeviceOption = None,
-    ecse: EcseOption = None,
-    variant: VariantOption = None,
-    non_conservative: DirectOption = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer samples and no dynamics: seconds.")
-    ] = False,
-    nve_ps: Annotated[float, typer.Option(help="Length of the run at constant energy, ps.")] = 1.0,
-    nve_seconds: Annotated[float, typer.Option(help="Wall time after which that run ends.")] = 45.0,
-    temperature: Annotated[float, typer.Option(help="Of its initial velocities, K.")] = 300.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random directions.")] = 0,
-    json: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write the findings to this file, too.", show_default=False),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace that file if it exists.")
-    ] = False,
+    structure: Structure,
+    settings: Annotated[DoctorConfig, "Checks"],
+    potential: Potential,
+    record: Record,
     config: ConfigOption = None,
 ) -> None:
     """Examine a potential, or any ASE calculator, on your own structure.
@@ -80,61 +59,53 @@ def doctor(
 
     Exit code: 0 if every check passes, 3 if there are warnings, 1 if a check fails.
     """
-    import json as json_module
-
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-    from pet_calc.doctor import DoctorConfig, examine
-    from pet_calc.io.models.weights import write_atomically
     from pet_calc.io.runs.outputs import claim_folder
+
+    if record.json is not None:
+        claim_folder(record.json.parent, (record.json.name,), overwrite=record.overwrite)
+    atoms = structure.read()
+    from pet_calc.doctor import examine
+    from pet_calc.io.models.weights import write_atomically
     from pet_calc.io.runs.provenance import provenance
     from pet_calc.workflows.progress import progress_bar
 
-    console = Console()
-    settings = DoctorConfig(
-        quick=quick,
-        picoseconds=nve_ps,
-        seconds=nve_seconds,
-        temperature=temperature,
-        seed=seed,
-    )
-    if json is not None:
-        claim_folder(json.parent, (json.name,), overwrite=overwrite)
-    atoms = read_structure(structure)
-    chosen = None if dtype is None and calculator else (dtype or Precision.float32).value
-    options = (ecse, variant, non_conservative)
-    potential = make_calculator(model, calculator, device, chosen, *options)
+    calculator = potential.load("float32")
     twin = None
-    if calculator is None:
-        other = "float32" if chosen == "float64" else "float64"
-        twin = make_calculator(model, None, device, other, *options)
+    if potential.calculator is None:
+        other: Precision = "float32" if potential.dtype == "float64" else "float64"
+        twin = replace(potential, dtype=other).load()
     with progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("checks", total=None)
         report = examine(
             atoms,
-            potential,
+            calculator,
             twin=twin,
             settings=settings,
             on_check=lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total
             ),
         )
-    origin = provenance(potential, seed=seed)
-    name = origin.get("model", origin["calculator"])
+    origin = provenance(calculator, seed=settings.seed)
     formula = atoms.get_chemical_formula(empirical=len(atoms) > 50)
-    title = f"{name} on {structure.name} ({formula}, {len(atoms)} atoms)"
+    name = origin.get("model", origin["calculator"])
+    title = f"{name} on {structure.structure.name} ({formula}, {len(atoms)} atoms)"
+    console = Console()
     console.print(report_table(report, title))
     console.print(summary(report), highlight=False)
-    if json is not None:
-        record = {
-            "structure": {"file": str(structure), "formula": formula, "n_atoms": len(atoms)},
-            "settings": {f: getattr(settings, f) for f in settings.__dataclass_fields__},
+    if record.json is not None:
+        content = {
+            "structure": {
+                "file": str(structure.structure), "formula": formula, "n_atoms": len(atoms)
+            },
+            "settings": asdict(settings),
             "provenance": origin,
             **report.to_dict(),
-        }
-        text = json_module.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(json, (text + "\n").encode())
+        }  # fmt: skip
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(record.json, (text + "\n").encode())
     raise typer.Exit(report.exit_code)
 
 

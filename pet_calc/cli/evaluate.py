@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pet_calc.cli.inputs import ConfigOption, VariantOption
+from pet_calc.cli.options import ConfigOption
 
 
 def evaluate(
@@ -17,7 +17,10 @@ def evaluate(
     rotations: Annotated[
         int, typer.Option(help="Random orientations to measure the error of symmetry with.")
     ] = 0,
-    variant: VariantOption = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Energy head of a potential that has several.", show_default=False),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Errors of a potential on labeled structures, in total and per element.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pet_calc.cli.inputs import ConfigOption
+from pet_calc.cli.options import ConfigOption
 
 
 def import_model(

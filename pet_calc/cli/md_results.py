@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pet_calc.cli.run import Run
     from pet_calc.workflows.md import MDResult
     from pet_calc.workflows.observables import WaterStructure
 
-SETTINGS, FIGURE, RDF_TABLE = "md.toml", "md.png", "rdf.csv"
+FIGURE, RDF_TABLE = "md.png", "rdf.csv"
 
 
-def analyse_water(result: MDResult, discard: float) -> WaterStructure:
+def analyze_water(result: MDResult, discard: float) -> WaterStructure:
     """g(r) of the frames after the discarded part."""
     from ase.io.trajectory import Trajectory
 
@@ -68,7 +69,7 @@ def draw(
     )
 
 
-def summary(result: MDResult, water: WaterStructure | None, discard: float, out: Path) -> Table:
+def summary(result: MDResult, water: WaterStructure | None, discard: float, run: Run) -> Table:
     """The closing table."""
     from rich.table import Table
 
@@ -100,10 +101,5 @@ def summary(result: MDResult, water: WaterStructure | None, discard: float, out:
             f"height {SKINNER_2013.height:.2f} ± {SKINNER_2013.height_error:.2f} (X-ray)",
         )
     table.add_row("speed", f"{result.ns_per_day:.3g} ns/day")
-    names = [
-        name
-        for name in (SETTINGS, result.trajectory_file.name, result.log_file.name, FIGURE, RDF_TABLE)
-        if (out / name).exists()
-    ]
-    table.add_row(f"files in {out}", "\n".join(names))
+    table.add_row(f"files in {run.out}", run.files())
     return table

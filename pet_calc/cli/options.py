@@ -1,134 +1,249 @@
-"""Options that verbs for static calculations share, and how such a run begins."""
+"""Options that verbs share: structures, potential, output folder, and options from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
-from pet_calc.cli.inputs import resolved_options
+from pet_calc.cli.inputs import import_named, load_table, read_structures
+from pet_calc.cli.options_of import require_file
 
 if TYPE_CHECKING:
     from ase import Atoms
     from rich.console import Console
 
-    from pet_calc.workflows.relax import RelaxConfig
-
-StructureArgument = Annotated[
-    Path, typer.Argument(help="Structure file in any format that ASE reads; its last frame.")
-]
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="Name or path of a potential; auto picks one for the elements; a,b,c is a committee.",
-    ),
-]
-DtypeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype", help="Precision of the potential.  [default: float64]", show_default=False
-    ),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--device", help="cpu or cuda; by default the GPU if there is one.", show_default=False
-    ),
-]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the files of an earlier run there.")
-]
-
-ReportOption = Annotated[
-    bool,
-    typer.Option(
-        "--report/--no-report", help="Also write report.html, a page with a 3-D view of it all."
-    ),
-]
+Precision = Literal["float32", "float64"]
+Ecse = Literal["plain", "auto", "local", "layerwise", "structure", "quadrature"]
 
 
-def page(out: Path, wanted: bool, console: Console) -> None:
-    """The report of a finished run, or how to get one.
+@dataclass(frozen=True)
+class Structure:
+    """One structure from a file.
 
-    `require_viewer` must have been called before the run where it is wanted.
-    """
-    if not wanted:
-        console.print(f"a page of this run: pet-calc report {out}", highlight=False, markup=False)
-        return
-    from pet_calc.workflows.progress import pulsing
-    from pet_calc.workflows.report import report_folder
-
-    with pulsing("report"):
-        path = report_folder(out)
-    console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", highlight=False, markup=False)
-
-
-def static_precision(dtype: str | None, calculator: str | None) -> str | None:
-    """Precision of a static calculation: float64, or that of another calculator."""
-    return dtype or (None if calculator else "float64")
-
-
-def begin_run(
-    context: typer.Context,
-    names: Sequence[str],
-    structures: Sequence[Atoms],
-    calculator: Any,
-    config: RelaxConfig,
-) -> dict[str, Any]:
-    """Check the structures, then write the settings into the folder and return the provenance.
-
-    Parameters
+    Attributes
     ----------
-    context : typer.Context
-        Of the verb, whose options have an `out`.
-    names : sequence of str
-        Files of an earlier run, removed when nothing stands in the way any more.
-    structures, calculator, config
-        What is going to be computed.
+    structure : Path
+        Structure file in any format that ASE reads.
+    index : str
+        Frame of the file (ASE index); -1 is the last.
     """
-    from pet_calc.io.runs.outputs import clear_folder
-    from pet_calc.io.runs.provenance import provenance, settings_toml
-    from pet_calc.workflows.relax.many import settle_model, starting_problem
 
-    settle_model(structures, calculator)
-    for atoms in structures:
-        problem = starting_problem(atoms, calculator, config)
-        if problem is not None:
-            raise problem
-    verb = context.info_name
-    options = resolved_options(context)
-    options["dtype"] = static_precision(options.get("dtype"), options.get("calculator"))
-    origin = provenance(calculator, packages=("ase", "numpy", "torch", "matscipy", "spglib"))
-    clear_folder(context.params["out"], names)
-    path = context.params["out"] / f"{verb}.toml"
-    path.write_text(
-        settings_toml(f"settings of pet-calc {verb}", options, origin), encoding="utf-8"
-    )
-    return origin
+    panel: ClassVar[str] = "Structure"
+
+    structure: Path = field(metadata={"argument": True, "file": "structure file"})
+    index: str = "-1"
+
+    def read(self, console: Console | None = None) -> Atoms:
+        """The frame; on a console, say what was read."""
+        atoms = read_structures(self.structure, self.index)[-1]
+        if console is not None:
+            formula = atoms.get_chemical_formula(empirical=len(atoms) > 50)
+            console.print(
+                f"{self.structure}: {formula}, {len(atoms)} atoms", highlight=False, markup=False
+            )
+        return atoms
 
 
-def write_frames(path: Path, frames: Sequence[Atoms], origin: dict[str, Any]) -> None:
-    """Frames with their results and provenance as extended XYZ in full precision."""
-    from pet_calc.io.runs.provenance import stamp
-    from pet_calc.io.structures.extxyz import extxyz_frame
+@dataclass(frozen=True)
+class Structures:
+    """All structures of some files.
 
-    text = ""
-    for frame in frames:
-        copy = frame.copy()
-        copy.calc = frame.calc
-        stamp(copy, origin)
-        text += extxyz_frame(copy)
-    path.write_text(text, encoding="utf-8")
+    Attributes
+    ----------
+    files : list of Path
+        Structure files in any format that ASE reads.
+    index : str
+        Frames of each file (ASE index), such as -1 for the last.
+    """
+
+    panel: ClassVar[str] = "Structures"
+
+    files: list[Path] = field(metadata={"argument": True})
+    index: str = ":"
+
+    def __post_init__(self) -> None:
+        if not any(path.is_file() for path in self.files):
+            require_file(self.files[0], "structure file")
+
+    def read(self) -> list[tuple[Path, int, Atoms]]:
+        """File, number and structure of each frame."""
+        return [
+            (path, k, atoms)
+            for path in self.files
+            for k, atoms in enumerate(read_structures(path, self.index))
+        ]
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table with all digits."""
-    import csv
+@dataclass(frozen=True)
+class Potential:
+    """What computes energies and forces.
 
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    Attributes
+    ----------
+    model : str
+        Name or path of a potential; auto picks one for the elements, a,b,c is a committee.
+    calculator : str, optional
+        Another ASE calculator: module:factory, as in ase.calculators.emt:EMT.
+    dtype : {"float32", "float64"}, optional
+        Precision of the potential, by default float32 in md and doctor, float64 otherwise.
+    device : str, optional
+        Device, cpu or cuda; by default the GPU if there is one.
+    ecse : str, optional
+        How a PET is made exactly symmetric under rotations and inversion, by default as trained;
+        plain: not at all.
+    variant : str, optional
+        Energy head of a potential that has several, by default the main one.
+    non_conservative : {"both", "forces", "stress"}, optional
+        What heads predict directly instead of the gradient of the energy: faster, not conservative.
+    """
+
+    panel: ClassVar[str] = "Potential"
+
+    model: str = "auto"
+    calculator: str | None = None
+    dtype: Precision | None = None
+    device: str | None = None
+    ecse: Ecse | None = None
+    variant: str | None = None
+    non_conservative: Literal["both", "forces", "stress"] | None = None
+
+    def load(self, precision: Precision = "float64", **options: Any) -> Any:
+        """The potential as an ASE calculator, or what ``module:factory`` returns.
+
+        Parameters
+        ----------
+        precision : str
+            Unless `dtype` is given.
+        options
+            More options of the calculator, passed on as they are.
+        """
+        given = {
+            "device": self.device,
+            "dtype": self.dtype,
+            "ecse": self.ecse,
+            "variant": self.variant,
+            "non_conservative": self.non_conservative,
+            **options,
+        }
+        if self.calculator is not None:
+            if self.model != "auto" or any(value is not None for value in given.values()):
+                raise typer.BadParameter(
+                    "--calculator brings its own model, device, precision and options; leave "
+                    "those out",
+                    param_hint="--calculator",
+                )
+            return import_named(self.calculator, "--calculator")()
+        from pet_calc.calculators import calculator_for
+
+        direct = True if self.non_conservative == "both" else self.non_conservative
+        several = "," in self.model and not Path(self.model).exists()
+        return calculator_for(
+            self.model.split(",") if several else self.model,
+            **given
+            | {
+                "dtype": self.dtype or precision,
+                "ecse": False if self.ecse == "plain" else self.ecse,
+                "non_conservative": direct,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """Where results go.
+
+    Attributes
+    ----------
+    out : Path
+        Output folder.
+    overwrite : bool
+        Replace the files of an earlier run there.
+    """
+
+    panel: ClassVar[str] = "Output"
+
+    out: Path = Path("out")
+    overwrite: bool = field(default=False, metadata={"flag": "--overwrite"})
+
+    #: Options that concern the folder, not the results: left out of the settings.
+    unrecorded: ClassVar[tuple[str, ...]] = ("config", "resume", "overwrite")
+
+
+@dataclass(frozen=True)
+class ReportedFolder(OutputFolder):
+    """Where results go, with a page about them.
+
+    Attributes
+    ----------
+    report : bool
+        Also write report.html, a page with figures, results and a 3-D view.
+    """
+
+    report: bool = False
+
+
+@dataclass(frozen=True)
+class ResumableFolder(OutputFolder):
+    """Where results go, of a run that can be continued.
+
+    Attributes
+    ----------
+    resume : bool
+        Continue the run in the output folder.
+    """
+
+    resume: bool = field(default=False, metadata={"flag": "--resume"})
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise typer.BadParameter(
+                "--resume keeps what --overwrite replaces; give one of the two",
+                param_hint="--resume",
+            )
+
+
+@dataclass(frozen=True)
+class ResumedFolder(ResumableFolder, ReportedFolder):
+    """Where results go, of a run that can be continued, with a page about them."""
+
+
+def read_options(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a TOML or YAML file the defaults of a verb's flags.
+
+    A flag on the command line wins over the file. The table ``provenance`` is left out, so that
+    the settings that a run wrote can be used for the next one.
+    """
+    if path is None or context.resilient_parsing:
+        return path
+    values = load_table(path)
+    values.pop("provenance", None)
+    values = {str(k).replace("-", "_"): v for k, v in values.items()}
+    parameters = {p.name: p for p in context.command.params if p.name and p.name != "config"}
+    known = parameters.keys()
+    if unknown := sorted(set(values) - known):
+        raise typer.BadParameter(
+            f"{path} sets {', '.join(unknown)}, which this verb does not have; its options are "
+            f"{', '.join(sorted(known))}",
+            param_hint="--config",
+        )
+    for name, value in values.items():
+        several = parameters[name].multiple or parameters[name].nargs == -1
+        if several and not isinstance(value, list):
+            values[name] = [value]
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="TOML or YAML file with the same names as the flags; flags win over it.",
+        is_eager=True,
+        callback=read_options,
+        show_default=False,
+    ),
+]

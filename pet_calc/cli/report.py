@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pet_calc.cli.inputs import ConfigOption
+from pet_calc.cli.options import ConfigOption
+from pet_calc.cli.run import REPORT
 
 
 def report(
@@ -43,15 +44,15 @@ def report(
     The page works without a network. It is recognized by md.toml, relax.toml, phonons.toml and so
     on what the folder holds.
     """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; name an output folder of pet-calc")
     from rich.console import Console
 
     from pet_calc.io.runs.outputs import claim_folder
     from pet_calc.workflows.progress import pulsing
-    from pet_calc.workflows.report import REPORT, report_folder
+    from pet_calc.workflows.report import report_folder
 
     path = folder / REPORT if out is None else out
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; name an output folder of pet-calc")
     claim_folder(path.parent, [path.name], overwrite=overwrite)
     with pulsing("report"):
         report_folder(folder, path, viewer=viewer)

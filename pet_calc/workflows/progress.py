@@ -24,6 +24,18 @@ from rich.progress import (
 
 T = TypeVar("T")
 
+_state = {"silent": False}
+
+
+def silence() -> None:
+    """No bars and no lines about progress from here on, for ``pet-calc --quiet``."""
+    _state["silent"] = True
+
+
+def stderr_console() -> Console:
+    """Where progress is shown."""
+    return Console(stderr=True, quiet=_state["silent"])
+
 
 def progress_bar(
     *columns: ProgressColumn, console: Console | None = None, transient: bool = True
@@ -39,14 +51,14 @@ def progress_bar(
     transient : bool
         Remove the bar when it is done.
     """
-    console = Console(stderr=True) if console is None else console
+    console = stderr_console() if console is None else console
     return Progress(
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=24),
         *(columns or (MofNCompleteColumn(), TimeRemainingColumn())),
         console=console,
         transient=transient,
-        disable=not console.is_terminal,
+        disable=console.quiet or not console.is_terminal,
         # what others print meanwhile goes above the bar, unless it goes elsewhere altogether
         redirect_stdout=sys.stdout.isatty(),
     )

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pet_calc import PETCalculator
 from pet_calc.calculators import fixed_step
 from pet_calc.calculators.fixed_step import FixedStep, PreparedStep
-from pet_calc.cli.inputs import make_calculator
+from pet_calc.cli.md import MDPotential
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
@@ -392,10 +392,10 @@ def test_the_calculator(model):
 
 
 def test_the_option_of_the_command_line():
-    assert make_calculator("auto", None, "cpu", None, cuda_graph=True).cuda_graph
-    assert not make_calculator("auto", None, "cpu", None).cuda_graph
+    assert MDPotential(device="cpu", cuda_graph=True).load("float32").cuda_graph
+    assert not MDPotential(device="cpu").load("float32").cuda_graph
     with pytest.raises(typer.BadParameter, match="brings its own model"):
-        make_calculator("auto", "ase.calculators.emt:EMT", None, None, cuda_graph=True)
+        MDPotential(calculator="ase.calculators.emt:EMT", cuda_graph=True).load("float32")
 
 
 @pytest.mark.gpu

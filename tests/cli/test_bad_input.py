@@ -47,7 +47,7 @@ STRUCTURE_VERBS = {
         takes="crystals",
     ),
     "eos": Verb(
-        "eos {file} --model {model} --no-relax --move none --points 5 --out {out}",
+        "eos {file} --model {model} --no-relax --clamp-ions --points 5 --out {out}",
         ("eos.toml", "eos.json"),
         takes="none",
     ),
@@ -346,11 +346,11 @@ def test_bad_labels_are_refused(verb, run, tmp_path):
 BAD_OPTIONS = [
     ("md", "--timestep 0", 1, "`timestep` must be a positive"),
     ("md", "--temperature nan", 1, "`temperature` must not be negative"),
-    ("md", "--steps -1", 2, "Invalid value"),
+    ("md", "--steps -1", 1, "`steps` must not be negative"),
     ("md", "--dtype float16", 2, "not one of"),
     ("md", "--device quantum", 1, "`device` must be"),
     ("md", "--ensemble npt-magic", 2, "not one of"),
-    ("doctor", "--nve-ps -1", 1, "`picoseconds` must be a positive"),
+    ("doctor", "--picoseconds -1", 1, "`picoseconds` must be a positive"),
     ("doctor", "--temperature nan", 1, "`temperature` must be a positive"),
     ("doctor", "--dtype float16", 2, "not one of"),
     ("doctor", "--device quantum", 1, "`device` must be"),
@@ -366,8 +366,8 @@ BAD_OPTIONS = [
     ("relax", "--guard energy_uncertainty=0.1", 1, "gives no energy_uncertainty"),
     ("relax", "--pressure 1", 1, "a pressure acts on the volume"),
     ("relax", "--optimizer newton", 2, "not one of"),
-    ("relax", "--steps -1", 2, "Invalid value"),
-    ("relax", "--dtype float16", 1, "`dtype` must be"),
+    ("relax", "--steps -1", 1, "`steps` must not be negative"),
+    ("relax", "--dtype float16", 2, "not one of"),
     ("elastic", "--strain 0", 1, "`strain` must lie"),
     ("elastic", "--points 1", 1, "`points` must be"),
     ("eos", "--span 2", 1, "`span` must be"),
@@ -376,10 +376,10 @@ BAD_OPTIONS = [
     ("neb", "--fmax nan", 1, "`fmax` must be"),
     ("phonons", "--distance 0", 1, "`distance` must be"),
     ("phonons", "--supercell 2,2", 1, "`supercell`"),
-    ("phonons", "--supercell zwei", 1, "`supercell` must be 3 or 9 whole numbers"),
+    ("phonons", "--supercell zwei", 2, "write whole numbers"),
     ("phonons", "--born absent", 1, "there is no file of Born charges"),
     ("qha", "--points 2", 1, "`points` must be"),
-    ("qha", "--span 2 3", 1, "`span`"),
+    ("qha", "--span 1.1,1.2", 1, "`span` must be"),
     *(
         (verb, "--config absent.yaml", 1, "there is no options file")
         for verb in ("md", "relax", "elastic", "eos", "neb", "phonons", "qha", "evaluate")
@@ -404,7 +404,7 @@ def test_bad_options_are_refused(verb, words, code, message, run, earlier):
 def test_options_of_a_file_are_checked(run, tmp_path, earlier):
     unchanged = earlier(VERBS["doctor"])
     options = tmp_path / "options.toml"
-    for content, message in (("quik = true", "does not know"), ("quick = ", "malformed")):
+    for content, message in (("quik = true", "does not have"), ("quick = ", "malformed")):
         options.write_text(content)
         code, error = run(
             VERBS["doctor"], frame(atoms=WATER), "--overwrite", "--config", str(options)
@@ -464,7 +464,7 @@ def test_bad_trajectories_are_refused(case, run, earlier):
     [
         ("--observables color", "color"),
         ("--observables diffusion", "diffusion"),
-        ("--timestep 0", "must be"),
+        ("--interval 0", "must be"),
         ("--r-max -1", "must be"),
         ("--resolution nan", "must be"),
         ("--temperature -5", "must be"),

@@ -15,7 +15,24 @@ GROUP = typer.main.get_command(app)
 WITHOUT_CONFIG = {"show", "models list", "models show", "models path", "models download",
                   "models verify"}  # fmt: skip
 #: Verbs that compute with a potential.
-POTENTIAL = ("md", "relax", "phonons", "qha", "elastic", "eos", "neb", "doctor")
+POTENTIAL = ("md", "relax", "phonons", "qha", "elastic", "eos", "neb", "doctor", "generate",
+             "hull build")  # fmt: skip
+#: Names of options that one idea must have wherever it occurs, and the verbs where it does.
+SAME_NAMES = {
+    "cell": ("relax", "phonons", "qha", "eos"),
+    "steps": ("md", "relax", "phonons", "qha", "elastic", "eos", "neb", "generate", "hull build"),
+    "symmetrize": ("relax", "elastic", "phonons", "qha"),
+    "span": ("eos", "qha"),
+    "points": ("eos", "qha", "elastic"),
+    "batch_edges": ("relax", "phonons", "qha"),
+    "resume": ("md", "relax", "generate"),
+    "report": ("md", "relax", "phonons", "qha", "elastic", "eos", "neb", "analyze", "predict"),
+    "index": ("md", "relax", "phonons", "qha", "elastic", "eos", "neb", "doctor", "predict",
+              "analyze", "hull build"),
+    "guard": ("md", "relax", "elastic", "eos"),
+    "overwrite": ("md", "relax", "phonons", "qha", "elastic", "eos", "neb", "analyze", "predict",
+                  "generate", "hull build", "doctor", "report"),
+}  # fmt: skip
 
 
 def commands(group=GROUP, before=()):
@@ -83,6 +100,21 @@ def test_verbs_read_their_options_from_a_file(verb):
     names = {p.name for p in VERBS[verb].params}
     # train is described by a file altogether
     assert "config" in names or verb in WITHOUT_CONFIG
+
+
+@pytest.mark.parametrize(("name", "verbs"), SAME_NAMES.items())
+def test_one_idea_has_one_name(name, verbs):
+    assert all(name in {p.name for p in VERBS[verb].params} for verb in verbs)
+
+
+def test_the_shared_names_are_looked_at():
+    assert "max_steps" not in {p.name for verb in VERBS.values() for p in verb.params}
+    assert "cell" not in {p.name for p in VERBS["neb"].params}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_has_a_help_text(verb):
+    assert all(p.help for p in VERBS[verb].params if p.name != "help")
 
 
 @pytest.mark.parametrize("verb", POTENTIAL)

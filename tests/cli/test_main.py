@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from ase.build import bulk
+from ase.io import write
 
+import pet_calc
 from pet_calc import cli
 
 
@@ -47,3 +50,68 @@ def test_foreseen_errors_are_one_paragraph_and_exit_code_1():
     assert run.returncode == 1
     assert run.stderr.startswith("Error: ")
     assert "Traceback" not in run.stderr
+
+
+def answer(*words):
+    """What ``python -m pet_calc`` prints, and which heavy modules it has loaded by then."""
+    code = (
+        "import sys; from pet_calc.cli import main; sys.argv = ['pet-calc', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit as stop: code = stop.code or 0\n"
+        "else: code = 0\n"
+        "print('loaded', code, 'torch' in sys.modules, 'matplotlib' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"},
+    )  # fmt: skip
+    *lines, last = run.stdout.splitlines()
+    _, code, torch, matplotlib = last.split()
+    return int(code), "\n".join(lines), run.stderr, "True" in (torch, matplotlib)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--help",), 0),
+        (("--version",), 0),
+        *(((verb, "-h"), 0) for verb in ("md", "relax", "qha", "elastic", "neb", "doctor")),
+        *(((verb, "-h"), 0) for verb in ("generate", "predict", "analyze", "train", "evaluate")),
+        (("md", "nothing.cif"), 1),
+        (("relax", "nothing.cif"), 1),
+        (("predict", "nothing.cif", "--property", "x"), 1),
+        (("phonons", "nothing.cif", "--out", "."), 1),
+        (("md", "--system", "water", "--steps", "-1"), 1),
+        (("md", "--no-such-option"), 2),
+        (("eos", "nothing.cif", "--cell", "cubic"), 2),
+    ],
+    ids=str,
+)
+def test_help_and_wrong_arguments_load_nothing_heavy(words, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, _, error, heavy = answer(*words)
+    assert found == code, error
+    assert not heavy
+    assert not list(tmp_path.iterdir())
+
+
+def test_version_and_module():
+    run = subprocess.run(
+        [sys.executable, "-m", "pet_calc", "--version"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == f"pet-calc {pet_calc.__version__}\n"
+
+
+@pytest.mark.parametrize("flag", [None, "--quiet", "--verbose"])
+def test_how_much_is_told(flag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("copper.xyz", bulk("Cu"))
+    words = ("relax", "copper.xyz", "--calculator", "ase.calculators.emt:EMT", "--steps", "1")
+    code, out, error, _ = answer(*([flag] if flag else []), *words, "--fmax", "10")
+    assert code == 0
+    assert "1 converged" in out
+    assert bool(error) == (flag != "--quiet")
+
+
+def test_quiet_and_verbose_exclude_each_other():
+    assert answer("-q", "-v", "models")[0] == 2

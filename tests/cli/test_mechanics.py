@@ -74,7 +74,7 @@ def assert_origin_everywhere(folder, verb):
 
 def test_eos(command, copper, tmp_path, capsys):
     out = tmp_path / "out"
-    assert command("eos", copper, *EMT, "--span", 0.03, "--points", 6, "--out", out) == 0
+    assert command("eos", copper, *EMT, "--span", "0.97,1.03", "--points", 6, "--out", out) == 0
     result = json.loads((out / "eos.json").read_text(encoding="utf-8"))
     assert result["B0_GPa"] == pytest.approx(134.4, abs=0.5)
     assert result["provenance"]["calculator"] == "ase.calculators.emt.EMT"
@@ -169,7 +169,7 @@ def test_ends_that_do_not_belong_together(command, hop, tmp_path, capsys):
 
 def test_earlier_run_is_kept(command, copper, tmp_path, capsys):
     out = tmp_path / "out"
-    run = ("eos", copper, *EMT, "--span", 0.03, "--points", 5, "--no-relax", "--out", out)
+    run = ("eos", copper, *EMT, "--span", "0.97,1.03", "--points", 5, "--no-relax", "--out", out)
     assert command(*run) == 0
     before = contents(out)
     assert command(*run) == 1
@@ -180,7 +180,7 @@ def test_earlier_run_is_kept(command, copper, tmp_path, capsys):
 
 def test_no_minimum_is_an_error(command, tmp_path, capsys):
     write(tmp_path / "far.xyz", bulk("Cu", a=4.2))
-    options = ("--no-relax", "--move", "none", "--span", 0.02)
+    options = ("--no-relax", "--clamp-ions", "--span", "0.98,1.02")
     assert command("eos", "far.xyz", *EMT, *options) == 1
     assert "no minimum" in " ".join(capsys.readouterr().err.split())
 

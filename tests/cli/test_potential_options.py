@@ -33,7 +33,7 @@ def command(monkeypatch, tmp_path):
     return run
 
 
-MD = "md water.xyz --steps 2 --interval 1 --timestep 0.1 --dtype float64"
+MD = "md water.xyz --steps 2 --frame-interval 1 --timestep 0.1 --dtype float64"
 
 
 def test_a_committee_runs_and_its_guard_stops(command, capsys, tmp_path):

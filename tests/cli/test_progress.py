@@ -57,19 +57,19 @@ metrics: {"relative_tolerance": 1e9, "test": {"files": ["water.extxyz"], "energy
 RUNS = {
     "md": f"Cu.traj {EMT_OPTION} --steps 2",
     "relax": f"Cu.traj {EMT_OPTION} --steps 1",
-    "eos": f"Cu.traj {EMT_OPTION} --points 5 --move none --no-relax",
+    "eos": f"Cu.traj {EMT_OPTION} --points 5 --clamp-ions --no-relax",
     "elastic": f"Cu.traj {EMT_OPTION} --points 3 --no-relax --clamp-ions",
     "neb": f"N.traj N2.traj {EMT_OPTION} --images 1 --steps 1 --no-relax",
     "phonons": f"Cu.traj {EMT_OPTION} --min-length 7 --mesh 10 --t-step 500 --no-relax",
-    "qha": f"Cu.traj {EMT_OPTION} --min-length 7 --mesh 10 --t-step 500 --no-relax --volumes 5 "
-    "--span 0.98 1.06",
-    "analyze": "trajectory.traj --timestep 10 --observables rdf",
+    "qha": f"Cu.traj {EMT_OPTION} --min-length 7 --mesh 10 --t-step 500 --no-relax --points 5 "
+    "--span 0.98,1.06",
+    "analyze": "trajectory.traj --interval 10 --observables rdf",
     "report": "eos --no-viewer",
     "train": "train.toml",
     "evaluate": "water.extxyz --model water",
     "predict": "NaCl.traj --property x --model crystals",
     "doctor": f"Cu.traj {EMT_OPTION} --quick",
-    "generate": f"--formula Cu --z 1 --n 1 --source random {EMT_OPTION} --steps 1",
+    "generate": f"--formula Cu --z 1 --n 1 --sources random {EMT_OPTION} --steps 1",
     "hull build": f"CuAu.traj {EMT_OPTION} --steps 1",
     "models verify": "water --data .",
 }

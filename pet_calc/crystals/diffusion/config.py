@@ -13,13 +13,13 @@ class SamplerConfig:
     Attributes
     ----------
     method : {"ddpm", "ddim"}
-        Stochastic or deterministic.
+        Denoising, stochastic (ddpm) or deterministic (ddim).
     steps : int
-        Evaluations of the denoiser (twice as many with guidance).
+        Number of denoising steps (twice as many evaluations with guidance).
     variance : float
         γ of the DDPM step, 0 (smallest noise) to 1.
     guidance : float
-        w of classifier-free guidance.
+        Weight of the composition in a generator, w of classifier-free guidance; 1: no guidance.
     """
 
     method: Literal["ddpm", "ddim"] = "ddpm"

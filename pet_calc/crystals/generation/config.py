@@ -31,40 +31,46 @@ class GenerateConfig:
     Attributes
     ----------
     formula : str
-        Of one formula unit; several separated by commas, or a chemical system such as ``Na-Cl``.
-        Empty: the first generator among the sources that can do it chooses compositions.
+        Formula such as SrTiO3; several with commas; Na-Cl is a chemical system; by default a
+        generator chooses. That is the first among the sources that can do it.
     z : tuple of int
-        Formula units per cell; without meaning where there is no formula.
+        Formula units per cell. Without meaning where there is no formula.
     n : int
-        Candidates in all.
+        Number of candidates in all.
     sources : tuple of str
-        "substitution", "random", or name or folder of a generator. Substitution gives as many as
+        Sources of proposals: substitution, random, or name or folder of a generator. Substitution
+        gives as many as
         it has structure types, at most its share; the others divide the rest. Cells with more
         atoms than a generator was trained on are left to the others.
     seed : int
+        Seed of all proposals.
     sampler : SamplerConfig
         Of the generators.
     window : GeometryWindow
         Proposals outside of it are not relaxed.
     symprec : float
-        Symmetry found within so many Å is imposed on proposals before their relaxation, and
-        reported after it; 0 leaves proposals as they are.
+        Tolerance of the symmetry that is imposed on proposals and reported after their relaxation,
+        Å; 0: none.
     space_groups : tuple of int
-        Numbers of the space groups wanted after the relaxation; empty for any.
+        Keep only these space groups (numbers).
     relax : RelaxConfig
+        Of the candidates.
     duplicate : float
-        Structures whose fingerprints differ by less are one (see `fingerprint.distance`).
-    phonons, md : int
-        How many of the best to test by phonons, and to run in molecular dynamics.
+        Difference of fingerprints below which crystals are the same. See `fingerprint.distance`.
+    phonons : int
+        Number of the best candidates to test by phonons.
+    md : int
+        Number of the best candidates to run in molecular dynamics.
     md_steps : int
+        Number of steps of 1 fs.
     temperature : float
-        K.
+        Temperature of the molecular dynamics, K.
     md_ensemble : str
-        As in `MDConfig`.
+        Ensemble of the molecular dynamics, as in `MDConfig`.
     within : tuple of str
-        Chemical symbols that compositions chosen without a formula may have; empty for all.
+        Without a formula: elements that may be chosen, as in Li,Fe,O.
     atoms : tuple of int
-        Numbers of atoms that the cell may have; empty for all.
+        Numbers of atoms that the cell may have, as in 4,8.
     """
 
     formula: str = ""
@@ -72,11 +78,22 @@ class GenerateConfig:
     n: int = 64
     sources: tuple[str, ...] = DEFAULT_SOURCES
     seed: int = 0
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    window: GeometryWindow = field(default_factory=GeometryWindow)
+    sampler: SamplerConfig = field(
+        default_factory=SamplerConfig,
+        metadata={
+            "options": {"method": "sampler", "steps": "sampler_steps", "guidance": "guidance"}
+        },
+    )
+    window: GeometryWindow = field(
+        default_factory=GeometryWindow,
+        metadata={"options": {"contact": "contact", "aspect": "aspect", "lengths": "lengths"}},
+    )
     symprec: float = 0.1
     space_groups: tuple[int, ...] = ()
-    relax: RelaxConfig = field(default_factory=default_relaxation)
+    relax: RelaxConfig = field(
+        default_factory=default_relaxation,
+        metadata={"options": {n: n for n in ("pressure", "fmax", "steps", "seconds")}},
+    )
     duplicate: float = 0.02
     phonons: int = 0
     md: int = 0

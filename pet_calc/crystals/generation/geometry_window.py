@@ -18,13 +18,13 @@ class GeometryWindow:
     Attributes
     ----------
     contact : float
-        Least distance of two atoms, images included, over the sum of their covalent radii.
+        Minimum distance of two atoms of a proposal over the sum of their covalent radii.
     volume : (float, float)
         Least and largest volume over `Composition.volume`.
     aspect : float
-        Largest ratio of the longest to the shortest distance between opposite faces of the cell.
+        Largest ratio of the distances between opposite faces of the cell.
     lengths : (float, float)
-        Bounds of each cell length in Å.
+        Minimum and maximum cell length, Å.
     angles : (float, float)
         Bounds of each angle in degrees.
     """

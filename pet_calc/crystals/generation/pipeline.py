@@ -166,12 +166,15 @@ def generate(
     say = on_stage or (lambda text: None)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    origin = provenance(calculator, seed=config.seed, packages=("ase", "numpy", "torch", "spglib"))
     if resume and (out / PROPOSALS).is_file():
         proposals = read_proposals(out)
     else:
         proposals = propose(config, templates, lambda s: say(f"proposals: {s}"))
         write_proposals(out, proposals)
+    waiting = [p.atoms for p in proposals if not p.objection and p.atoms is not None]
+    # energies of the elements are compared with those of the candidates
+    settle_model(waiting, calculator, {e for a in waiting for e in a.get_chemical_symbols()})
+    origin = provenance(calculator, seed=config.seed, packages=("ase", "numpy", "torch", "spglib"))
     say("relaxation")
     candidates = _relaxed(proposals, config, calculator, out, origin, resume, on_result, deadline)
     notes: list[str] = []
@@ -226,8 +229,6 @@ def _relaxed(
             on_result(todo[position], outcome)
 
     if waiting:
-        # energies of the elements are compared with those of the candidates
-        settle_model(waiting, calculator, {e for a in waiting for e in a.get_chemical_symbols()})
         relax_proposals(
             waiting, calculator, config.relax, window=config.window, on_result=done,
             deadline=deadline,

@@ -98,7 +98,7 @@ class PropertyPredictor:
 
     def __init__(self, property: str, model: str | Path = "auto") -> None:
         self.property = property
-        self.name, self.model = load_for(property, model)
+        self.name, self.folder, self.model = load_for(property, model)
         names = [t.name for t in self.model.config.targets]
         self.target = self.model.config.targets[names.index(property)]
         self._column = names.index(property)
@@ -232,8 +232,8 @@ def gated(gap: Prediction, p: float) -> Prediction:
     return replace(gap, value=value, std=std, reason=reason if p > 0.5 or gap.reason else "")
 
 
-def load_for(property: str, model: str | Path) -> tuple[str, PropertyEnsemble]:
-    """Name and model, in float64, for a property.
+def load_for(property: str, model: str | Path) -> tuple[str, Path, PropertyEnsemble]:
+    """Name, folder and model, in float64, for a property.
 
     Raises
     ------
@@ -251,21 +251,22 @@ def load_for(property: str, model: str | Path) -> tuple[str, PropertyEnsemble]:
                 f"Train one with `pet-calc train` and name its folder"
             )
         entry = max(fitting, key=lambda e: (len(e.elements), e.version))
-        found, name = load_property_model(entry.folder, entry.sha256), entry.name
+        name, folder, digests = entry.name, entry.folder, entry.sha256
     elif named is not None:
-        found, name = load_property_model(named.folder, named.sha256), named.name
+        name, folder, digests = named.name, named.folder, named.sha256
     elif is_property_model(folder):
-        found, name = load_property_model(folder), folder.name
+        name, digests = folder.name, None
     else:
         known = sorted(e.name for e in entries) or ["none"]
         raise PetCalcError(
             f"{model} is no property model: neither shipped ({', '.join(known)}) nor a folder "
             f"with one, such as `pet-calc train` makes"
         )
+    found = load_property_model(folder, digests)
     names = [t.name for t in found.config.targets]
     if property not in names:
         raise PetCalcError(f"{name} predicts {', '.join(names)}, but not {property!r}")
-    return name, found.double()
+    return name, folder, found.double()
 
 
 def predict(atoms: Atoms, property: str, model: str | Path = "auto") -> Prediction:

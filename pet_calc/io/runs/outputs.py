@@ -48,7 +48,8 @@ def claim_folder(folder: Path | str, names: Iterable[str], *, overwrite: bool = 
     if present and not overwrite:
         raise OutputError(
             f"{folder} already holds {', '.join(present)} from an earlier run; "
-            "choose another folder, or ask for them to be overwritten"
+            "choose another folder, or replace them with --overwrite (--resume continues a run of "
+            "md, relax or generate)"
         )
     return folder
 

@@ -21,11 +21,11 @@ class MDConfig:
     Attributes
     ----------
     ensemble : str
-        Ensemble, thermostat and barostat, one of `ENSEMBLES`; what each does and where it comes
-        from stands in :mod:`pet_calc.workflows.md.integrators` and
+        Ensemble with its thermostat and barostat. What each does and where it comes from stands in
+        :mod:`pet_calc.workflows.md.integrators` and
         :mod:`pet_calc.workflows.md.barostats`.
     timestep : float
-        Integration step, fs. 0.5 is safe with hydrogen, 1 to 2 without.
+        Integration step, fs; 0.5 is safe with hydrogen, 1 to 2 without.
     temperature : float
         Temperature of the thermostat and of the initial velocities, K.
     temperature_end : float, optional
@@ -40,12 +40,12 @@ class MDConfig:
     steps : int
         Number of steps.
     tau : float
-        Time constant of the thermostat, fs: 1 / friction for Langevin, the relaxation time of the
-        kinetic energy for Bussi and npt-scr, and for chains the tau of their masses
+        Time constant of the thermostat, fs (Langevin: 1 / friction). For Bussi and npt-scr it is
+        the relaxation time of the kinetic energy, for chains the tau of their masses
         Q = n k_B T tau², which oscillate with a period of about 2 pi tau. Unused in NVE.
     pressure_tau : float
-        Time constant of the barostat, fs: relaxation time of the volume for npt-scr, the tau of
-        the cell's mass for MTK.
+        Time constant of the barostat, fs. For npt-scr it is the relaxation time of the volume, for
+        MTK the tau of the cell's mass.
     compressibility : float
         Estimate of the isothermal compressibility for npt-scr, 1/GPa: water 0.46, copper 0.007. It
         turns `pressure_tau` into a speed; an error of a factor changes the relaxation time by that
@@ -55,7 +55,7 @@ class MDConfig:
     swap_attempts : int
         Number of swaps that each round tries; each costs one energy.
     seed : int
-        Seed of the initial velocities, of the thermostat's noise and of the swaps. The same seed
+        Seed of a built system, the initial velocities, the noise and the swaps. The same seed
         gives the same trajectory, bit for bit, where the calculator is deterministic.
     initial_velocities : {"maxwell-boltzmann", "keep"}
         Draw velocities at `temperature`, or keep those that the structure carries.
@@ -71,7 +71,8 @@ class MDConfig:
         Steps between checkpoints. The calculator starts afresh at each, so that a run that is
         continued there and one that was never interrupted compute the same.
     guards : GuardConfig
-        Limits that stop the run; checked at every step.
+        Limits that stop the run, such as forces_uncertainty=0.5 (eV/Å) or contact=0.5 (of the
+        covalent radii), see docs/guards.md; checked at every step.
     """
 
     ensemble: Ensemble = "nvt-langevin"
@@ -90,10 +91,10 @@ class MDConfig:
     seed: int = 0
     initial_velocities: Literal["maxwell-boltzmann", "keep"] = "maxwell-boltzmann"
     remove_drift: bool = True
-    frame_interval: int = 20
-    log_interval: int = 5
-    checkpoint_interval: int = 1000
-    guards: GuardConfig = field(default_factory=GuardConfig)
+    frame_interval: int = field(default=20, metadata={"panel": "Output"})
+    log_interval: int = field(default=5, metadata={"panel": "Output"})
+    checkpoint_interval: int = field(default=1000, metadata={"panel": "Output"})
+    guards: GuardConfig = field(default_factory=GuardConfig, metadata={"words": "guard"})
 
     def __post_init__(self) -> None:
         if self.ensemble not in ENSEMBLES:

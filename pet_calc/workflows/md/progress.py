@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from pet_calc.workflows.md.config import MDConfig
 from pet_calc.workflows.md.log import MDLog, MDSample, drift_per_atom
-from pet_calc.workflows.progress import progress_bar
+from pet_calc.workflows.progress import progress_bar, stderr_console
 
 #: Samples that the slope of the conserved energy is taken from, at most.
 MOST_SAMPLES = 2000
@@ -31,7 +31,7 @@ class MDProgress:
     def __init__(self, config: MDConfig, n_atoms: int, console: Console | None = None) -> None:
         self.config = config
         self.n_atoms = n_atoms
-        self.console = Console(stderr=True) if console is None else console
+        self.console = stderr_console() if console is None else console
         self._samples: list[MDSample] = []
         self._interval = config.log_interval
         self._redrawn = -math.inf

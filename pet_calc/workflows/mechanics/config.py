@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from pet_calc.workflows.guards.config import GuardConfig
 
 
 @dataclass(frozen=True)
@@ -16,27 +18,31 @@ class EosConfig:
     points : int
         Number of volumes, at least 5: four parameters are fitted.
     span : tuple of 2 float
-        First and last volume, as parts of the starting one.
+        Smallest and largest volume, relative to the relaxed one.
     relax : bool
         Relax ions and cell first, so that the volumes surround the minimum.
     relax_ions : bool
         Relax the ions at each volume.
     cell : {"fixed", "shape"}
-        What the cell may do at each volume: nothing, or change its shape. With a fixed shape, B0
-        of a crystal that is not cubic is its Voigt average; with a relaxed one, its Reuss average.
+        What the cell may do at each volume; shape: it relaxes at constant volume. With a fixed
+        shape, B0 of a crystal that is not cubic is its Voigt average; with a relaxed one, its
+        Reuss average.
     fmax : float
         Largest force at the end of a relaxation, eV/Å.
     steps : int
         Maximum number of steps of a relaxation.
+    guards : GuardConfig
+        Limits that stop a relaxation, as in `RelaxConfig`.
     """
 
     points: int = 9
     span: tuple[float, float] = (0.94, 1.06)
     relax: bool = True
-    relax_ions: bool = True
+    relax_ions: bool = field(default=True, metadata={"flag": "--relax-ions/--clamp-ions"})
     cell: Literal["fixed", "shape"] = "fixed"
     fmax: float = 1e-3
     steps: int = 1000
+    guards: GuardConfig = field(default_factory=GuardConfig, metadata={"words": "guard"})
 
     def __post_init__(self) -> None:
         if self.points < 5:
@@ -70,7 +76,7 @@ class ElasticConfig:
     relax : bool
         Relax ions and cell first. Constants are defined for a crystal without stress.
     relax_ions : bool
-        Let the ions follow the strain; without it the constants are those of clamped ions.
+        Let the ions follow the strain, or clamp them.
     symmetrize : bool
         Impose the point group of the crystal on the tensor.
     symprec : float
@@ -79,16 +85,19 @@ class ElasticConfig:
         Largest force at the end of a relaxation, eV/Å.
     steps : int
         Maximum number of steps of a relaxation.
+    guards : GuardConfig
+        Limits that stop a relaxation, as in `RelaxConfig`.
     """
 
     strain: float = 0.01
     points: int = 5
     relax: bool = True
-    relax_ions: bool = True
+    relax_ions: bool = field(default=True, metadata={"flag": "--relax-ions/--clamp-ions"})
     symmetrize: bool = True
     symprec: float = 1e-2
     fmax: float = 1e-4
     steps: int = 1000
+    guards: GuardConfig = field(default_factory=GuardConfig, metadata={"words": "guard"})
 
     def __post_init__(self) -> None:
         if not 0 < self.strain < 0.1:

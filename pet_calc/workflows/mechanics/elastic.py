@@ -107,7 +107,7 @@ def elastic_constants(
     config = config or ElasticConfig()
     elasticity = require_matscipy()
     crystal = relaxed_reference(
-        atoms, config.fmax, config.steps, relax=config.relax, on_step=on_step
+        atoms, config.fmax, config.steps, relax=config.relax, guards=config.guards, on_step=on_step
     )
     rotations = point_group(crystal, config.symprec) if config.symmetrize else None
     crystal.calc = atoms.calc
@@ -119,7 +119,11 @@ def elastic_constants(
     outcomes = relax_all(
         strained,
         atoms.calc,
-        RelaxConfig(fmax=config.fmax, steps=config.steps if config.relax_ions else 0),
+        RelaxConfig(
+            fmax=config.fmax,
+            steps=config.steps if config.relax_ions else 0,
+            guards=config.guards,
+        ),
         on_result=on_result,
         on_step=on_step,
     )

@@ -119,12 +119,17 @@ def equation_of_state(
         If a relaxation does not converge, or the minimum lies outside of the volumes.
     """
     config = config or EosConfig()
-    start = relaxed_reference(atoms, config.fmax, config.steps, relax=config.relax, on_step=on_step)
+    start = relaxed_reference(
+        atoms, config.fmax, config.steps, relax=config.relax, guards=config.guards, on_step=on_step
+    )
     outcomes = relax_all(
         scaled_volumes(start, np.linspace(*config.span, config.points)),
         atoms.calc,
         RelaxConfig(
-            cell=config.cell, fmax=config.fmax, steps=config.steps if config.relax_ions else 0
+            cell=config.cell,
+            fmax=config.fmax,
+            steps=config.steps if config.relax_ions else 0,
+            guards=config.guards,
         ),
         on_result=on_result,
         on_step=on_step,

@@ -35,8 +35,8 @@ class AnalysisConfig:
     Attributes
     ----------
     observables : tuple of str, optional
-        Names of observables, of `OBSERVABLE_NAMES`; by default those that make sense for the
-        composition.
+        Observables, by default by composition: temperature, density, rdf, hydrogen-bonds, lattice,
+        order, msd, diffusion, vdos, heat-capacity, thermal-expansion.
     interval : float, optional
         Time between frames, fs; by default from the md.toml beside the trajectory. In Python, None
         means that it is unknown, and what depends on it is left out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from pet_calc.workflows.mechanics.config import require_span
@@ -19,7 +19,8 @@ class PhononConfig:
     relax : bool
         Relax first, keeping the space group; otherwise the structure is taken as it is.
     cell : {"fixed", "free", "isotropic", "shape"}
-        What the cell may do in that relaxation, see `RelaxConfig`.
+        What the cell may do in that relaxation; free: six strains, isotropic: volume only, shape:
+        at constant volume.
     fmax : float
         Largest force that counts as relaxed, eV/Å (for the cell: volume · stress per atom, eV).
     steps : int
@@ -27,11 +28,11 @@ class PhononConfig:
     symprec : float
         Distance within which atoms count as equivalent, Å.
     supercell : tuple of 3 or 9 int, optional
-        Supercell of the structure as given: multiples of its lattice vectors, or a matrix M by
-        rows, new vectors = M @ cell. By default the smallest one of `min_length` that has the
-        lattice's symmetry.
+        Supercell of the structure as given, instead of `min_length`: multiples of its lattice
+        vectors, or a matrix M by rows, new vectors = M @ cell. By default the smallest one
+        of `min_length` that has the lattice's symmetry.
     min_length : float
-        Smallest distance of an atom from its periodic image in the supercell, Å.
+        Minimum distance of an atom from its periodic image in the supercell, Å.
     distance : float
         Displacement, Å.
     displacements : {"reduced", "full"}
@@ -114,7 +115,7 @@ class QHAConfig:
     points : int
         Number of volumes, at least 5.
     span : tuple of 2 float
-        First and last volume, as parts of the relaxed one.
+        Smallest and largest volume, relative to the relaxed one.
     eos : {"vinet", "birch_murnaghan", "murnaghan"}
         Equation of state that F(V) is fitted to at each temperature.
     pressure : float
@@ -127,7 +128,13 @@ class QHAConfig:
     span: tuple[float, float] = (0.96, 1.06)
     eos: Literal["vinet", "birch_murnaghan", "murnaghan"] = "vinet"
     pressure: float = 0.0
-    phonons: PhononConfig = field(default_factory=PhononConfig)
+    phonons: PhononConfig = field(
+        default_factory=PhononConfig,
+        metadata={
+            "options": {f.name: f.name for f in fields(PhononConfig) if f.name != "q_spacing"},
+            "panel": "Phonons",
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.points < 5:

@@ -19,7 +19,7 @@ class RelaxConfig:
     Attributes
     ----------
     optimizer : {"fire", "bfgs", "lbfgs"}
-        ASE's optimizer of that name, with its defaults.
+        Optimizer of ASE, with its defaults.
     cell : {"fixed", "free", "isotropic", "shape"}
         What the cell may do: nothing, all six strains, only change its volume (ASE's
         ``hydrostatic_strain``), or only change its shape at constant volume. The cell is moved by
@@ -35,10 +35,10 @@ class RelaxConfig:
         Maximum wall time per structure, s.
     total_seconds : float, optional
         Maximum wall time of all structures together, s.
-    fix_symmetry : bool
-        Keep the space group that the start has within `symprec`, which is imposed on it first.
+    symmetrize : bool
+        Impose the space group that the start has within `symprec`, and keep it.
     symprec : float
-        Distance within which the symmetry to keep is found, Å.
+        Distance within which that space group is found, Å.
     volume_factor : float
         Factor of growth or shrinkage of the cell that stops the relaxation.
     batch : bool, optional
@@ -47,8 +47,9 @@ class RelaxConfig:
         Maximum number of directed neighbor pairs in a batch; by default as for ``evaluate_many``
         of the calculator.
     guards : GuardConfig
-        Limits that stop the relaxation: its `contact` where atoms nearly touch, and its limits on
-        uncertainties where it leaves the training. The others concern dynamics.
+        Limits that stop the relaxation: contact, where atoms nearly touch, energy_uncertainty and
+        forces_uncertainty, where it leaves the training; see docs/guards.md. The others
+        concern dynamics.
     """
 
     optimizer: Literal["fire", "bfgs", "lbfgs"] = "fire"
@@ -58,12 +59,12 @@ class RelaxConfig:
     steps: int = 500
     seconds: float | None = None
     total_seconds: float | None = None
-    fix_symmetry: bool = False
+    symmetrize: bool = False
     symprec: float = 1e-2
     volume_factor: float = 3.0
     batch: bool | None = None
     batch_edges: int | None = None
-    guards: GuardConfig = field(default_factory=GuardConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig, metadata={"words": "guard"})
 
     def __post_init__(self) -> None:
         for name, allowed in (("optimizer", OPTIMIZERS), ("cell", CELLS)):

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from pet_calc.workflows.progress import progress_bar
+from pet_calc.workflows.progress import progress_bar, stderr_console
 from pet_calc.workflows.relax.result import Relaxation
 
 
@@ -29,7 +29,7 @@ class RelaxProgress:
         *,
         moves: bool = True,
     ) -> None:
-        self.console = Console(stderr=True) if console is None else console
+        self.console = stderr_console() if console is None else console
         self.total = total
         self.name = name
         self.moves = moves

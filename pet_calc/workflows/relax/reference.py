@@ -5,6 +5,7 @@ from __future__ import annotations
 from ase import Atoms
 
 from pet_calc.errors import InvalidStructureError, SimulationError
+from pet_calc.workflows.guards.config import GuardConfig
 from pet_calc.workflows.relax.batched import OnStep
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import Relaxation
@@ -13,7 +14,13 @@ from pet_calc.workflows.relax.single import relax as relax_one
 
 
 def relaxed_reference(
-    atoms: Atoms, fmax: float, steps: int, *, relax: bool, on_step: OnStep | None = None
+    atoms: Atoms,
+    fmax: float,
+    steps: int,
+    *,
+    relax: bool,
+    guards: GuardConfig,
+    on_step: OnStep | None = None,
 ) -> Atoms:
     """The crystal with ions and cell relaxed, or as it is, without constraints.
 
@@ -26,7 +33,7 @@ def relaxed_reference(
     SimulationError
         If the relaxation does not converge.
     """
-    config = RelaxConfig(cell="free", optimizer="bfgs", fmax=fmax, steps=steps)
+    config = RelaxConfig(cell="free", optimizer="bfgs", fmax=fmax, steps=steps, guards=guards)
     if atoms.constraints:
         raise InvalidStructureError(
             "elastic properties are those of a crystal whose atoms may all move, but the "

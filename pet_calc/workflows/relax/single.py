@@ -124,7 +124,7 @@ def prepared(atoms: Atoms, config: RelaxConfig) -> Atoms:
             f"has pbc={atoms.pbc.tolist()}; keep it fixed, or set the periodicity"
         )
     work = atoms.copy()
-    if config.fix_symmetry:
+    if config.symmetrize:
         fix_symmetry(work, config.symprec)
     work.calc = atoms.calc
     return work

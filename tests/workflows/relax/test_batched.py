@@ -83,7 +83,7 @@ def test_constraints_and_symmetry(calculator):
     fixed.set_constraint(FixAtoms([1]))
     for chosen, symmetric in (([fixed, atoms], False), ([atoms, atoms], True)):
         config = RelaxConfig(
-            cell="free", fmax=1e-3, steps=10, fix_symmetry=symmetric, volume_factor=9, guards=LOOSE
+            cell="free", fmax=1e-3, steps=10, symmetrize=symmetric, volume_factor=9, guards=LOOSE
         )
         alone = relax_all(chosen, calculator, config, batched=False)
         together = relax_batched(chosen, calculator, config)

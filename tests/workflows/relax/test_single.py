@@ -71,7 +71,7 @@ def test_symmetry_is_kept_or_reported():
     assert space_group(atoms, 1e-2) == "P6_3/mmc (194)"
     config = RelaxConfig("bfgs", cell="free", fmax=1e-3)
     assert space_group(relax(atoms, config).atoms, 1e-5) != "P6_3/mmc (194)"
-    kept = relax(atoms, replace(config, fix_symmetry=True))
+    kept = relax(atoms, replace(config, symmetrize=True))
     assert kept.converged
     assert kept.atoms.constraints == []
     assert space_group(kept.atoms, 1e-5) == "P6_3/mmc (194)"
@@ -82,7 +82,7 @@ def test_a_molecule_has_no_space_group_to_fix():
     atoms.calc = EMT()
     assert space_group(atoms, 1e-2) == ""
     with pytest.raises(InvalidStructureError, match="three dimensions"):
-        relax(atoms, RelaxConfig(fix_symmetry=True))
+        relax(atoms, RelaxConfig(symmetrize=True))
     with pytest.raises(InvalidStructureError, match="three dimensions"):
         relax(atoms, RelaxConfig(cell="free"))
     result = relax(atoms)
