@@ -156,9 +156,9 @@ def test_ground_state_of_an_alloy_is_first(command, tmp_path) -> None:
     ("options", "words"),
     [
         (("--formula", "Xy"), "formula"),
-        (("--formula", "Cu", "--source", "nothing"), "no generator"),
+        (("--formula", "Cu", "--sources", "nothing"), "no generator"),
         (("--formula", "Cu", "--hull", "gone.json"), "no hull"),
-        (("--formula", "Cu", "--space-group", "231"), "230"),
+        (("--formula", "Cu", "--space-groups", "231"), "230"),
     ],
 )
 def test_bad_input(command, capsys, options, words) -> None:
@@ -201,7 +201,7 @@ def test_training_learns_and_generator_is_checked(trained, command, tmp_path) ->
             "1,3",
             "--n",
             "4",
-            "--source",
+            "--sources",
             folder,
             "--calculator",
             "ase.calculators.emt:EMT",
