@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from pet_calc.cli.inputs import load_table, read_structures
 from pet_calc.cli.options import ConfigOption, ReportedFolder
 from pet_calc.cli.options_of import options_of
-from pet_calc.cli.run import REPORT, Run
+from pet_calc.cli.run import Run
 from pet_calc.workflows.observables.config import AnalysisConfig
 
 if TYPE_CHECKING:
@@ -95,10 +95,8 @@ def analyze(
     result = compute(kept, settings)
     run.begin(packages=("ase", "numpy", "scipy"), interval=interval)
     write_results(result, run)
-    if folder.report:
-        with pulsing("report"):
-            write_page(result, kept, run)
     run.console.print(summary_table(result, run))
+    run.page(kept)
     for names, reason in grouped(result.skipped):
         run.console.print(f"not computed: {names}: {reason}", highlight=False, markup=False)
 
@@ -192,30 +190,6 @@ def write_results(result: Analysis, run: Run) -> None:
         )
     if result.tables:
         save_figure(analysis_figure(result), run.out / FIGURE, run.origin)
-
-
-def write_page(result: Analysis, frames: list[Atoms], run: Run) -> None:
-    """The report of the analysis."""
-    from pet_calc.workflows.observables.figures import analysis_figure
-    from pet_calc.workflows.report import Picture, Section, Structures, Table, Text, write_report
-
-    rows = [(q.name, str(q.estimate), q.unit, q.note) for q in result.quantities]
-    results = [Table(("quantity", "value", "unit", "note"), rows)]
-    missing = [Text(f"Not computed: {k}: {v}") for k, v in grouped(result.skipped)]
-    sections = [Section("Results", [*results, *missing])]
-    if result.tables:
-        picture = Picture.from_figure(analysis_figure(result), "Bands are standard errors.")
-        sections.append(Section("Curves", [picture]))
-    settings: dict[str, Any] = run.options()
-    write_report(
-        run.out / REPORT,
-        f"Observables of {result.formula}",
-        sections,
-        lead=f"pet-calc analyze · {settings['trajectory']} · {result.n_frames} frames",
-        structures=Structures(frames),
-        settings={k: v for k, v in settings.items() if v is not None},
-        provenance=run.origin,
-    )
 
 
 def grouped(skipped: dict[str, str]) -> list[tuple[str, str]]:

@@ -183,7 +183,7 @@ def md(
     with pulsing("analysis"):
         if is_water(result.atoms) and settings.steps > 0:
             water = analyze_water(result, discard)
-            write_rdfs(water, run.out / RDF_TABLE)
+            write_rdfs(water, run)
         title = f"{name}, {settings.ensemble}"
         path = run.out / FIGURE
         draw(result, water, path, discard=discard, title=title, origin=run.origin)

@@ -26,18 +26,15 @@ def analyze_water(result: MDResult, discard: float) -> WaterStructure:
         return water_structure(frames[i] for i in range(first, len(frames)))
 
 
-def write_rdfs(water: WaterStructure, path: Path) -> None:
+def write_rdfs(water: WaterStructure, run: Run) -> None:
     """The three g(r) and their errors as CSV."""
-    import csv
-
-    columns = (water.g_OO, water.g_OH, water.g_HH)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        names = ["g_" + "".join(rdf.pair) for rdf in columns]
-        writer.writerow(["r_A", *(x for name in names for x in (name, f"{name}_error"))])
-        for k, r in enumerate(water.g_OO.r):
-            row = [x for rdf in columns for x in (rdf.g[k], rdf.error[k])]
-            writer.writerow([f"{r:.5f}", *(f"{x:.6g}" for x in row)])
+    curves = (water.g_OO, water.g_OH, water.g_HH)
+    names = ["g_" + "".join(rdf.pair) for rdf in curves]
+    rows = [
+        [f"{r:.5f}", *(f"{x:.6g}" for rdf in curves for x in (rdf.g[k], rdf.error[k]))]
+        for k, r in enumerate(water.g_OO.r)
+    ]
+    run.write_csv(RDF_TABLE, ["r_A", *(x for n in names for x in (n, f"{n}_error"))], rows)
 
 
 def draw(

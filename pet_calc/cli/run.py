@@ -129,17 +129,21 @@ class Run:
             options["dtype"] = recorded.get("dtype")
         return options
 
-    def page(self) -> None:
-        """The report of the finished run where it is wanted, or how to get one."""
+    def page(self, frames: Sequence[Atoms] | None = None) -> None:
+        """The report of the finished run where it is wanted, or how to get one.
+
+        `frames` are shown in its 3-D view, by default the structures of the folder.
+        """
         if not self.reported:
             hint = f"a page of this run: pet-calc report {self.out}"
             self.console.print(hint, highlight=False, markup=False)
             return
         from pet_calc.workflows.progress import pulsing
-        from pet_calc.workflows.report import report_folder
+        from pet_calc.workflows.report import Structures, report_folder
 
         with pulsing("report"):
-            path = report_folder(self.out)
+            shown = None if frames is None else Structures(list(frames))
+            path = report_folder(self.out, structures=shown)
         size = f"{path}: {path.stat().st_size / 1e6:.1f} MB"
         self.console.print(size, highlight=False, markup=False)
 

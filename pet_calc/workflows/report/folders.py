@@ -39,7 +39,11 @@ class _Content:
 
 
 def report_folder(
-    folder: Path | str, path: Path | str | None = None, *, viewer: bool = True
+    folder: Path | str,
+    path: Path | str | None = None,
+    *,
+    viewer: bool = True,
+    structures: Structures | None = None,
 ) -> Path:
     """Write the report of a folder of ``pet-calc md``, ``relax``, ``phonons``, ``qha`` or others.
 
@@ -53,6 +57,8 @@ def report_folder(
         Of the page; by default ``report.html`` in the folder.
     viewer : bool
         Include the 3-D view, which needs chemiscope.
+    structures : Structures, optional
+        Shown there instead of those of the folder.
 
     Raises
     ------
@@ -70,7 +76,7 @@ def report_folder(
         content.title,
         content.sections,
         lead=f"pet-calc {verb} · {folder.resolve().name}",
-        structures=content.structures if viewer else None,
+        structures=(structures or content.structures) if viewer else None,
         settings=settings,
         provenance=origin,
     )
@@ -225,7 +231,7 @@ KINDS: dict[str, Callable[[Path, dict[str, Any]], _Content]] = {
 }
 """Settings files that are recognized, without their ending, and what makes their page."""
 
-OTHER_VERBS = ("qha", "elastic", "eos", "neb")
+OTHER_VERBS = ("qha", "elastic", "eos", "neb", "predict")
 
 
 def _frames(path: Path) -> list[Atoms]:
