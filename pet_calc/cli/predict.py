@@ -67,11 +67,12 @@ def predict(
     predictors = [PropertyPredictor(p, question.model) for p in question.property]
     models = {p.property: p.name for p in predictors}
     digests = {p.name: sha256(p.folder / WEIGHTS) for p in predictors}
+    # properties of several models cannot be asked of one of them
+    chosen = {"model": next(iter(digests)) if len(digests) == 1 else None}
     run.begin(
         packages=("ase", "numpy", "torch", "spglib"),
         record={"model": list(digests), "sha256": list(digests.values())},
-        # properties of several models cannot be asked of one of them
-        model=next(iter(digests)) if len(digests) == 1 and question.model == "auto" else None,
+        **(chosen if question.model == "auto" else {}),
     )
     rows = [row for p in predictors for row in predictions(p, crystals)]
     run.write_csv("predict.csv", COLUMNS, rows)

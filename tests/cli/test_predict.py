@@ -1,7 +1,9 @@
 """Property models trained and used from the command line; input that has no answer."""
 
 import csv
+import hashlib
 import json
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -128,8 +130,16 @@ def test_the_verb_writes_tables_and_names_what_it_cannot_judge(folder, tmp_path)
         json.loads((tmp_path / "out" / "predict.json").read_text())["predictions"][3]["value"]
         is None
     )
+    settings = tomllib.loads((tmp_path / "out" / "predict.toml").read_text())
+    assert settings["model"] == str(folder / "run/model")
+    assert settings["property"] == ["x", "bulk_modulus"]
+    weights = (folder / "run/model/weights.safetensors").read_bytes()
+    assert settings["provenance"]["sha256"] == [hashlib.sha256(weights).hexdigest()]
     # nothing is overwritten
     assert CliRunner().invoke(app, command).exit_code == 1
+    again = ["predict", "--config", str(tmp_path / "out/predict.toml"), "--no-report"]
+    assert CliRunner().invoke(app, [*again, "--overwrite"]).exit_code == 0
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--no-viewer"]).exit_code == 0
     alone = ["predict", files[1], "--property", "x", "--model", str(folder / "run" / "model")]
     assert CliRunner().invoke(app, [*alone, "--out", str(tmp_path / "b")]).exit_code == 1
 
