@@ -68,7 +68,7 @@ def predict(
     models = {p.property: p.name for p in predictors}
     digests = {p.name: sha256(p.folder / WEIGHTS) for p in predictors}
     # properties of several models cannot be asked of one of them
-    chosen = {"model": next(iter(digests)) if len(digests) == 1 else None}
+    chosen: dict[str, Any] = {"model": next(iter(digests)) if len(digests) == 1 else None}
     run.begin(
         packages=("ase", "numpy", "torch", "spglib"),
         record={"model": list(digests), "sha256": list(digests.values())},
