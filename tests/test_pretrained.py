@@ -2,6 +2,9 @@
 
 import re
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,9 @@ from pet_calc.errors import (
     UnsupportedElementError,
 )
 from pet_calc.io.models.expected import EXPECTED
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, save_model, sha256
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.weights import save_model
+from pet_calc.pretrained import index
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def root(published, tmp_path, monkeypatch):
     """A copy of that index, which the test may damage, as the only one."""
     copy = tmp_path / "shipped"
     shutil.copytree(published, copy)
-    monkeypatch.setattr(pretrained, "ROOTS", (copy,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (copy,))
     return copy
 
 
@@ -55,22 +60,22 @@ def test_the_index_is_read_in_order(root):
 
 def test_the_package_comes_before_the_checkout(root, tmp_path, monkeypatch):
     wheel = publish(tmp_path / "wheel", metal_v1="Cu")
-    monkeypatch.setattr(pretrained, "ROOTS", (wheel, root))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (wheel, root))
     assert [e.name for e in pretrained.list_potentials()] == ["metal-v1"]
-    monkeypatch.setattr(pretrained, "ROOTS", (tmp_path / "absent", root))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (tmp_path / "absent", root))
     assert len(pretrained.list_potentials()) == 5
 
 
 def test_the_places_are_those_of_wheel_and_checkout():
     package = Path(pet_calc.__file__).resolve().parent
-    wheel, checkout = pretrained.ROOTS
+    wheel, checkout = index.ROOTS
     assert wheel == package / "_potentials"
     assert checkout == package.parent / "potentials"
 
 
 def test_without_an_index_both_places_are_named(tmp_path, monkeypatch):
     places = (tmp_path / "a", tmp_path / "b")
-    monkeypatch.setattr(pretrained, "ROOTS", places)
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", places)
     for call in (pretrained.list_potentials, lambda: pretrained.resolve("water")):
         with pytest.raises(PotentialNotFoundError) as caught:
             call()
@@ -79,7 +84,7 @@ def test_without_an_index_both_places_are_named(tmp_path, monkeypatch):
 
 
 def test_a_path_needs_no_index(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "ROOTS", (tmp_path / "a",))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (tmp_path / "a",))
     save_model(tmp_path / "mine", small_pet())
     assert pretrained.load(str(tmp_path / "mine")).elements == ("H", "O")
 
@@ -110,6 +115,46 @@ def test_a_name_is_its_newest_version_unless_one_is_given(root, name, found):
 def test_an_unknown_name_lists_the_known_ones(root, name):
     with pytest.raises(PotentialNotFoundError, match=r"water-v1, water-v2.*no such path exists"):
         pretrained.resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("watr", "water-v10"),
+        ("Water", "water-v10"),
+        ("slat-v3", "salt-v3"),
+        ("pet-mads", "pet-mad-s-v1.6.0"),
+        ("pet-omol-xs", "pet-omol-s-v1.0.0"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_similar_ones(root, name, similar):
+    with pytest.raises(PotentialNotFoundError, match=rf"did you mean [^?]*{similar}[^?]*\?"):
+        pretrained.resolve(name)
+
+
+def test_nothing_similar_is_offered_for_a_name_like_no_other(root):
+    with pytest.raises(PotentialNotFoundError) as caught:
+        pretrained.resolve("xyz")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_listing_takes_neither_torch_nor_ase():
+    listing = """
+        import sys
+        from pet_calc.io.cache import cache_folder
+        from pet_calc.io.foreign.hub import is_downloaded
+        from pet_calc.io.foreign.published import PUBLISHED
+        from pet_calc.pretrained import list_potentials, read_card
+        for kind in ("energy", "property", "generator"):
+            for entry in list_potentials(kind):
+                read_card(entry.folder), entry.size
+        is_downloaded(PUBLISHED[0], cache_folder())
+        print(sorted({"torch", "ase", "numpy"} & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(listing)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_folder_and_files_in_it_name_a_potential(root, tmp_path):
@@ -159,8 +204,8 @@ def test_a_users_changed_weights_are_refused(root, tmp_path):
 
 
 def test_index_and_model_must_agree_on_the_elements(root):
-    index = root / "index.toml"
-    index.write_text(index.read_text().replace('["Na", "Cl"]', '["Na", "Cl", "K"]'))
+    path = root / "index.toml"
+    path.write_text(path.read_text().replace('["Na", "Cl"]', '["Na", "Cl", "K"]'))
     with pytest.raises(CheckpointError, match="covers Na, Cl, but the index says Na, Cl, K"):
         pretrained.load("salt")
 
@@ -198,9 +243,9 @@ def test_no_choice_lists_what_each_covers(root):
 
 
 def test_an_experimental_potential_is_chosen_only_where_no_stable_one_fits(root):
-    index = root / "index.toml"
-    text = index.read_text().replace('"water-v10"', '"water-v10"\nstatus = "experimental"')
-    index.write_text(text)
+    path = root / "index.toml"
+    text = path.read_text().replace('"water-v10"', '"water-v10"\nstatus = "experimental"')
+    path.write_text(text)
     assert pretrained.choose_for([["H"]]).name == "water-v2"
     assert pretrained.resolve("water").name == "water-v10"
 
@@ -281,9 +326,9 @@ def test_damaged_checkpoint_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
 
 
 def test_a_potential_is_chosen_only_for_elements_that_occur_together_in_its_data(root):
-    index = root / "index.toml"
-    text = index.read_text().replace('"water-v10"', '"water-v10"\nsystems = ["H-O", "O"]')
-    index.write_text(text)
+    path = root / "index.toml"
+    text = path.read_text().replace('"water-v10"', '"water-v10"\nsystems = ["H-O", "O"]')
+    path.write_text(text)
     assert pretrained.choose_for([["O", "H"]]).name == "water-v10"
     assert pretrained.choose_for([["O"]]).name == "water-v10"
     assert pretrained.choose_for([["H"]]).name == "water-v2"

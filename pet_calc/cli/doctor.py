@@ -68,7 +68,7 @@ def doctor(
         claim_folder(record.json.parent, (record.json.name,), overwrite=record.overwrite)
     atoms = structure.read()
     from pet_calc.doctor import examine
-    from pet_calc.io.models.weights import write_atomically
+    from pet_calc.io.models.files import write_atomically
     from pet_calc.io.runs.provenance import provenance
     from pet_calc.workflows.progress import progress_bar
 

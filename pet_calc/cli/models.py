@@ -30,10 +30,11 @@ def list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pet_calc.io.cache import cache_folder
     from pet_calc.io.foreign.hub import converted_folder, is_downloaded
     from pet_calc.io.foreign.published import PUBLISHED
-    from pet_calc.io.models.weights import WEIGHTS
-    from pet_calc.pretrained import cache_folder, list_potentials
+    from pet_calc.io.models.files import WEIGHTS
+    from pet_calc.pretrained import list_potentials
 
     table = Table()
     for column in ("name", "elements", "method", "size", "test errors (MAE)", "for"):
@@ -101,9 +102,9 @@ def download_model(
     Example: pet-calc models download pet-mad-s
     """
     from pet_calc.errors import PotentialNotFoundError
+    from pet_calc.io.cache import cache_folder
     from pet_calc.io.foreign.hub import fetch
     from pet_calc.io.foreign.published import PUBLISHED, find_published
-    from pet_calc.pretrained import cache_folder
 
     published = find_published(name)
     if published is None:

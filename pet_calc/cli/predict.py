@@ -62,7 +62,7 @@ def predict(
     run = Run(context, folder, OUTPUTS)
     crystals = structures.read()
     from pet_calc.crystals.properties.predictor import PropertyPredictor
-    from pet_calc.io.models.weights import WEIGHTS, sha256
+    from pet_calc.io.models.files import WEIGHTS, sha256
 
     predictors = [PropertyPredictor(p, question.model) for p in question.property]
     models = {p.property: p.name for p in predictors}

@@ -100,7 +100,7 @@ class Run:
         resolved
             Options whose value has been found meanwhile.
         """
-        from pet_calc.io.models.weights import write_atomically
+        from pet_calc.io.models.files import write_atomically
         from pet_calc.io.runs.outputs import clear_folder
         from pet_calc.io.runs.provenance import provenance, settings_toml
 

@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from pet_calc.io.models.expected import write_expected
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, load_model, save_model, sha256
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models.pet import PET, PETConfig
 
 CUTOFF = 3.0
@@ -85,7 +86,7 @@ def publish(root: Path, **potentials: str):
         lines += [
             "[[potential]]",
             f'name = "{name}"',
-            f"elements = {json.dumps(symbols)}",
+            f"elements = {json.dumps([chemical_symbols[z] for z in model.atomic_numbers])}",
             'method = "random"',
             f'summary = "potential number {seed}"',
             "[potential.sha256]",

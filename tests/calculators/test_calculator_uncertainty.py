@@ -21,7 +21,7 @@ from pet_calc.calculators.results import (
     ROTATION_PROPERTIES,
 )
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
-from pet_calc.io.models.uncertainty import UNCERTAINTY, add_uncertainty
+from pet_calc.io.models.uncertainty import UNCERTAINTY, write_uncertainty
 from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models.pet.uncertainty import LLPR, fit_llpr
 
@@ -46,7 +46,7 @@ def fitted(folder: Path, model, members=6) -> Path:
     )
     errors = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     llpr = fit_llpr(features, torch.full((40,), 24), features, errors, members=members)
-    add_uncertainty(folder, {model.energy_head: llpr})
+    save_model(folder, model, dict(write_uncertainty(folder, {model.energy_head: llpr})))
     return folder
 
 
@@ -219,8 +219,9 @@ def test_uncertainty_sees_the_charge(tmp_path) -> None:
 def test_missing_and_damaged_uncertainties_are_refused(folder, tmp_path) -> None:
     content = (folder / UNCERTAINTY).read_bytes()
     for damage in (content[:-1] + b"x", None):
-        save_model(tmp_path / "model", load_model(folder))
-        add_uncertainty(tmp_path / "model", {"energy": LLPR(*(torch.ones(1, 1) for _ in range(3)))})
+        other = {"energy": LLPR(*(torch.ones(1, 1) for _ in range(3)))}
+        record = write_uncertainty(tmp_path / "model", other)
+        save_model(tmp_path / "model", load_model(folder), dict(record))
         if damage is None:
             (tmp_path / "model" / UNCERTAINTY).unlink()
             with pytest.raises(PotentialNotFoundError, match="records uncertainties"):

@@ -13,11 +13,12 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 from ase.md.verlet import VelocityVerlet
 from contracts.models import random_crystalformer, random_pet
 
-from pet_calc import CrystalformerCalculator, PETCalculator, pretrained
+from pet_calc import CrystalformerCalculator, PETCalculator
 from pet_calc.calculators import calculator_for
 from pet_calc.errors import InvalidStructureError, UnsupportedElementError
 from pet_calc.io.models.expected import compare_expected, write_expected
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, load_model, save_model, sha256
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models.crystalformer import Crystalformer, CrystalformerConfig
 
 
@@ -47,7 +48,7 @@ def shipped(tmp_path, monkeypatch):
         lines += [f'architecture = "{name.split("-")[0]}"', "[potential.sha256]"]
         lines += [f'"{f}" = "{sha256(tmp_path / name / f)}"' for f in (CONFIG, WEIGHTS)]
     (tmp_path / "index.toml").write_text("\n".join(lines))
-    monkeypatch.setattr(pretrained, "ROOTS", (tmp_path,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (tmp_path,))
 
 
 def test_a_charge_is_refused_and_a_spin_warned_of(silicon, caplog):

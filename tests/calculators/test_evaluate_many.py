@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from calculators.small_potentials import liquid, publish, rare_pet, small_pet
 
-from pet_calc import PETCalculator, pretrained
+from pet_calc import PETCalculator
 from pet_calc.calculators import batches
 from pet_calc.errors import InvalidStructureError, SimulationError, UnsupportedElementError
 from pet_calc.geometry.graph import BATCH_EDGES
@@ -118,7 +118,7 @@ def test_cache_of_the_calculator_is_left_alone():
 
 def test_auto_takes_potentials_in_turn(tmp_path, monkeypatch):
     root = publish(tmp_path / "potentials", a_v1="H O", b_v1="Al")
-    monkeypatch.setattr(pretrained, "ROOTS", (root,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (root,))
     aluminum = bulk("Al", cubic=True)
     aluminum.positions[0] += 0.1
     mixed = [RATTLED[0], aluminum, RATTLED[1], aluminum, RATTLED[4]]

@@ -21,7 +21,8 @@ from pet_calc.errors import (
     SimulationError,
     UnsupportedElementError,
 )
-from pet_calc.io.models.weights import WEIGHTS, save_model
+from pet_calc.io.models.files import WEIGHTS
+from pet_calc.io.models.weights import save_model
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 
@@ -45,7 +46,7 @@ def published(tmp_path_factory):
 @pytest.fixture
 def shipped(published, monkeypatch):
     """That index as the only one."""
-    monkeypatch.setattr(pretrained, "ROOTS", (published,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (published,))
     return published
 
 

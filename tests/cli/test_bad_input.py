@@ -17,7 +17,8 @@ from ase.io import write
 from calculators.small_potentials import flip_a_bit, liquid, small_pet
 
 from pet_calc.cli import main
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, save_model
+from pet_calc.io.models.files import CONFIG, WEIGHTS
+from pet_calc.io.models.weights import save_model
 
 
 @dataclass(frozen=True)

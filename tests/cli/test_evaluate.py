@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pet_calc.calculators import PETCalculator
 from pet_calc.cli import app
 from pet_calc.errors import DatasetError, PotentialNotFoundError
-from pet_calc.io.models.uncertainty import add_uncertainty
+from pet_calc.io.models.uncertainty import write_uncertainty
 from pet_calc.io.models.weights import load_model, save_model
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR
@@ -85,7 +85,7 @@ def test_prints_the_calibration_of_uncertainties(folder):
     n = len(PETCalculator(model).get_features(liquid(1, length=4.0), pooled=True))
     eye = torch.eye(n, dtype=torch.float64)
     llpr = LLPR(eye, torch.tensor(1e-3, dtype=torch.float64), eye[:0])
-    add_uncertainty(folder / "model", {"energy": llpr})
+    save_model(folder / "model", model, dict(write_uncertainty(folder / "model", {"energy": llpr})))
     result = run(folder)
     assert result.exit_code == 0, result.output
     assert "uncertainty of the energy" in result.output

@@ -4,16 +4,15 @@ import pytest
 from calculators.small_potentials import flip_a_bit, publish
 from typer.testing import CliRunner
 
-from pet_calc import pretrained
 from pet_calc.cli.models import models_app
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
-from pet_calc.io.models.weights import WEIGHTS
+from pet_calc.io.models.files import WEIGHTS
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """An index of two potentials."""
-    monkeypatch.setattr(pretrained, "ROOTS", (tmp_path,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (tmp_path,))
     return publish(tmp_path, water_v1="H O", salt_v1="Na Cl")
 
 

@@ -12,15 +12,15 @@ from contracts.energy_model import Potential, forces_match_energy
 from contracts.models import random_pet
 from contracts.structures import dense_random, system, water_box
 
-from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundError
+from pet_calc.errors import IntegrityError
 from pet_calc.geometry import System, edge_vectors
 from pet_calc.io.foreign.checkpoints import (
     convert_checkpoint,
-    llpr_of,
     load_published,
     read_published,
+    uncertainties_of,
 )
-from pet_calc.io.models.uncertainty import UNCERTAINTY, add_uncertainty, load_uncertainty
+from pet_calc.io.models.uncertainty import UNCERTAINTY, find_uncertainty, write_uncertainty
 from pet_calc.io.models.weights import load_model, read_config, save_model
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PET
@@ -50,7 +50,7 @@ def summed_features(model: PET, structure: System) -> torch.Tensor:
 def test_published_uncertainties(reference_dir: Path) -> None:
     file = reference_dir / "pet" / "llpr_pet_adaptive_solver.ckpt"
     model = load_published(file, torch.float64)
-    llpr = llpr_of(read_published(file))
+    llpr = uncertainties_of(read_published(file))["energy"]
     frames = ase.io.read(reference_dir / "pet" / "structures.extxyz", ":")
     structures = {a.info["name"]: a for a in frames}
     with np.load(reference_dir / "pet" / "llpr.f64.results.npz") as archive:
@@ -75,23 +75,22 @@ def test_published_uncertainties(reference_dir: Path) -> None:
 def test_conversion_keeps_uncertainties(reference_dir: Path, tmp_path: Path) -> None:
     file = reference_dir / "pet" / "llpr_pet_adaptive_solver.ckpt"
     imported = convert_checkpoint(file, tmp_path)
-    found = load_uncertainty(tmp_path)
-    for name, value in llpr_of(imported).to_tensors().items():
+    found = find_uncertainty(tmp_path)
+    assert found is not None
+    for name, value in uncertainties_of(imported)["energy"].to_tensors().items():
         assert torch.equal(found.to_tensors()[name], value), name
     damaged = bytearray((tmp_path / UNCERTAINTY).read_bytes())
     damaged[-1] ^= 1
     (tmp_path / UNCERTAINTY).write_bytes(damaged)
     with pytest.raises(IntegrityError, match="must have the SHA-256"):
-        load_uncertainty(tmp_path)
+        find_uncertainty(tmp_path)
 
 
-def test_models_without_uncertainties_say_so(reference_dir: Path, tmp_path: Path) -> None:
+def test_models_without_uncertainties_have_none(reference_dir: Path, tmp_path: Path) -> None:
     file = reference_dir / "pet" / "pet_legacy.ckpt"
     imported = convert_checkpoint(file, tmp_path)
-    with pytest.raises(PotentialNotFoundError, match="has no uncertainties"):
-        load_uncertainty(tmp_path)
-    with pytest.raises(CheckpointError, match="must hold cholesky_energy_uncertainty"):
-        llpr_of(imported)
+    assert find_uncertainty(tmp_path) is None
+    assert not uncertainties_of(imported)
 
 
 @pytest.mark.parametrize("featurizer", ["feedforward", "residual"])
@@ -222,21 +221,18 @@ def test_uncertainties_of_energies_in_another_unit_are_in_electronvolt() -> None
 
 def test_every_head_keeps_its_own_uncertainty(tmp_path: Path) -> None:
     model = random_pet(42, energy_heads=("energy", "energy/b", "energy/c"), d_head=2)
-    save_model(tmp_path, model, {"steps": 3})
     eye = torch.eye(4, dtype=torch.float64)
     models = {
         head: LLPR(k * eye, torch.tensor(1.0).double(), eye[:2] / k)
         for k, head in ((1, "energy"), (2, "energy/b"))
     }
-    add_uncertainty(tmp_path, models)
+    save_model(tmp_path, model, {"steps": 3, **write_uncertainty(tmp_path, models)})
     for head, llpr in models.items():
-        assert torch.equal(load_uncertainty(tmp_path, head).cholesky, llpr.cholesky)
-    with pytest.raises(PotentialNotFoundError, match="no uncertainties of 'energy/c'"):
-        load_uncertainty(tmp_path, "energy/c")
+        assert torch.equal(find_uncertainty(tmp_path, head).cholesky, llpr.cholesky)
+    assert find_uncertainty(tmp_path, "energy/c") is None
     training = read_config(tmp_path)["training"]
     assert set(training) == {"steps", "uncertainty_sha256"}
     assert load_model(tmp_path).config == model.config
     # a file that the configuration does not record belongs to another model
     save_model(tmp_path, model)
-    with pytest.raises(PotentialNotFoundError, match="no uncertainties"):
-        load_uncertainty(tmp_path)
+    assert find_uncertainty(tmp_path) is None

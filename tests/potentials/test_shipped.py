@@ -13,7 +13,8 @@ from pet_calc.calculators import calculator_for
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.io.models.domain import measure_domain
 from pet_calc.io.models.expected import EXPECTED, compare_expected, read_expected
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, read_config, sha256
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.weights import read_config
 from pet_calc.training.potentials.config import TrainConfig
 from pet_calc.training.potentials.loop import load_data
 
@@ -27,7 +28,7 @@ EMPTY = pytest.param(None, marks=pytest.mark.skip(reason="potentials/index.toml 
 @pytest.fixture(params=ENTRIES or [EMPTY], ids=lambda e: e["name"] if e else "none")
 def entry(request, monkeypatch):
     """A potential of the checkout's index."""
-    monkeypatch.setattr(pretrained, "ROOTS", (POTENTIALS,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (POTENTIALS,))
     return next(e for e in pretrained.list_potentials() if e.name == request.param["name"])
 
 

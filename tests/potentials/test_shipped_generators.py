@@ -11,10 +11,9 @@ from pet_calc.crystals.diffusion.config import SamplerConfig
 from pet_calc.crystals.generation import Composition, Generator, propose_random, propose_substituted
 from pet_calc.crystals.generation.config import DEFAULT_SOURCES, GenerateConfig
 from pet_calc.crystals.generation.fingerprint import distance, fingerprint
-from pet_calc.crystals.generation.generator import shipped_generators
 from pet_calc.crystals.generation.geometry_window import GeometryWindow, closest_contact
 from pet_calc.crystals.generation.proposals import propose
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
 
 POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
 ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8"))
@@ -23,8 +22,7 @@ NAMES = [e["name"] for e in ENTRIES.get("generator", [])]
 
 @pytest.fixture(autouse=True)
 def checkout(monkeypatch):
-    monkeypatch.setattr(pretrained, "ROOTS", (POTENTIALS,))
-    monkeypatch.setattr("pet_calc.crystals.generation.generator.ROOTS", (POTENTIALS,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (POTENTIALS,))
 
 
 def nearest(compositions, proposals, types: int) -> np.ndarray:
@@ -39,17 +37,18 @@ def nearest(compositions, proposals, types: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_card_and_size(name) -> None:
-    folder, entry = shipped_generators()[name]
-    assert set(entry["sha256"]) == {CONFIG, WEIGHTS}
-    for file, digest in entry["sha256"].items():
+    entry = pretrained.find_shipped(name, "generator")
+    folder = entry.folder
+    assert set(entry.sha256) == {CONFIG, WEIGHTS}
+    for file, digest in entry.sha256.items():
         assert sha256(folder / file) == digest
     assert (folder / WEIGHTS).stat().st_size < 20e6
     card = pretrained.read_card(folder)
     generator = Generator.load(name)
-    assert card.front["kind"] == entry["kind"] == "generator"
+    assert card.front["kind"] == entry.kind == "generator"
     assert card.front["sha256"] == generator.digest
     assert card.front["parameters"] == sum(p.numel() for p in generator.model.parameters())
-    assert entry["status"] in ("experimental", "stable")
+    assert entry.status in ("experimental", "stable")
     for heading in (
         "Use",
         "Out of scope",

@@ -18,7 +18,7 @@ from pet_calc.crystals.training.card import measure_property_card
 from pet_calc.crystals.training.property_config import PropertyTraining
 from pet_calc.errors import IntegrityError
 from pet_calc.io.models.expected import EXPECTED
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
 
 POTENTIALS = Path(__file__).resolve().parents[2] / "potentials"
 ENTRIES = tomllib.loads((POTENTIALS / "index.toml").read_text(encoding="utf-8")).get("property", [])
@@ -37,7 +37,7 @@ def version_of(entry):
 @pytest.fixture(params=ENTRIES, ids=lambda e: e["name"])
 def entry(request, monkeypatch):
     """A property model of the checkout's index."""
-    monkeypatch.setattr(pretrained, "ROOTS", (POTENTIALS,))
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (POTENTIALS,))
     return pretrained.find_property_model(request.param["name"])
 
 

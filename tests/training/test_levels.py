@@ -7,7 +7,7 @@ import torch
 from training.conftest import labeled_crystals
 
 from pet_calc import PETCalculator
-from pet_calc.io.models.uncertainty import load_uncertainty
+from pet_calc.io.models.uncertainty import find_uncertainty
 from pet_calc.io.models.weights import load_model
 from pet_calc.models import evaluate
 from pet_calc.training.potentials.config import TrainConfig
@@ -106,8 +106,8 @@ def test_the_calculator_picks_a_level(run):
     assert energies["b"] == pytest.approx(frame.energy, abs=3)
     assert not np.allclose(forces["a"], forces["b"], atol=1e-3)
     assert (
-        load_uncertainty(out / "model", "b").multiplier
-        != load_uncertainty(out / "model", "a").multiplier
+        find_uncertainty(out / "model", "b").multiplier
+        != find_uncertainty(out / "model", "a").multiplier
     )
     with pytest.raises(ValueError, match="must be read from a head"):
         PETCalculator(out / "model", variant="c")

@@ -11,8 +11,9 @@ from training.conftest import labeled_crystals
 
 from pet_calc import PETCalculator
 from pet_calc.errors import DatasetError
-from pet_calc.io.models.uncertainty import load_uncertainty
-from pet_calc.io.models.weights import WEIGHTS, load_model
+from pet_calc.io.models.files import WEIGHTS
+from pet_calc.io.models.uncertainty import find_uncertainty
+from pet_calc.io.models.weights import load_model
 from pet_calc.training.potentials.config import TrainConfig
 from pet_calc.training.potentials.data import prepare
 from pet_calc.training.potentials.loop import load_data, train
@@ -33,7 +34,7 @@ def run(tmp_path, data_folder, config_table):
 def test_fitted_uncertainties_are_calibrated_and_used(run):
     folder, _, data = run
     model = load_model(folder / "model")
-    llpr = load_uncertainty(folder / "model")
+    llpr = find_uncertainty(folder / "model")
     assert llpr.n_members == 8
     found = calibration_error(model, llpr, [prepare(f, model.cutoff) for f in data.validation])
     assert found.z_rms == pytest.approx(1.0, rel=1e-3)
@@ -68,7 +69,7 @@ def test_uncertainties_change_no_weights_and_may_be_added_later(
     config_table["uncertainty"] = {"members": 0}
     later = TrainConfig.from_dict(config_table)
     train(later, tmp_path / "plain", load_data(later, data_folder))
-    assert load_uncertainty(tmp_path / "plain" / "model").n_members == 0
+    assert find_uncertainty(tmp_path / "plain" / "model").n_members == 0
 
 
 def test_uncertainties_need_validation_energies(tmp_path, data_folder, config_table):

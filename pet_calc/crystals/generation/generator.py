@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,32 +27,13 @@ from pet_calc.crystals.generation.composition import Composition
 from pet_calc.crystals.generation.geometry_window import GeometryWindow
 from pet_calc.crystals.io.generators import load_generator
 from pet_calc.crystals.io.unimat import atoms_from_crystal
-from pet_calc.errors import (
-    CheckpointError,
-    IntegrityError,
-    InvalidStructureError,
-    PotentialNotFoundError,
-)
-from pet_calc.io.models.weights import sha256
-from pet_calc.pretrained import INDEX, ROOTS
+from pet_calc.errors import InvalidStructureError
+from pet_calc.pretrained.index import find_shipped, unknown_name
 
 #: How often a proposal out of bounds is drawn at most.
 ATTEMPTS = 3
 #: Crystals denoised in one call of the model.
 BATCH = 128
-
-
-def shipped_generators() -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Name to folder and entry of the generators in the index of shipped models."""
-    for root in ROOTS:
-        path = root / INDEX
-        if path.is_file():
-            try:
-                table = tomllib.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise CheckpointError(f"{path} is not valid TOML: {error}") from error
-            return {e["name"]: (root / e["name"], e) for e in table.get("generator", [])}
-    return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,24 +63,13 @@ class Generator:
         ------
         PotentialNotFoundError, IntegrityError, CheckpointError
         """
-        shipped = shipped_generators()
-        names = sorted(
-            n for n in shipped if n == name_or_path or n.rsplit("-v", 1)[0] == name_or_path
-        )
-        folder, entry = shipped[names[-1]] if names else (Path(name_or_path), {})
-        if not folder.is_dir():
-            raise PotentialNotFoundError(
-                f"no generator is named {str(name_or_path)!r} (shipped: "
-                f"{', '.join(shipped) or 'none'}) and no such folder exists"
-            )
-        for name, recorded in entry.get("sha256", {}).items():
-            if sha256(folder / name) != recorded:
-                raise IntegrityError(
-                    f"{folder / name} does not have the SHA-256 that the index records; install "
-                    "the package again"
-                )
-        model, occupancy, config = load_generator(folder)
-        return cls(names[-1] if names else str(folder), model, config, occupancy)
+        path = Path(name_or_path)
+        entry = find_shipped(name_or_path, "generator") if isinstance(name_or_path, str) else None
+        if entry is None and not path.is_dir():
+            raise unknown_name(str(name_or_path), "generator")
+        folder, digests = (path, {}) if entry is None else (entry.folder, entry.sha256)
+        model, occupancy, config = load_generator(folder, digests)
+        return cls(str(folder) if entry is None else entry.name, model, config, occupancy)
 
     @property
     def digest(self) -> str:

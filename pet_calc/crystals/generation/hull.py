@@ -19,7 +19,7 @@ from scipy.optimize import linprog
 
 from pet_calc.crystals.generation.composition import Composition
 from pet_calc.errors import DatasetError, SimulationError
-from pet_calc.io.models.weights import write_atomically
+from pet_calc.io.models.files import write_atomically
 
 FORMAT: Final = "pet_calc-hull-1"
 

@@ -29,7 +29,7 @@ from pet_calc.crystals.generation.proposals import (
 )
 from pet_calc.crystals.generation.references import elemental_hull, hull_id
 from pet_calc.crystals.generation.relaxation import relax_proposals
-from pet_calc.io.models.weights import write_atomically
+from pet_calc.io.models.files import write_atomically
 from pet_calc.io.runs.provenance import provenance
 from pet_calc.workflows.relax.journal import Entry, Journal
 from pet_calc.workflows.relax.many import settle_model

@@ -17,7 +17,7 @@ from pet_calc.crystals.generation.generator import Generator
 from pet_calc.crystals.generation.random_search import propose_random
 from pet_calc.crystals.generation.substitution import propose_substituted
 from pet_calc.errors import InvalidStructureError, PetCalcError
-from pet_calc.io.models.weights import write_atomically
+from pet_calc.io.models.files import write_atomically
 from pet_calc.workflows.relax.symmetry import find_symmetry, space_group, symmetry_available
 
 FILE = "proposals.json"

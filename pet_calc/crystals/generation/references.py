@@ -19,8 +19,8 @@ from pet_calc.crystals.generation.composition import Composition
 from pet_calc.crystals.generation.elements import CRYSTALS, elemental_crystal
 from pet_calc.crystals.generation.hull import Hull, Phase
 from pet_calc.errors import PetCalcError
+from pet_calc.io.cache import cache_folder
 from pet_calc.io.runs.provenance import calculator_record
-from pet_calc.pretrained import cache_folder
 from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all
 from pet_calc.workflows.relax.many import settle_model
 

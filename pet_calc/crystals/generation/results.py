@@ -16,7 +16,7 @@ from pet_calc.crystals.generation.pipeline import Candidate, Generation
 from pet_calc.crystals.generation.proposals import FILE as PROPOSALS
 from pet_calc.crystals.generation.proposals import symmetrized
 from pet_calc.errors import MissingDependencyError
-from pet_calc.io.models.weights import write_atomically
+from pet_calc.io.models.files import write_atomically
 from pet_calc.io.runs.provenance import stamp
 from pet_calc.io.structures.extxyz import extxyz_frame
 from pet_calc.workflows.relax.symmetry import symmetry_available

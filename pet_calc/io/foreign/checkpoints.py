@@ -7,14 +7,10 @@ from pathlib import Path
 import torch
 
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
+from pet_calc.io.models.files import sha256
+from pet_calc.io.models.folder import require_matching
 from pet_calc.io.models.uncertainty import write_uncertainty
-from pet_calc.io.models.weights import (
-    empty_model,
-    exact_dtype,
-    require_matching,
-    save_model,
-    sha256,
-)
+from pet_calc.io.models.weights import empty_model, exact_dtype, save_model
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.published.checkpoints import (
     ImportedPET,
@@ -93,31 +89,6 @@ def convert_checkpoint(
     model = model_of(imported, path, torch.float64)
     save_model(folder, model, details, dtype=exact_dtype(model))
     return imported
-
-
-def llpr_of(imported: ImportedPET, head: str | None = None) -> LLPR:
-    """The uncertainty model of a checkpoint that wraps one.
-
-    Parameters
-    ----------
-    imported : ImportedPET
-    head : str, optional
-        An energy head; by default the one in use.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none for that head.
-    """
-    config = imported.config
-    head = head or config.energy_head or config.energy_heads[0]
-    found = uncertainties_of(imported).get(head)
-    if found is None:
-        raise CheckpointError(
-            f"the checkpoint must hold cholesky_{uncertainty_name(head)} to give uncertainties, "
-            f"but holds {sorted(imported.wrapper)[:5]}"
-        )
-    return found
 
 
 def uncertainties_of(imported: ImportedPET) -> dict[str, LLPR]:

@@ -7,13 +7,9 @@ from pathlib import Path
 import torch
 
 from pet_calc.errors import CheckpointError
-from pet_calc.io.models.weights import (
-    empty_model,
-    exact_dtype,
-    require_matching,
-    save_model,
-    sha256,
-)
+from pet_calc.io.models.files import sha256
+from pet_calc.io.models.folder import require_matching
+from pet_calc.io.models.weights import empty_model, exact_dtype, save_model
 from pet_calc.models.crystalformer.checkpoints import from_dictionary, is_crystalformer
 from pet_calc.models.unpickling import read_checkpoint
 

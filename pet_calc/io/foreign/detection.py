@@ -21,14 +21,8 @@ from pet_calc.errors import CheckpointError, PotentialNotFoundError
 from pet_calc.io.foreign.calc_folder import calc_folder_files, load_calc_folder
 from pet_calc.io.foreign.checkpoints import convert_checkpoint, model_of
 from pet_calc.io.foreign.crystalformer import convert_crystalformer, holds_crystalformer
-from pet_calc.io.models.weights import (
-    CONFIG,
-    WEIGHTS,
-    exact_dtype,
-    load_model,
-    save_model,
-    sha256,
-)
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.weights import exact_dtype, load_model, save_model
 from pet_calc.models.architectures import Model
 from pet_calc.models.pet.published.kokkos import import_kokkos
 from pet_calc.models.pet.published.original import OriginalPET

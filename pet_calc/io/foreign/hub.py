@@ -21,9 +21,8 @@ from typing import Final
 from filelock import FileLock
 
 from pet_calc.errors import IntegrityError, OutputError, PotentialNotFoundError
-from pet_calc.io.foreign.checkpoints import convert_checkpoint
 from pet_calc.io.foreign.published import PUBLISHED, REPOSITORY, PublishedPET
-from pet_calc.io.models.weights import CONFIG, sha256
+from pet_calc.io.models.files import CONFIG, sha256
 
 _log = logging.getLogger("pet_calc")
 
@@ -101,6 +100,9 @@ def fetch(published: PublishedPET, cache: Path) -> Path:
     try:
         if is_downloaded(published, cache):  # by the process that held the lock
             return folder
+        # here, so that asking what has been downloaded takes no torch
+        from pet_calc.io.foreign.checkpoints import convert_checkpoint
+
         by_hand = checkpoint.is_file()
         origin: dict[str, object] = {} if by_hand else download(published, checkpoint)
         convert_checkpoint(checkpoint, folder, origin=origin)

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 import pet_calc
 from pet_calc.errors import CheckpointError, PotentialNotFoundError
-from pet_calc.io.models.weights import copy_model, write_atomically
+from pet_calc.io.models.files import write_atomically
+from pet_calc.io.models.weights import copy_model
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.models.architectures import Model

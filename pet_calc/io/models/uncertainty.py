@@ -9,16 +9,16 @@ The file holds, for each energy head that has one, the tensors of an
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import safetensors.torch
-from safetensors import SafetensorError
 
-from pet_calc.errors import CheckpointError, PotentialNotFoundError
-from pet_calc.io.models.weights import CONFIG, read_config, require_digest, write_atomically
+from pet_calc.errors import PotentialNotFoundError
+from pet_calc.io.models.files import require_digest, write_atomically
+from pet_calc.io.models.folder import tensors_of
+from pet_calc.io.models.weights import read_config
 from pet_calc.models.pet.uncertainty import LLPR
 
 UNCERTAINTY: Final = "uncertainty.safetensors"
@@ -50,48 +50,20 @@ def write_uncertainty(folder: Path | str, models: Mapping[str, LLPR]) -> dict[st
     return {RECORD: hashlib.sha256(content).hexdigest()}
 
 
-def add_uncertainty(folder: Path | str, models: Mapping[str, LLPR]) -> None:
-    """Give a saved potential an uncertainty model, or another one.
-
-    Raises
-    ------
-    PotentialNotFoundError, CheckpointError
-        If the folder holds no potential.
-    OutputError
-        If it cannot be written.
-    """
-    values = read_config(folder)
-    record = write_uncertainty(folder, models)
-    values["training"] = values.get("training", {}) | record
-    content = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(Path(folder) / CONFIG, content.encode())
-
-
-def load_uncertainty(folder: Path | str, head: str = "energy") -> LLPR:
-    """The uncertainty model of one energy head of a potential.
+def find_uncertainty(folder: Path | str, head: str = "energy") -> LLPR | None:
+    """The uncertainty model of one energy head of a potential; None where there is none.
 
     Raises
     ------
     PotentialNotFoundError
-        If the potential has none for that head.
+        If it is recorded, but its file is missing.
     IntegrityError
         If the file does not have its recorded SHA-256.
     CheckpointError
         If the file is damaged.
     """
-    found = find_uncertainty(folder, head)
-    if found is None:
-        raise PotentialNotFoundError(
-            f"the potential in {folder} has no uncertainties of {head!r}; `pet-calc train` fits "
-            f"them if its configuration has a table [uncertainty]"
-        )
-    return found
-
-
-def find_uncertainty(folder: Path | str, head: str) -> LLPR | None:
-    """As `load_uncertainty`, but None where there is none."""
     path = Path(folder) / UNCERTAINTY
-    recorded = recorded_digest(read_config(folder))
+    recorded = read_config(folder).get("training", {}).get(RECORD)
     if recorded is None:
         return None
     if not path.is_file():
@@ -99,20 +71,11 @@ def find_uncertainty(folder: Path | str, head: str) -> LLPR | None:
             f"the configuration in {folder} records uncertainties, but there is no {path}"
         )
     content = path.read_bytes()
-    require_digest(path, hashlib.sha256(content).hexdigest(), recorded)
-    try:
-        tensors = safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    require_digest(path, content, recorded)
+    tensors = tensors_of(path, content)
     own = {
         name.removeprefix(f"{head}."): tensor
         for name, tensor in tensors.items()
         if name.startswith(f"{head}.")
     }
     return LLPR.from_tensors(own) if own else None
-
-
-def recorded_digest(config: Mapping[str, Any]) -> str | None:
-    """SHA-256 of the uncertainty file as a ``config.json`` records it; None without one."""
-    recorded = config.get("training", {}).get(RECORD)
-    return recorded if isinstance(recorded, str) else None

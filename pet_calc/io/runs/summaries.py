@@ -14,7 +14,8 @@ from typing import Any, Final
 from ase.data import chemical_symbols
 
 from pet_calc.errors import InvalidStructureError, OutputError
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, read_config, sha256
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.weights import read_config
 from pet_calc.io.runs.provenance import KEY, record_of
 
 

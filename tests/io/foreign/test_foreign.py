@@ -19,7 +19,8 @@ from pet_calc.errors import CheckpointError, IntegrityError, PotentialNotFoundEr
 from pet_calc.io.foreign.calc_folder import load_calc_folder
 from pet_calc.io.foreign.checkpoints import convert_checkpoint, load_published, read_published
 from pet_calc.io.foreign.detection import convert_foreign, find_foreign, load_auxiliary
-from pet_calc.io.models.weights import WEIGHTS, copy_model, exact_dtype, load_model, read_config
+from pet_calc.io.models.files import WEIGHTS
+from pet_calc.io.models.weights import copy_model, exact_dtype, load_model, read_config
 from pet_calc.models.pet.published.checkpoints import ImportedPET
 from pet_calc.models.pet.published.kokkos import import_kokkos
 from pet_calc.models.pet.published.original import OriginalPET

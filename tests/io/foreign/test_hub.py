@@ -18,7 +18,8 @@ from pet_calc.cli.models import models_app
 from pet_calc.errors import IntegrityError, OutputError, PotentialNotFoundError
 from pet_calc.io.foreign import hub as hub_module
 from pet_calc.io.foreign.published import PUBLISHED, REPOSITORY, PublishedPET, find_published
-from pet_calc.io.models.weights import CONFIG, WEIGHTS, read_config
+from pet_calc.io.models.files import CONFIG, WEIGHTS
+from pet_calc.io.models.weights import read_config
 from pet_calc.models.pet import PETConfig
 from pet_calc.models.pet.published.checkpoints import ImportedPET
 

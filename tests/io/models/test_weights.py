@@ -10,15 +10,8 @@ import torch
 from calculators.small_potentials import flip_a_bit, liquid, small_pet
 
 from pet_calc.errors import CheckpointError, IntegrityError, OutputError, PotentialNotFoundError
-from pet_calc.io.models import weights
-from pet_calc.io.models.weights import (
-    CONFIG,
-    WEIGHTS,
-    copy_model,
-    load_model,
-    read_config,
-    save_model,
-)
+from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
+from pet_calc.io.models.weights import copy_model, load_model, read_config, save_model
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.neighbors import neighbor_list
@@ -41,7 +34,7 @@ def test_a_folder_records_what_made_it(folder):
     values = read_config(folder)
     assert (values["format"], values["architecture"], values["dtype"]) == (1, "pet", "float32")
     assert values["training"] == {"steps": 3}
-    assert values["weights_sha256"] == weights.sha256(folder / WEIGHTS)
+    assert values["weights_sha256"] == sha256(folder / WEIGHTS)
     assert sorted(p.name for p in folder.iterdir()) == [CONFIG, WEIGHTS]
 
 
@@ -92,15 +85,15 @@ def test_a_missing_file_is_named(folder, name):
 
 
 def test_damaged_weights_are_refused_with_both_digests(folder):
-    recorded = weights.sha256(folder / WEIGHTS)
+    recorded = sha256(folder / WEIGHTS)
     flip_a_bit(folder / WEIGHTS)
-    found = weights.sha256(folder / WEIGHTS)
+    found = sha256(folder / WEIGHTS)
     with pytest.raises(IntegrityError, match=f"SHA-256 {recorded}, but has {found}"):
         load_model(folder)
 
 
 def test_another_config_is_refused_where_its_digest_is_known(folder):
-    digest = weights.sha256(folder / CONFIG)
+    digest = sha256(folder / CONFIG)
     load_model(folder, expected_sha256={CONFIG: digest})
     edit(folder, lambda values: values["config"].update(cutoff=3.1))
     load_model(folder)
@@ -118,6 +111,8 @@ def edit(folder, change):
     ("change", "message"),
     [
         (lambda v: v.update(format=2), "must be of format 1"),
+        (lambda v: v.update(kind="property"), "kind 'potential', got .*'property'"),
+        (lambda v: v.update(architecture="gap"), "must be of the architecture 'pet' or"),
         (
             lambda v: v.update(architecture="crystalformer"),
             "does not describe a model of its architecture",
@@ -150,7 +145,7 @@ def test_a_pickle_is_not_opened(folder):
             return os.mkdir, (str(folder / "ran"),)
 
     torch.save(Hostile(), folder / WEIGHTS)
-    edit(folder, lambda v: v.update(weights_sha256=weights.sha256(folder / WEIGHTS)))
+    edit(folder, lambda v: v.update(weights_sha256=sha256(folder / WEIGHTS)))
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_model(folder)
     assert not (folder / "ran").exists()
