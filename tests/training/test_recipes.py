@@ -9,8 +9,7 @@ from pet_calc.training.core.config_reader import read_toml
 from pet_calc.training.potentials.config import TrainConfig
 
 ROOT = list_potentials()[0].folder.parent
-# pet-general-v3 goes as soon as cgcnn-mp-v2 is fitted without it
-RECIPES = sorted(p for p in ROOT.glob("*/train*.toml") if p.parent.name != "pet-general-v3")
+RECIPES = sorted(ROOT.glob("*/train*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
