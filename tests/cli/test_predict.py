@@ -18,7 +18,7 @@ from pet_calc.cli import app
 from pet_calc.crystals.io.property_weights import load_property_model
 from pet_calc.crystals.properties.observer import PropertyObserver
 from pet_calc.crystals.properties.potential_estimates import PotentialEstimates
-from pet_calc.crystals.properties.predictor import Prediction, PropertyPredictor, gated, predict
+from pet_calc.crystals.properties.predictor import Prediction, PropertyPredictor, gated
 from pet_calc.crystals.training.property_config import (
     PropertyData,
     PropertySchedule,
@@ -95,7 +95,7 @@ def test_training_learns_and_says_how_well(folder):
 
 def test_a_modulus_is_in_its_unit_with_its_uncertainty(folder):
     atoms = crystals(1, 7)[0]
-    found = predict(atoms, "bulk_modulus", folder / "run" / "model")
+    found = PropertyPredictor("bulk_modulus", folder / "run" / "model")(atoms)
     assert found.unit == "GPa"
     assert found.value == pytest.approx(atoms.info["bulk_modulus"], rel=0.4)
     assert found.in_domain
@@ -106,7 +106,7 @@ def test_a_swollen_crystal_is_outside_of_the_domain(folder):
     atoms = crystals(1, 7)[0]
     swollen = atoms.copy()
     swollen.set_cell(atoms.cell * 2.5, scale_atoms=True)
-    far = predict(swollen, "bulk_modulus", folder / "run" / "model")
+    far = PropertyPredictor("bulk_modulus", folder / "run" / "model")(swollen)
     assert not far.in_domain
     assert "unlike" in far.reason
     assert "its volume is" in far.reason
@@ -216,7 +216,7 @@ def test_a_potential_has_a_say_in_proportion_to_how_right_it_is(blended):
     weight = float(load_property_model(blended).potential_weight)
     assert weight == pytest.approx(0.75, abs=0.1)
     atoms = crystals(1, 4)[0]
-    found = predict(atoms, "x", blended)
+    found = PropertyPredictor("x", blended)(atoms)
     network, energy = atoms.info["x"], float(PotentialEstimates("pet-general-v5")([atoms]))
     assert found.value == pytest.approx(0.75 * energy + 0.25 * network, abs=0.1)
     assert found.std > 0
@@ -242,10 +242,10 @@ def test_a_potential_is_not_asked_about_other_properties(blended, monkeypatch):
 
     atoms = crystals(1, 9)[0]
     monkeypatch.setattr(PotentialEstimates, "__call__", refuse)
-    found = predict(atoms, "bulk_modulus", blended)
+    found = PropertyPredictor("bulk_modulus", blended)(atoms)
     assert np.isfinite([found.value, found.std]).all()
     with pytest.raises(AssertionError, match="in vain"):
-        predict(atoms, "x", blended)
+        PropertyPredictor("x", blended)(atoms)
 
 
 def test_a_potential_must_cover_the_elements_and_estimate_a_target(folder, tmp_path):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pet_calc import pretrained
 from pet_calc.cli import app
 from pet_calc.crystals.io.property_weights import load_property_model
-from pet_calc.crystals.properties.predictor import PropertyPredictor, predict
+from pet_calc.crystals.properties.predictor import PropertyPredictor
 from pet_calc.crystals.properties.recorded_predictions import compare_predictions
 from pet_calc.crystals.training.card import measure_property_card
 from pet_calc.crystals.training.property_config import PropertyTraining
@@ -85,7 +85,7 @@ def test_numbers_of_the_card_are_measured_again(entry, data_dir):
 def test_auto_finds_it_and_a_known_crystal_is_in_its_domain(entry):
     atoms = bulk("MgO", "rocksalt", 4.21)
     for target in entry.targets:
-        found = predict(atoms, target)
+        found = PropertyPredictor(target)(atoms)
         assert found.in_domain, found.reason
         swollen = atoms.copy()
         swollen.set_cell(1.6 * atoms.cell, scale_atoms=True)

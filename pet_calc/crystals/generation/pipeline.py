@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,8 @@ from pet_calc.workflows.relax.many import settle_model
 from pet_calc.workflows.relax.symmetry import space_group
 
 RELAXED: Final = "relax"
+#: Energies of one crystal, relaxed from different starts, differ by less, eV/atom.
+SAME_ENERGY: Final = 0.005
 OnStage = Callable[[str], None]
 
 
@@ -63,7 +66,7 @@ class Candidate:
     rmsd : float
         Between proposal and relaxed crystal, Å.
     duplicate_of : str
-        Identifier of the better-placed candidate that is the same crystal.
+        Identifier of the candidate that stands for the same crystal (`representative`).
     steps : int
     lowest_frequency : float
         THz; negative for an imaginary mode; NaN if not computed.
@@ -129,14 +132,13 @@ class Generation:
 def generate(
     config: GenerateConfig,
     calculator: Any,
-    out: Path | str,
+    out: Path | str | None = None,
     *,
     hull: Hull | None = None,
     templates: Sequence[Atoms] | None = None,
     resume: bool = False,
     on_stage: OnStage | None = None,
     on_result: Callable[[int, Any], None] | None = None,
-    deadline: float | None = None,
 ) -> Generation:
     """Propose, relax and rank crystals of a formula.
 
@@ -145,8 +147,9 @@ def generate(
     config : GenerateConfig
     calculator : ase calculator
         Relaxes all candidates and, unless `hull` is given, the references of the elements.
-    out : Path or str
-        Folder of the run; files are written by `generation.results.write_results`.
+    out : Path or str, optional
+        Folder of the run, from which an interrupted one goes on; tables and CIFs are written there
+        by `generation.results.write_results`. Without it nothing is kept but the result.
     hull : Hull, optional
         Competitors. Its energies must come from the same calculator.
     templates : sequence of Atoms, optional
@@ -155,14 +158,18 @@ def generate(
         Take over what the folder holds.
     on_stage, on_result : callable, optional
         Told the name of each stage; index and `Relaxation` of each candidate.
-    deadline : float, optional
-        Value of ``time.monotonic()`` at which relaxations stop.
 
     Raises
     ------
     ValueError
         If `hull` is of another calculator.
     """
+    if out is None:
+        with TemporaryDirectory() as folder:
+            return generate(
+                config, calculator, folder, hull=hull, templates=templates, on_stage=on_stage,
+                on_result=on_result,
+            )  # fmt: skip
     say = on_stage or (lambda text: None)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -176,7 +183,7 @@ def generate(
     settle_model(waiting, calculator, {e for a in waiting for e in a.get_chemical_symbols()})
     origin = provenance(calculator, seed=config.seed, packages=("ase", "numpy", "torch", "spglib"))
     say("relaxation")
-    candidates = _relaxed(proposals, config, calculator, out, origin, resume, on_result, deadline)
+    candidates = _relaxed(proposals, config, calculator, out, origin, resume, on_result)
     notes: list[str] = []
     elements = sorted({s for p in proposals if p.atoms for s in set(p.atoms.symbols)})
     if hull is None:
@@ -212,7 +219,6 @@ def _relaxed(
     origin: dict[str, Any],
     resume: bool,
     on_result: Callable[[int, Any], None] | None,
-    deadline: float | None,
 ) -> list[Candidate]:
     """Relax what the window let through; each outcome is on disk before the next."""
     wanted = [p for p in proposals if not p.objection]
@@ -229,10 +235,7 @@ def _relaxed(
             on_result(todo[position], outcome)
 
     if waiting:
-        relax_proposals(
-            waiting, calculator, config.relax, window=config.window, on_result=done,
-            deadline=deadline,
-        )  # fmt: skip
+        relax_proposals(waiting, calculator, config.relax, window=config.window, on_result=done)
     journal.finish()
     outcomes = {wanted[k].id: line for k, line in journal.lines.items()}
     return [_candidate(p, outcomes.get(p.id)) for p in proposals]
@@ -299,14 +302,33 @@ def _ranked(candidates: list[Candidate], config: GenerateConfig, hull: Hull) -> 
     found.sort(key=_place)
     kept = [c for c in found if c.kept]
     first = duplicates([c.atoms for c in kept if c.atoms is not None], config.duplicate)
+    groups: dict[int, list[Candidate]] = {}
+    for c, k in zip(kept, first, strict=True):
+        groups.setdefault(k, []).append(c)
+    chosen = [representative(groups[k]) for k in first]
     marked = [
-        c if first[k] == k else replace(
-            c, status="duplicate", duplicate_of=kept[first[k]].proposal.id,
-            reason=f"the same crystal as {kept[first[k]].proposal.id}")
-        for k, c in enumerate(kept)
+        c if c is best else replace(
+            c, status="duplicate", duplicate_of=best.proposal.id,
+            reason=f"the same crystal as {best.proposal.id}")
+        for c, best in zip(kept, chosen, strict=True)
     ]  # fmt: skip
-    unique = [c for c in marked if c.kept]
+    unique = sorted((c for c in marked if c.kept), key=_place)
     return [*unique, *(c for c in marked if not c.kept), *(c for c in found if not c.kept)]
+
+
+def representative(same: Sequence[Candidate]) -> Candidate:
+    """The most symmetric of the candidates that are one crystal, of those the first.
+
+    Relaxations of one crystal end at slightly different energies, so that the lowest may be a
+    distorted one: within `SAME_ENERGY` of it the highest number of a space group decides.
+
+    Parameters
+    ----------
+    same : sequence of Candidate
+        By energy.
+    """
+    near = [c for c in same if c.energy <= same[0].energy + SAME_ENERGY]
+    return max(near, key=lambda c: _number(c.space_group))
 
 
 def _place(c: Candidate) -> tuple[bool, bool, float]:

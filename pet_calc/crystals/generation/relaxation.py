@@ -25,7 +25,6 @@ def relax_proposals(
     *,
     window: GeometryWindow | None = None,
     on_result: Callable[[int, Relaxation], None] | None = None,
-    deadline: float | None = None,
 ) -> list[Relaxation]:
     """Relax proposals that a window let through; see `relax_all`.
 
@@ -42,8 +41,6 @@ def relax_proposals(
         That the proposals have passed.
     on_result : callable, optional
         Told index and outcome as soon as it is known.
-    deadline : float, optional
-        Value of ``time.monotonic()`` at which relaxations stop.
     """
     window = window or GeometryWindow()
     contact = min(config.guards.contact, max(CLOSEST, SLACK * window.contact))
@@ -56,7 +53,7 @@ def relax_proposals(
         if on_result is not None:
             on_result(index, found[index])
 
-    relax_all(proposals, calculator, lenient, on_result=keep, deadline=deadline)
+    relax_all(proposals, calculator, lenient, on_result=keep)
     return [found[index] for index in range(len(proposals))]
 
 

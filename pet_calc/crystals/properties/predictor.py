@@ -28,6 +28,7 @@ from pet_calc.crystals.io.graphs import graph_of
 from pet_calc.crystals.io.property_weights import is_property_model, load_property_model
 from pet_calc.crystals.models import CrystalGraph, PropertyEnsemble
 from pet_calc.crystals.models.backbone import Encoding
+from pet_calc.crystals.properties.config import PredictConfig
 from pet_calc.crystals.properties.potential_estimates import PotentialEstimates
 from pet_calc.errors import (
     InvalidStructureError,
@@ -269,16 +270,24 @@ def load_for(property: str, model: str | Path) -> tuple[str, Path, PropertyEnsem
     return name, folder, found.double()
 
 
-def predict(atoms: Atoms, property: str, model: str | Path = "auto") -> Prediction:
-    """A property of one crystal; for many, keep a `PropertyPredictor`.
+def predict(
+    structures: Atoms | Sequence[Atoms], config: PredictConfig
+) -> dict[str, list[Prediction]]:
+    """Properties of crystals; for use in loops, keep a `PropertyPredictor`.
 
     Parameters
     ----------
-    atoms : ase.Atoms
+    structures : ase.Atoms or sequence of ase.Atoms
         Periodic in three dimensions, every site with one atom.
-    property : str
-        Such as "formation_energy", "band_gap", "is_metal", "bulk_modulus" or "shear_modulus".
-    model : str or Path
-        See `PropertyPredictor`, whose errors are raised.
+    config : PredictConfig
+        Which properties, and by which model; errors are those of `PropertyPredictor`.
+
+    Returns
+    -------
+    dict
+        For each property a `Prediction` of every structure, in their order. One that has no answer
+        is NaN, with the reason.
     """
-    return PropertyPredictor(property, model)(atoms)
+    crystals = [structures] if isinstance(structures, Atoms) else list(structures)
+    predictors = {name: PropertyPredictor(name, config.model) for name in config.properties}
+    return {name: predictor.many(crystals) for name, predictor in predictors.items()}
