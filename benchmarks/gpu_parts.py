@@ -14,8 +14,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.edge_embedding import Encoding, edge_embedding
 from pet_calc.kernels.fused_linear import fused_linear
-from pet_calc.kernels.precision import matmul_precision
+from pet_calc.kernels.operation import Form, Selection, using_kernels
+from pet_calc.kernels.precision import Precision, matmul_precision
 from pet_calc.models import evaluate
 from pet_calc.models.pet import PET, PETConfig
 from pet_calc.models.pet.fixed_shape import layout_of, seen_slots
@@ -93,18 +95,13 @@ class Part:
     seconds: float
 
 
-@contextmanager
-def kernels(name: str) -> Iterator[None]:
+#: What the package calls the ways to compute.
+FORMS: dict[str, Form] = {"torch": "reference", "triton": "triton"}
+
+
+def kernels(way: str) -> AbstractContextManager[Selection]:
     """Within the block the package uses torch alone, or Triton's kernels where they run."""
-    before = os.environ.get("PET_CALC_TRITON")
-    os.environ["PET_CALC_TRITON"] = str(int(name == "triton"))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PET_CALC_TRITON"]
-        else:
-            os.environ["PET_CALC_TRITON"] = before
+    return using_kernels(FORMS[way])
 
 
 def wait(s: Setting) -> None:
@@ -204,10 +201,10 @@ def network_replay(step: FixedStep) -> Callable[[], object]:
     return prepared.packed if prepared._captured is None else prepared._captured[0].replay
 
 
-def prepared_step(s: Setting, model: PET, atoms: Atoms) -> tuple[FixedStep, list[System]]:
-    """A step that has been made once, and structures for more of them."""
+def prepared_step(s: Setting, model: PET, atoms: Atoms, way: str) -> tuple[FixedStep, list[System]]:
+    """A step that has been made once by some kernels, and structures for more of them."""
     systems = [system_from_atoms(a, "cpu") for a in moved(atoms)]
-    step = FixedStep(s.device, 1.0)
+    step = FixedStep(s.device, 1.0, FORMS[way])
     step(model, systems[0])
     require_used(step)
     return step, systems
@@ -239,8 +236,8 @@ def accuracy(s: Setting) -> Iterator[Row]:
     plans += [] if s.no_triton else [("float32", "fast", "triton")]
     for dtype, precision, way in plans:
         model = network(s, getattr(torch, dtype))
-        with kernels(way), matmul_precision(precision):  # type: ignore[arg-type]
-            step = FixedStep(s.device, 1.0)
+        with matmul_precision(precision):  # type: ignore[arg-type]
+            step = FixedStep(s.device, 1.0, FORMS[way])
             found = step(model, system)
         require_used(step)
         assert found.forces is not None
@@ -278,14 +275,17 @@ def attention(s: Setting) -> Iterator[Row]:
             out = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale)
         return out.transpose(1, 2).reshape(n, t, d)
 
+    def in_triton(precision: Precision) -> Tensor:
+        with matmul_precision(precision):
+            return cutoff_attention.by("triton", packed, log_weight, heads, scale)
+
     contestants: dict[str, Callable[[], Tensor]] = {
         "sdpa with a mask": masked,
-        "torch": lambda: cutoff_attention(packed, log_weight, heads, scale, backend="batched"),
+        "torch": lambda: cutoff_attention.by("reference", packed, log_weight, heads, scale),
     }
-    for precision in ("highest", "high", "fast") if not s.no_triton else ():
-        contestants[f"triton, {precision}"] = lambda p=precision: cutoff_attention(  # type: ignore[misc]
-            packed, log_weight, heads, scale, backend="triton", precision=p
-        )
+    precisions: tuple[Precision, ...] = ("highest", "high", "fast")
+    for precision in precisions if not s.no_triton else ():
+        contestants[f"triton, {precision}"] = partial(in_triton, precision)
     matrix = n * heads * t * t * packed.element_size()
     times: dict[str, float] = {}
     for name, function in contestants.items():
@@ -338,7 +338,7 @@ def embedding(s: Setting) -> Iterator[Row]:
     for way in s.kernels:
 
         def run(way: str = way) -> object:
-            hidden, weight = edge_embedding(*tensors, encoding, backend=way)  # type: ignore[arg-type]
+            hidden, weight = edge_embedding.by(FORMS[way], *tensors, encoding)
             return torch.autograd.grad((hidden, weight), vectors, (grad, grad[:, 0]))
 
         common = {"contestant": way, "n_edges": n, "d": d, "n_radial": radial}
@@ -359,9 +359,9 @@ def linear(s: Setting) -> Iterator[Row]:
         "after the gate": (2 * d, d, True, {}),
         "compression": (d, d, False, {"prologue": "silu"}),
     }
-    ways: list[tuple[str, Any, Any]] = [("torch", "torch", p) for p in ("highest", "high")]
+    ways: list[tuple[str, Any]] = [("torch", p) for p in ("highest", "high")]
     if not s.no_triton:
-        ways += [("triton", "triton", p) for p in ("highest", "high", "fast")]
+        ways += [("triton", p) for p in ("highest", "high", "fast")]
     for name, (k, m, added, form) in forms.items():
         x = tokens[:, :k].contiguous().requires_grad_()
         rows = 2 * m if form.get("gated") else m
@@ -369,14 +369,14 @@ def linear(s: Setting) -> Iterator[Row]:
         bias = torch.randn(rows, generator=g).to(s.device)
         residual = torch.randn(n, m, generator=g).to(s.device) if added else None
         grad = torch.randn(n, m, generator=g).to(s.device)
-        for way, backend, precision in ways if s.cuda else ways[:1]:
+        for way, precision in ways if s.cuda else ways[:1]:
 
             def run(
                 x: Tensor = x, others: Any = (weight, bias, residual), grad: Tensor = grad,
-                form: Any = form, backend: Any = backend, precision: Any = precision,
+                form: Any = form, way: str = way,
             ) -> object:  # fmt: skip
-                options = {"backend": backend, "precision": precision}
-                return torch.autograd.grad(fused_linear(x, *others, **form, **options), x, grad)
+                y = fused_linear.by(FORMS[way], x, *others, **form)
+                return torch.autograd.grad(y, x, grad)
 
             with matmul_precision(precision):
                 value = device_time(s, run, 0.2)
@@ -416,7 +416,7 @@ def saturated(s: Setting) -> Iterator[Row]:
             yield more | {"contestant": "products alone", "quantity": "µs per atom", "value": floor}
             for way in named:
                 with kernels(way):
-                    step, systems = prepared_step(s, model, atoms)
+                    step, systems = prepared_step(s, model, atoms, way)
                     value = 1e3 * device_time(s, network_replay(step), 0.8) / len(atoms)
                     yield more | {
                         "contestant": f"graph, {way}", "quantity": "µs per atom", "value": value,
@@ -446,7 +446,7 @@ def small(s: Setting) -> Iterator[Row]:
     common: Row = {"n_atoms": len(atoms), "dtype": "float32", "precision": "highest"}
     for way in s.kernels:
         with kernels(way):
-            step, systems = prepared_step(s, model, atoms)
+            step, systems = prepared_step(s, model, atoms, way)
             replay = device_time(s, network_replay(step))
             whole = host_time(s, in_turn(lambda x: step(model, x), systems))  # noqa: B023
             there = [x.to(s.device) for x in systems]
@@ -503,7 +503,7 @@ def lists(s: Setting) -> Iterator[Row]:
         model = network(s)
         for way in s.kernels:
             with kernels(way):
-                step, _ = prepared_step(s, model, atoms)
+                step, _ = prepared_step(s, model, atoms, way)
                 prepared = step._prepared
                 assert prepared is not None
                 whole = device_time(s, network_replay(step), 0.3)

@@ -83,8 +83,8 @@ def providers(host: System, device: str, cutoff: float) -> Iterator[Provider]:
         return lambda: neighbor_matrix(*arguments, capacity=capacity, images=images, **options)
 
     if system.n_atoms <= MOST_OF_REFERENCE[device]:
-        first = neighbor_matrix(*arguments, capacity=256, images=images, backend="torch")
-        yield "torch", fixed(256, backend="torch"), first.to_edges
+        first = neighbor_matrix(*arguments, capacity=256, images=images, backend="reference")
+        yield "torch", fixed(256, backend="reference"), first.to_edges
     if device == "cuda":
         for method in ("tiles", "cells"):
             if method == "tiles" and system.n_atoms > MOST_OF_TILES:

@@ -131,6 +131,42 @@ def weights_kernel(
 
 
 @triton.jit
+def through_cutoff(
+    ra, rb, z, apart, low, push, mean,
+    OUTER: tl.constexpr, BETA: tl.constexpr, TAPER: tl.constexpr,
+    BEND: tl.constexpr, WIDTH: tl.constexpr, GAP: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Gradients on the first distance and on z of pairs, through the inner cutoff."""
+    v, s, fa, fb, q, raised = share_of_pair(
+        ra[:, None], rb[None, :], z, apart, low,
+        OUTER, BETA, TAPER, BEND, WIDTH, GAP, EDGE,
+    )  # fmt: skip
+    raised = raised * push
+    by_share = raised * (v - mean)
+    by_distance = raised * fa * fb * q * (1.0 - BETA * (v - mean))
+    slope = step_slope(taper_argument(ra, OUTER, TAPER), EDGE)[:, None] * (2.0 / TAPER)
+    bent = step_slope(onset_argument(z, BEND, WIDTH), EDGE) * (-2.0 / WIDTH)
+    apiece = s + (ra[:, None] - rb[None, :]) * BETA * s * (1.0 - s)
+    return by_share * slope * fb * q + by_distance * apiece, by_share * fa * fb * bent
+
+
+@triton.jit
+def through_weight(
+    ra, rb, z, radius, g,
+    TAPER: tl.constexpr, BEND: tl.constexpr, WIDTH: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Gradients on the first distance and on z of pairs from those on their weights."""
+    x = taper_argument(ra, radius, TAPER)
+    fa = step(x, EDGE)[:, None]
+    fb = step(taper_argument(rb, radius, TAPER), EDGE)[None, :]
+    linear = (z - (BEND - WIDTH)) / WIDTH
+    y = onset_argument(z, BEND - WIDTH, WIDTH)
+    q = step(y, EDGE)
+    d_a = g * fb * q * linear * step_slope(x, EDGE)[:, None] * (2.0 / TAPER)
+    return d_a, g * fa * fb * (step_slope(y, EDGE) * (-2.0 / WIDTH) * linear + q / WIDTH)
+
+
+@triton.jit
 def weights_backward_kernel(
     r, unit, first_edge, first_pair, inner, total, lowest, grad_weight, grad_inner, d_r, d_unit,
     OUTER: tl.constexpr, BETA: tl.constexpr, TAPER: tl.constexpr,
@@ -183,32 +219,17 @@ def weights_backward_kernel(
             z = 1.0 - c * c
             a, b = (a0 + t)[:, None], (b0 + t)[None, :]
             apart = (a != b) & (a < n) & (b < n)
-            # through the inner cutoff
-            v, s, fa, fb, q, raised = share_of_pair(
-                ra[:, None], rb[None, :], z, apart, low,
+            d_a, d_z = through_cutoff(
+                ra, rb, z, apart, low, push / s0, mean,
                 OUTER, BETA, TAPER, BEND, WIDTH, GAP, EDGE,
             )  # fmt: skip
-            raised = raised * (push / s0)
-            by_share = raised * (v - mean)
-            by_distance = raised * fa * fb * q * (1.0 - BETA * (v - mean))
-            slope = step_slope(taper_argument(ra, OUTER, TAPER), EDGE)[:, None] * (2.0 / TAPER)
-            bent = step_slope(onset_argument(z, BEND, WIDTH), EDGE) * (-2.0 / WIDTH)
-            apiece = s + (ra[:, None] - rb[None, :]) * BETA * s * (1.0 - s)
-            d_a = by_share * slope * fb * q + by_distance * apiece
-            d_z = by_share * fa * fb * bent
-            # through the weights
             inside = (ra < radius)[:, None] & (rb < radius)[None, :] & (z > BEND - WIDTH)
             low_k, high_k = tl.minimum(a, b), tl.maximum(a, b)
             place = pairs + low_k * (2 * n - low_k - 1) // 2 + high_k - low_k - 1
             g = tl.load(grad_weight + place, mask=apart & inside, other=0.0)
-            xa_ = taper_argument(ra, radius, TAPER)
-            fa = step(xa_, EDGE)[:, None]
-            fb = step(taper_argument(rb, radius, TAPER), EDGE)[None, :]
-            linear = (z - (BEND - WIDTH)) / WIDTH
-            y = onset_argument(z, BEND - WIDTH, WIDTH)
-            q = step(y, EDGE)
-            d_a += g * fb * q * linear * step_slope(xa_, EDGE)[:, None] * (2.0 / TAPER)
-            d_z += g * fa * fb * (step_slope(y, EDGE) * (-2.0 / WIDTH) * linear + q / WIDTH)
+            e_a, e_z = through_weight(ra, rb, z, radius, g, TAPER, BEND, WIDTH, EDGE)
+            d_a += e_a
+            d_z += e_z
             dr += tl.sum(d_a, 1)
             d_c = d_z * (-2.0 * c)
             dx += tl.sum(d_c * xb[None, :], 1)
