@@ -1,13 +1,11 @@
-"""Neighbor lists: vesin on the CPU, a brute-force oracle, and a Verlet skin."""
+"""Neighbor lists: vesin on the CPU, kernels on a GPU, and a Verlet skin."""
 
 from pet_calc.kernels.neighbor_matrix import image_counts, neighbor_matrix
 from pet_calc.neighbors.api import neighbor_list
-from pet_calc.neighbors.brute_force import brute_force_edges
 from pet_calc.neighbors.verlet import VerletState, update_verlet
 
 __all__ = [
     "VerletState",
-    "brute_force_edges",
     "image_counts",
     "neighbor_list",
     "neighbor_matrix",

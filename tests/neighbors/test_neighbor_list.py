@@ -11,10 +11,11 @@ from ase.neighborlist import neighbor_list as ase_neighbor_list
 from contracts.structures import STRUCTURES, one_atom, system, water_box
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from neighbors.brute_force import brute_force_edges
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System, edge_vectors
-from pet_calc.neighbors import brute_force_edges, neighbor_list
+from pet_calc.neighbors import neighbor_list
 from pet_calc.neighbors.kd_tree import kd_tree_half_list
 from pet_calc.neighbors.vesin_cpu import complete_cell, vesin_suits
 

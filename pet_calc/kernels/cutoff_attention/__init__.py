@@ -25,18 +25,6 @@ def limit(packed: Tensor, log_weight: Tensor, heads: int, scale: float) -> str |
     )
 
 
-@operation("cutoff attention", "pet_calc.kernels.cutoff_attention.triton:cutoff_attention", limit)
-def cutoff_attention(packed: Tensor, log_weight: Tensor, heads: int, scale: float) -> Tensor:
-    """Attention over the tokens of one atom with a multiplicative weight on every key.
-
-    Parameters
-    ----------
-    packed, log_weight, heads, scale
-        As of the reference.
-
-    Returns
-    -------
-    Tensor, shape (n_atoms, n_tokens, width)
-        See the reference for the equation; differentiable any number of times.
-    """
-    return analytic.cutoff_attention(packed, log_weight, heads, scale)
+cutoff_attention = operation(
+    "cutoff attention", "pet_calc.kernels.cutoff_attention.triton:cutoff_attention", limit
+)(analytic.cutoff_attention)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -42,57 +42,35 @@ MOST_PAIRS: Final = 2048
 WIDEST: Final = 512
 
 _NAME: Final = "local frames"
-_WEIGHTS: Final = "pet_calc.kernels.ecse_frames.triton_weights"
-_PRUNING: Final = "pet_calc.kernels.ecse_frames.triton_pruning"
-_VIEWS: Final = "pet_calc.kernels.ecse_frames.triton_views"
+_TRITON: Final = "pet_calc.kernels.ecse_frames.triton"
 _DTYPES: Final = (torch.float32, torch.float64)
 
 
-@operation(_NAME, f"{_WEIGHTS}:pair_weights", dtypes=_DTYPES)
-def pair_weights(
-    r: Tensor, unit: Tensor, atom: Tensor, n_atoms: int, outer_cutoff: float, config: FrameConfig
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights of pairs of neighbors and inner cutoffs; see the reference."""
-    return reference.pair_weights(r, unit, atom, n_atoms, outer_cutoff, config)
-
-
-def too_many_pairs(weight: Tensor, group: Tensor, n_groups: int, config: FrameConfig) -> str | None:
+def too_many_pairs(weight: Tensor, group: Tensor, *_: Any) -> str | None:
     """Why the Triton kernels cannot prune such groups; None if they can."""
     most = int(torch.bincount(group).max()) if len(group) else 0
     return beyond(MOST_PAIRS, most, "pairs in a group")
 
 
-@operation(_NAME, f"{_PRUNING}:pruned_weights", too_many_pairs, _DTYPES)
-def pruned_weights(
-    weight: Tensor, group: Tensor, n_groups: int, config: FrameConfig
-) -> tuple[Tensor, Tensor]:
-    """Weights without the small ones; see the reference."""
-    return reference.pruned_weights(weight, group, n_groups, config)
-
-
-def too_wide(
-    base: Tensor, projection: Tensor, vectors: Tensor, slot_edge: Tensor, row: Tensor,
-    matrix: Tensor, sign: Tensor, kind: Tensor,
-) -> str | None:  # fmt: skip
+def too_wide(base: Tensor, *_: Tensor) -> str | None:
     """Why the Triton kernels cannot take such tokens; None if they can."""
     return beyond(WIDEST, base.shape[1], "columns of a token")
 
 
-@operation(_NAME, f"{_VIEWS}:framed_embedding", too_wide, _DTYPES)
-def framed_embedding(
-    base: Tensor, projection: Tensor, vectors: Tensor, slot_edge: Tensor, row: Tensor,
-    matrix: Tensor, sign: Tensor, kind: Tensor,
-) -> Tensor:  # fmt: skip
-    """Rotation into the first linear map; see the reference."""
-    return reference.framed_embedding(base, projection, vectors, slot_edge, row, matrix, sign, kind)
+pair_weights = operation(_NAME, f"{_TRITON}_weights:pair_weights", dtypes=_DTYPES)(
+    reference.pair_weights
+)
+pruned_weights = operation(_NAME, f"{_TRITON}_pruning:pruned_weights", too_many_pairs, _DTYPES)(
+    reference.pruned_weights
+)
+framed_embedding = operation(_NAME, f"{_TRITON}_views:framed_embedding", too_wide, _DTYPES)(
+    reference.framed_embedding
+)
+view_average = operation(_NAME, f"{_TRITON}_views:view_average", dtypes=_DTYPES)(
+    reference.view_average
+)
 
 
 def fused_views(vectors: Tensor, width: int) -> bool:
     """Whether `framed_embedding` runs as one kernel for atoms with at most `width` slots."""
     return framed_embedding.applies(vectors, lambda: beyond(MOST_SLOTS, width, "slots of an atom"))
-
-
-@operation(_NAME, f"{_VIEWS}:view_average", dtypes=_DTYPES)
-def view_average(values: Tensor, row: Tensor, weight: Tensor, n_atoms: int) -> Tensor:
-    """Weighted sums over the views of each atom; see the reference."""
-    return reference.view_average(values, row, weight, n_atoms)

@@ -24,15 +24,9 @@ def limit(
     return beyond(MOST_ROWS, len(matrix), "numbers of a geometry")
 
 
-@operation("edge embedding", "pet_calc.kernels.edge_embedding.triton:edge_embedding", limit)
-def edge_embedding(
-    vectors: Tensor, mask: Tensor, species: Tensor, cutoff: Tensor, centers: Tensor,
-    table: Tensor, matrix: Tensor, encoding: Encoding,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Token inputs and cutoff weights of edges; see the reference."""
-    return reference.edge_embedding(
-        vectors, mask, species, cutoff, centers, table, matrix, encoding
-    )
+edge_embedding = operation(
+    "edge embedding", "pet_calc.kernels.edge_embedding.triton:edge_embedding", limit
+)(reference.edge_embedding)
 
 
 def fused_embedding(vectors: Tensor, rows: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -19,10 +19,7 @@ __all__ = ["fused_linear"]
 WIDEST: Final = 256
 
 
-def limit(
-    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None,
-    *, prologue: Prologue = "none", gated: bool = False,
-) -> str | None:  # fmt: skip
+def limit(x: Tensor, weight: Tensor, bias: Tensor, *_: Any, **__: Any) -> str | None:
     """Why the Triton kernels are not for such tokens; None if they are."""
     if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
         return "weights are trained, whose gradients are torch's"

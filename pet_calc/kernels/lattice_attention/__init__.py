@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from pet_calc.kernels.lattice_attention import padded
 from pet_calc.kernels.lattice_attention.layout import ImageLayout, image_layout
@@ -12,16 +11,8 @@ from pet_calc.kernels.operation import operation
 __all__ = ["ImageLayout", "image_layout", "lattice_attention"]
 
 
-@operation(
+lattice_attention = operation(
     "lattice attention",
     "pet_calc.kernels.lattice_attention.triton:lattice_attention",
     dtypes=(torch.float32, torch.float64),
-)
-def lattice_attention(
-    query: Tensor, key: Tensor, value: Tensor, falloff: Tensor, squared_distance: Tensor,
-    log_weight: Tensor, basis: Tensor, layout: ImageLayout, scale: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Attention of every atom over periodic images; see the reference."""
-    return padded.lattice_attention(
-        query, key, value, falloff, squared_distance, log_weight, basis, layout, scale
-    )
+)(padded.lattice_attention)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -38,10 +38,7 @@ def chosen_method(
     return method
 
 
-def limit(
-    positions: Tensor, cell: Tensor, pbc: Tensor, system_index: Tensor, cutoff: float,
-    *, capacity: int, images: tuple[int, int, int], method: Method,
-) -> str | None:  # fmt: skip
+def limit(*_: Any, capacity: int, **__: Any) -> str | None:
     """Why the Triton kernels cannot build such a list; None if they can."""
     return beyond(MOST_SLOTS, capacity, "slots per atom")
 
