@@ -1,50 +1,14 @@
-"""Batches of similar size, and gradients that add up over several batches."""
+"""Gradients that add up over several batches."""
 
 import numpy as np
 import pytest
 import torch
 
 from pet_calc.training.potentials.config import TrainConfig
-from pet_calc.training.potentials.frame_order import Order
 from pet_calc.training.potentials.loop import load_data, train
 from pet_calc.training.potentials.losses import LabelCounts
 from pet_calc.training.potentials.run import Run
 from pet_calc.training.potentials.splits import prepare_all
-
-SIZES = tuple(int(n) for n in np.random.default_rng(0).integers(4, 200, size=50))
-
-
-def spread(groups):
-    return np.mean([max(SIZES[k] for k in g) / min(SIZES[k] for k in g) for g in groups])
-
-
-def test_frames_of_a_step_are_of_similar_size():
-    order, plain = Order(tuple(range(50)), sizes=SIZES), Order(tuple(range(50)))
-    steps = [order.step(k, 4, seed=3) for k in range(26)]  # two epochs of 13 steps
-    assert spread(steps) < 1.5
-    assert spread([plain.step(k, 4, seed=3) for k in range(12)]) > 3  # control
-    for epoch in (steps[:13], steps[13:]):
-        assert sorted(k for group in epoch for k in group) == list(range(50))
-        assert sorted(map(len, epoch)) == [2, *[4] * 12]
-    assert {frozenset(g) for g in steps[:13]} != {frozenset(g) for g in steps[13:]}
-    means = [np.mean([SIZES[k] for k in g]) for g in steps[:13]]
-    assert means != sorted(means)  # small and large steps alternate at random
-    assert steps == [order.step(k, 4, seed=3) for k in range(26)]
-    assert steps != [order.step(k, 4, seed=4) for k in range(26)]
-
-
-def test_bucketed_run_resumes_bit_for_bit(tmp_path, data_folder, config_table):
-    config_table["data"]["bucket"] = True
-    config_table["optimizer"]["name"] = "adam"
-    config_table["stages"] = [{"steps": 6, "warmup_steps": 1, "batch_size": 2, "accumulate": 2}]
-    config = TrainConfig.from_dict(config_table)
-    data = load_data(config, data_folder)
-    assert set(data.order.sizes) == {7, 8}
-    kinds = [{len(data.train[k].atoms) for k in data.order.step(s, 4, 3)} for s in range(4)]
-    assert sum(map(len, kinds)) <= 5  # at most one step holds both sizes
-    whole = train(config, tmp_path / "whole", data)
-    assert train(config, tmp_path / "split", data, stop_after=3) is None
-    assert train(config, tmp_path / "split", data) == whole
 
 
 def steps(config_table, data_folder, *, batch_size, accumulate, seed=3):

@@ -15,7 +15,6 @@ from pet_calc.errors import DatasetError
 from pet_calc.geometry import edge_vectors
 from pet_calc.io.data.datasets import read_frames
 from pet_calc.models import LennardJones, Results, evaluate
-from pet_calc.training.core.schedule import learning_rate
 from pet_calc.training.potentials.config import HuberConfig, LossConfig, StageConfig, TrainConfig
 from pet_calc.training.potentials.data import (
     Batch,
@@ -250,7 +249,7 @@ def test_best_weights_are_chosen_by_the_loss_that_is_learnt():
 
 def test_schedule_warms_up_and_decays_to_the_final_rate():
     stage = StageConfig(steps=110, learning_rate=1.0, final_learning_rate=0.1, warmup_steps=10)
-    rates = [learning_rate(stage, k) for k in range(110)]
+    rates = [stage.rate_at(k) for k in range(110)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == 1.0
     assert rates[60] == pytest.approx(0.55)

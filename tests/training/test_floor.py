@@ -73,7 +73,7 @@ def folder(tmp_path, data_folder):
 
 
 def with_holes(config_table, **options):
-    sets = [{"file": "holes.extxyz", "keys": {"energy": "energy_floor"}, **options}]
+    sets = [{"file": "holes.extxyz", **options}]
     return TrainConfig.from_dict(config_table | {"data": {"train": ["train.extxyz"], "sets": sets}})
 
 
@@ -84,10 +84,10 @@ def test_training_fills_holes(folder, config_table, tmp_path) -> None:
         {"steps": 30, "learning_rate": 1e-2, "warmup_steps": 0, "batch_size": 4,
          "loss": {"energy": 20.0, "forces": 0.0, "stress": 0.0}}
     ]  # fmt: skip
-    config = with_holes(config_table, floor=True, repeat=2)
+    config = with_holes(config_table, repeat=2)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     data = load_data(config, folder)
-    assert data.census["train"].found["floor"] == {"(floor)": 8}
+    assert data.census["train"].found["energy_floor"] == {"energy_floor": 8}
     bounded = [f for f in data.train if f.floor is not None]
     assert [(f.energy, f.forces, f.stress) for f in bounded] == [(None, None, None)] * 8
 
@@ -120,25 +120,18 @@ def test_training_fills_holes(folder, config_table, tmp_path) -> None:
     assert all(f.floor is None for f in data.validation)
 
 
-def test_refusals(folder, config_table) -> None:
-    for options in (
-        {"split": "validation"},
-        {"stationary": "cell"},
-        {"restoring": {}},
-        {"zero": "other"},
-    ):
-        with pytest.raises(ValueError, match="`floor` in"):
-            with_holes(config_table, floor=True, **options)
-    bare = with_holes(config_table, floor=True, keys={"energy": "nothing"})
-    with pytest.raises(DatasetError, match="needs an energy of every structure, but 8 of the 8"):
-        load_data(bare, folder)
-    assert np.isfinite([f.energy for f in load_data(with_holes(config_table), folder).train]).all()
+def test_a_bound_may_be_read_as_a_label(folder, config_table) -> None:
+    """Where its key is named as that of the energy."""
+    config = with_holes(config_table, keys={"energy": "energy_floor", "energy_floor": "none"})
+    data = load_data(config, folder)
+    assert np.isfinite([f.energy for f in data.train]).all()
+    assert all(f.floor is None for f in data.train)
 
 
 def test_files_that_the_data_folder_lacks_lie_beside_the_configuration(
     folder, config_table, data_folder
 ) -> None:
-    config = with_holes(config_table, floor=True)
+    config = with_holes(config_table)
     with pytest.raises(DatasetError, match=r"no data file at .*holes\.extxyz"):
         load_data(config, data_folder)
     found = load_data(config, data_folder, beside=folder)

@@ -30,7 +30,11 @@ LABEL_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "forces": ("forces", "force", "REF_forces", "dft_forces", "DFT_forces", "ref_forces"),
     "stress": ("stress", "REF_stress", "dft_stress", "DFT_stress", "ref_stress"),
     "virial": ("virial", "virials", "REF_virial", "dft_virial", "DFT_virial"),
+    "energy_floor": ("energy_floor",),
+    "least_rise": ("least_rise",),
 }
+#: Direction that `least_rise` belongs to: an array of the atoms and a strain of the cell.
+RISE_KEYS: Final = ("rise_displacement", "rise_strain")
 
 # labels that are other forms of one
 _FORM_OF: Final = {"virial": "stress", "energy_per_atom": "energy"}
@@ -73,14 +77,10 @@ class LabeledFrame:
         Atoms that constraints in the file acted on; None if there were none.
     level : str or None
         Level of theory of the labels, where a training run has several.
-    zero : str or None
-        Name of the zero that the energy counts from, if it is not that of the training run.
-    hubbard : bool
-        The energy is one of PBE+U as `pet_calc.training.potentials.energy_offsets` says.
     rise : LeastRise or None
-        Instead of labels (`pet_calc.training.potentials.rattled_minima`).
+        A lower bound on how fast the energy rises.
     floor : float or None
-        Instead of labels: a lower bound of the energy, in eV.
+        A lower bound of the energy, in eV.
     """
 
     atoms: Atoms
@@ -89,14 +89,12 @@ class LabeledFrame:
     stress: NDArray[np.float64] | None
     constrained: NDArray[np.bool_] | None = None
     level: str | None = None
-    zero: str | None = None
-    hubbard: bool = False
     rise: LeastRise | None = None
     floor: float | None = None
 
     @property
     def bounded(self) -> bool:
-        """Whether bounds stand in the place of labels."""
+        """Whether there are bounds: such a structure is made up, no sample of what occurs."""
         return self.rise is not None or self.floor is not None
 
 
@@ -139,7 +137,8 @@ class LabelCensus:
     def rows(self) -> list[tuple[str, str, int]]:
         """(label, key, frames) for a table; a label that no frame has is listed with 0."""
         rows: list[tuple[str, str, int]] = []
-        for label in ("energy", "forces", "stress"):
+        bounds = [label for label in ("energy_floor", "least_rise") if self.count(label)]
+        for label in ("energy", "forces", "stress", *bounds):
             found = self.found.get(label, {})
             rows.extend((label, key, n) for key, n in sorted(found.items()))
             if not found:
@@ -160,8 +159,8 @@ def read_frames(
         Files that ``ase.io.read`` understands, extxyz first of all, also compressed (.xz, .gz);
         and tables of crystals (.npz, .npz.xz; `pet_calc.io.data.crystals`).
     keys : dict, optional
-        Label ("energy", "energy_per_atom", "forces", "stress", "virial") to the one key to use. A
-        label that is not named is looked for under the usual names (`LABEL_KEYS`).
+        Label (`LABEL_KEYS`) to the one key to use. A label that is not named is looked for under
+        the usual names.
     choose : callable, optional
         The frames of a file that are wanted, of all in it.
 
@@ -177,7 +176,7 @@ def read_frames(
         raise DatasetError(f"labels are {sorted(LABEL_KEYS)}, but the keys name {unknown}")
     names = LABEL_KEYS | wanted
     frames: list[LabeledFrame] = []
-    found: dict[str, Counter[str]] = {label: Counter() for label in ("energy", "forces", "stress")}
+    found: dict[str, Counter[str]] = {label: Counter() for label in LABEL_KEYS}
     elements: Counter[str] = Counter()
     for path in paths:
         in_file = read_file(Path(path))
@@ -205,6 +204,8 @@ def read_frames(
                     labels.get("forces"),
                     labels.get("stress"),
                     constrained_atoms(atoms),
+                    rise=labels.get("least_rise"),
+                    floor=labels.get("energy_floor"),
                 )
             )
     census = LabelCensus(
@@ -266,15 +267,18 @@ def find_label(atoms: Atoms, keys: Sequence[str]) -> tuple[str, Any]:
     return "", None
 
 
-def checked(label: str, value: Any, atoms: Atoms, where: str) -> float | NDArray[np.float64]:
+def checked(
+    label: str, value: Any, atoms: Atoms, where: str
+) -> float | NDArray[np.float64] | LeastRise:
     """A label in its own shape and finite; a virial comes back as the stress."""
     array = np.asarray(value, dtype=np.float64)
     if not np.isfinite(array).all():
         raise DatasetError(f"{label} must be finite, but {where} holds NaN or infinity")
-    if label in ("energy", "energy_per_atom"):
+    if label in ("energy", "energy_per_atom", "energy_floor", "least_rise"):
         if array.size != 1:
             raise DatasetError(f"{label} must be one number, but {where} has shape {array.shape}")
-        return float(array.reshape(())) * (1 if label == "energy" else len(atoms))
+        number = float(array.reshape(())) * (len(atoms) if label == "energy_per_atom" else 1)
+        return least_rise(number, atoms, where) if label == "least_rise" else number
     if label == "forces":
         if array.shape != (len(atoms), 3):
             raise DatasetError(
@@ -292,3 +296,19 @@ def checked(label: str, value: Any, atoms: Atoms, where: str) -> float | NDArray
             raise DatasetError(f"a virial needs a cell in three dimensions, but {where} has none")
         return -array / float(atoms.cell.volume)
     return array
+
+
+def least_rise(least: float, atoms: Atoms, where: str) -> LeastRise:
+    """The bound with the direction that it belongs to (`RISE_KEYS`)."""
+    if not atoms.pbc.all():
+        raise DatasetError(f"least_rise needs a cell in three dimensions, but {where} has none")
+    direction = []
+    for key, shape in zip(RISE_KEYS, ((len(atoms), 3), (6,)), strict=True):
+        part = np.asarray(find_label(atoms, (key,))[1], dtype=np.float64)
+        if part.shape != shape or not np.isfinite(part).all():
+            raise DatasetError(
+                f"least_rise needs {key} of shape {shape} and finite, but {where} has {part.shape}"
+            )
+        direction.append(part)
+    displacement, strain = direction
+    return LeastRise(displacement, strain, least)

@@ -26,8 +26,8 @@ __all__ = [
 class LossConfig:
     """Weights of the squared errors: energy per atom, force component, stress component.
 
-    `rise` is that of what the energy per atom of a disturbed crystal rises too little
-    (`pet_calc.training.potentials.rattled_minima`).
+    `rise` is that of what an energy per atom rises too little (`LeastRise`), where there are such
+    bounds.
     """
 
     energy: float = 1.0

@@ -29,22 +29,6 @@ from pet_calc.training.potentials.levels_of_theory import LeveledPET
 
 
 @dataclass(frozen=True, eq=False)
-class ZeroOfEnergy:
-    """What the energy of a frame counts from.
-
-    Attributes
-    ----------
-    name : str
-        Frames of one name have their zero in common.
-    hubbard : bool
-        With what +U adds (`pet_calc.training.potentials.energy_offsets`).
-    """
-
-    name: str
-    hubbard: bool
-
-
-@dataclass(frozen=True, eq=False)
 class Rise:
     """Lower bounds on derivatives of energies, see `LeastRise`.
 
@@ -119,8 +103,6 @@ class Batch:
     level : Tensor or None, shape (n_systems,), int64
         Level of theory of each system, as index into the energy heads of the model; None where
         all are read from the head in use.
-    zero : ZeroOfEnergy or None
-        Of a single frame whose energy counts from another zero than the model's.
     rise : Rise or None
         None where no energy is known to rise.
     """
@@ -134,7 +116,6 @@ class Batch:
     floor: Tensor
     conditions: Conditions | None = None
     level: Tensor | None = None
-    zero: ZeroOfEnergy | None = None
     rise: Rise | None = None
 
     @property
@@ -146,7 +127,7 @@ class Batch:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Batch]) -> Batch:
-        """One batch from several, whose energies count from the model's zero."""
+        """One batch from several."""
         return cls(
             system=System.concatenate([p.system for p in parts]),
             edges=Edges.concatenate([p.edges for p in parts], [p.system.n_atoms for p in parts]),
@@ -213,7 +194,6 @@ def prepare(frame: LabeledFrame, cutoff: float, *, conditions: bool = False) -> 
         n_atoms=torch.tensor([n]),
         floor=torch.tensor([nan if frame.floor is None else frame.floor], dtype=torch.float64),
         conditions=Conditions.uniform(n, *charge_and_spin(frame.atoms)) if conditions else None,
-        zero=None if frame.zero is None else ZeroOfEnergy(frame.zero, frame.hubbard),
         rise=None if frame.rise is None else Rise.of(frame.rise),
     )
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 from ase import Atoms
 
 from pet_calc.training.core.config_reader import build
-from pet_calc.training.potentials.rattled_minima import RestoringConfig
 
 Split = Literal["train", "validation", "test"]
 Stationary = Literal["no", "atoms", "cell"]
@@ -43,20 +42,6 @@ class DataSet:
         Leave out structures with elements that the model does not cover, instead of refusing them.
     max_force : float, optional
         Leave out structures where the force on an atom is larger, in eV/Å.
-    zero : str, optional
-        Name of the zero that its energies count from, where that is not the zero of the other
-        files; files of one name have one in common. It is found with the fit of the reference
-        energies, so that only energies relative to it are learnt
-        (`pet_calc.training.potentials.energy_offsets`).
-    hubbard : bool
-        Its energies mix PBE and PBE+U as the Materials Project does; with `zero`.
-    restoring : RestoringConfig, optional
-        Instead of its structures, which were relaxed, take disturbed copies of them. Their labels
-        are left out; the energy must rise towards them
-        (`pet_calc.training.potentials.rattled_minima`).
-    floor : bool
-        Its energies are lower bounds of the energy: only what is predicted below them counts, with
-        the weight of energies. Other labels are left out.
     """
 
     file: str
@@ -69,24 +54,8 @@ class DataSet:
     max_atoms: int | None = None
     covered_only: bool = False
     max_force: float | None = None
-    zero: str | None = None
-    hubbard: bool = False
-    restoring: RestoringConfig | None = None
-    floor: bool = False
 
     def __post_init__(self) -> None:
-        if self.restoring is not None and (self.split != "train" or self.stationary != "no"):
-            raise ValueError(
-                "`restoring` in [[data.sets]] is for training, and its structures are not at rest: "
-                "leave out `split` and `stationary`, and name the file twice for both"
-            )
-        if self.floor and (
-            self.split != "train" or self.stationary != "no" or self.restoring or self.zero
-        ):
-            raise ValueError(
-                "`floor` in [[data.sets]] is for training, on energies that count from the zero of "
-                "the potential: leave out `split`, `stationary`, `restoring` and `zero`"
-            )
         if not re.fullmatch(r"-?\d*:-?\d*(:-?[1-9]\d*)?", self.frames):
             raise ValueError(
                 f"`frames` in [[data.sets]] must be a slice such as ':900' or '::10', got "
@@ -96,11 +65,6 @@ class DataSet:
             raise ValueError(f"`max_atoms` must be at least 1, got {self.max_atoms}")
         if self.max_force is not None and not self.max_force > 0:
             raise ValueError(f"`max_force` must be a positive number of eV/Å, got {self.max_force}")
-        if self.hubbard and self.zero is None:
-            raise ValueError(
-                "`hubbard` in [[data.sets]] needs `zero`: what +U adds is fitted with the zero of "
-                "energy of the file"
-            )
         for name, allowed in (("split", get_args(Split)), ("stationary", get_args(Stationary))):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -109,14 +73,6 @@ class DataSet:
                 )
         if self.repeat < 1:
             raise ValueError(f"`repeat` in [[data.sets]] must be at least 1, got {self.repeat}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DataSet:
-        """A set from its table."""
-        if values.get("restoring") is not None:
-            table = build(RestoringConfig, dict(values["restoring"]), "restoring")
-            values = values | {"restoring": table}
-        return build(cls, values, "data.sets")
 
     def choose(self, frames: list[Atoms], elements: Collection[int]) -> list[Atoms]:
         """The frames that are wanted of those in the file, for a model that covers `elements`."""
@@ -144,8 +100,6 @@ class DataConfig:
     repeat : tuple of int
         How often an epoch sees the frames of each file of `train`, so that a small hard set is not
         drowned by a large easy one; once each if empty.
-    bucket : bool
-        Let the frames of a step be of similar size, so that time and memory of steps are even.
     keys : dict
         Label to key, where the usual names do not serve.
     sets : tuple of DataSet
@@ -157,7 +111,6 @@ class DataConfig:
     validation: tuple[str, ...] = ()
     validation_frames: int = 10
     repeat: tuple[int, ...] = ()
-    bucket: bool = False
     keys: dict[str, str] = field(default_factory=dict)
     sets: tuple[DataSet, ...] = ()
 
@@ -179,7 +132,7 @@ class DataConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataConfig:
         """Config from the table of a file."""
-        sets = tuple(DataSet.from_dict(dict(s)) for s in values.get("sets", ()))
+        sets = tuple(build(DataSet, dict(s), "data.sets") for s in values.get("sets", ()))
         return build(cls, values | {"sets": sets}, "data")
 
 

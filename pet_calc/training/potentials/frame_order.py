@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # beside the seed, so that no two draws of a run are the same
-_NEW, _REPLAY, _GROUPS = 1, 4, 5
-_BLUR = 0.1
+_NEW, _REPLAY = 1, 4
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,11 @@ class Order:
         Indices of old data, in a random order of which every epoch sees the next part.
     replayed : int
         Length of that part.
-    sizes : tuple of int
-        Atoms of each index, if the frames of a step are to be of similar size.
     """
 
     frames: tuple[int, ...]
     replay: tuple[int, ...] = ()
     replayed: int = 0
-    sizes: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
@@ -49,30 +45,12 @@ class Order:
         return [all_frames[k] for k in order]
 
     def step(self, step: int, size: int, seed: int) -> list[int]:
-        """The `size` frames of a step.
-
-        Epochs follow one another without a gap; where the frames of a step are of similar size,
-        the steps of an epoch come in random order, and one of them may be smaller.
-        """
-        if self.sizes:
-            per_epoch = -(-self.length // size)
-            number, place = divmod(step, per_epoch)
-            return self.groups(number, size, seed)[place]
+        """The `size` frames of a step; epochs follow one another without a gap."""
         begin, end = step * size, (step + 1) * size
         first = begin // self.length
         epochs = range(first, (end - 1) // self.length + 1)
         stream = [k for e in epochs for k in self.epoch(e, seed)]
         return stream[begin - first * self.length : end - first * self.length]
-
-    def groups(self, number: int, size: int, seed: int) -> list[list[int]]:
-        """Frames of an epoch in groups of similar size, shuffled."""
-        generator = np.random.default_rng((seed, _GROUPS, number))
-        frames = self.epoch(number, seed)
-        # neighbors in size are not always the same ones
-        blurred = [self.sizes[k] for k in frames] * (1 + _BLUR * generator.random(len(frames)))
-        ordered = [frames[k] for k in np.argsort(blurred, kind="stable")]
-        groups = [ordered[k : k + size] for k in range(0, len(ordered), size)]
-        return [groups[k] for k in generator.permutation(len(groups))]
 
 
 def permutations(begin: int, end: int, n: int, seed: tuple[int, int]) -> list[int]:

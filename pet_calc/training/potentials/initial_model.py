@@ -51,8 +51,7 @@ def starting_model(
                     last.weight.mul_(0.3)
                     last.bias.zero_()
             references, scale = constants(head)
-            common = [f for f in part if f.zero is None]
-            references.copy_(fit_reference_energies(common, config.model.elements))
+            references.copy_(fit_reference_energies(part, config.model.elements))
             scale.fill_(magnitude([f.forces for f in part]) or 1.0)
         if isinstance(model, PET):
             scale_direct_heads(model, frames)

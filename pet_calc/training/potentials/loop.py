@@ -32,7 +32,6 @@ from pet_calc.training.core.parallel import Team, team_of_processes
 from pet_calc.training.potentials.config import TrainConfig
 from pet_calc.training.potentials.data import Batch
 from pet_calc.training.potentials.dimer_figure import dimer_figure
-from pet_calc.training.potentials.energy_offsets import described
 from pet_calc.training.potentials.evaluate import Evaluation, evaluate_frames
 from pet_calc.training.potentials.forgetting import before_and_after, write_comparison
 from pet_calc.training.potentials.frame_order import Order
@@ -153,7 +152,6 @@ def train(
     take_steps(run, measured, data.order, out, end, report, timer)
     table = None
     if run.step == config.total_steps:
-        measured = {split: run.on_zero(frames) for split, frames in measured.items()}
         model = run.best_model()
         attracting = floor(model)
         if team.leads:
@@ -218,8 +216,6 @@ def save(
 ) -> None:
     """Write the potential with the best weights, and what belongs to it."""
     details: dict[str, Any] = {"config": config.to_dict(), "steps": run.step}
-    if run.zeros:
-        details["zeros"] = described(run.zeros, model.atomic_numbers)
     if model.repulsion is not None:
         details["attracting_pairs"] = dict(attracting)
         pairs = list(dimers(model, torch.linspace(0.3, 1.6, 66)))

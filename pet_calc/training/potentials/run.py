@@ -23,7 +23,6 @@ from pet_calc.training.core.parallel import ALONE, Team
 from pet_calc.training.core.weight_average import start_average, update_exponential
 from pet_calc.training.potentials.config import HuberConfig, LossConfig, StageConfig, TrainConfig
 from pet_calc.training.potentials.data import Batch, conditioned, energy_shift, turned
-from pet_calc.training.potentials.energy_offsets import fit_zeros, on_zero_of_model
 from pet_calc.training.potentials.evaluate import Error, Evaluation, evaluate_frames
 from pet_calc.training.potentials.frame_order import Order
 from pet_calc.training.potentials.initial_model import constants, starting_model
@@ -56,7 +55,6 @@ class Run:
         self.forces_rmse = float("nan")
         self.best_loss = float("inf")
         self.best: dict[str, Tensor] | None = None
-        self.zeros: dict[str, Tensor] = {}
         self.model = model
         self.begin_stage(0)
 
@@ -99,7 +97,7 @@ class Run:
         weights = stage.loss_at(k)
         rate = stage.rate_at(k)
         size = stage.batch_size * stage.accumulate * self.team.size
-        parts = self.on_zero([frames[k] for k in order.step(self.step, size, self.config.seed)])
+        parts = [frames[k] for k in order.step(self.step, size, self.config.seed)]
         if self.config.augment:
             parts = turned(parts, self.step, self.config.seed)
         counts = LabelCounts.of(parts)
@@ -183,18 +181,11 @@ class Run:
         drowns the forces.
         """
         for head, part in by_level(self.model, frames):
-            common = [f for f in part if f.zero is None]
-            constants(head)[0].add_(energy_shift(self.model, common, self.team))
-        self.zeros = fit_zeros(self.model, frames, self.team)
-
-    def on_zero(self, frames: Sequence[Batch]) -> list[Batch]:
-        """Frames with energies that count from the zero of the model."""
-        return on_zero_of_model(frames, self.zeros, self.model.atomic_numbers)
+            constants(head)[0].add_(energy_shift(self.model, part, self.team))
 
     def validate(self, frames: Sequence[Batch]) -> Evaluation:
         """Errors of the averaged weights; keeps them if they are the best of the stage."""
         w = self.config.stages[self.stage].last_loss
-        frames = self.on_zero(frames)
         evaluation = evaluate_frames(self.averaged(self.average), frames, self.team)
         limits = self.config.huber or HuberConfig()
         terms = (
@@ -230,7 +221,6 @@ class Run:
             "forces_rmse": self.forces_rmse,
             "best_loss": self.best_loss,
             "best": self.best,
-            "zeros": self.zeros,
             "model": self.model.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -251,7 +241,6 @@ class Run:
         self.step = state["step"]
         self.forces_rmse = state["forces_rmse"]
         self.best_loss, self.best = state["best_loss"], state["best"]
-        self.zeros = state["zeros"]
 
     def log_row(self, value: float, rate: float, evaluation: Evaluation) -> dict[str, float]:
         """A row of the log, under `LOG_COLUMNS`; errors in meV, Å."""

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ class TrainingData:
 
     @property
     def trained_on(self) -> list[LabeledFrame]:
-        """Those to train on that have labels; not disturbed copies and bounds."""
+        """Those to train on that have labels and no bounds."""
         return [f for f in self.train if not f.bounded]
 
 
@@ -127,8 +126,6 @@ def load_data(config: TrainConfig, folder: Path, *, beside: Path | None = None) 
             [home(p) / p for p in tune.replay_test], data.keys
         )
     check_labels(census["train"], config.stages)
-    if data.bucket:
-        order = replace(order, sizes=tuple(len(f.atoms) for f in train))
     return TrainingData(train, held["validation"], held["test"], census, order, replay_test)
 
 
@@ -142,11 +139,10 @@ def read_set(
     frames, census = read_frames(
         [folder / source.file], source.keys, partial(source.choose, elements=elements)
     )
-    marks: dict[str, Any] = {
-        "level": source.level, "zero": source.zero, "hubbard": source.hubbard
-    }  # fmt: skip
     limit = source.max_force
-    frames = [replace(f, **marks) for f in frames if limit is None or largest_force(f) <= limit]
+    frames = [
+        replace(f, level=source.level) for f in frames if limit is None or largest_force(f) <= limit
+    ]
     if not frames:
         raise DatasetError(
             f"no frame of {source.file} is left by `frames`, `max_atoms`, `max_force` and "
@@ -159,20 +155,6 @@ def read_set(
             f"{', '.join(chemical_symbols[z] for z in missing)} too; add them, or leave such "
             f"structures out with `covered_only = true` in [[data.sets]]"
         )
-    if source.restoring is not None:
-        disturbed = [
-            source.restoring.disturb(f, f"frame {k} of {source.file}", seed=k)
-            for k, f in enumerate(frames)
-        ]
-        return disturbed, replace(census, found={"rise": {"(restoring)": len(disturbed)}})
-    if source.floor:
-        if bare := sum(f.energy is None for f in frames):
-            raise DatasetError(
-                f"`floor` needs an energy of every structure, but {bare} of the {len(frames)} in "
-                f"{source.file} have none; name its key in `keys`"
-            )
-        bounds = [replace(f, energy=None, forces=None, stress=None, floor=f.energy) for f in frames]
-        return bounds, replace(census, found={"floor": {"(floor)": len(bounds)}})
     if source.stationary == "no":
         return frames, census
     relaxed = [at_rest(f, f"frame {k} of {source.file}", cell=source.stationary == "cell")
@@ -227,12 +209,12 @@ def check_labels(census: LabelCensus, stages: Sequence[StageConfig]) -> None:
             "name the keys in [data.keys]"
         )
     for label in ("energy", "forces", "stress", "rise"):
+        carried = {"rise": "least_rise"}.get(label, label)
         wanted = any(getattr(w, label) > 0 for s in stages for w in (s.loss, s.last_loss))
-        if wanted and census.count(label) == 0:
+        if wanted and census.count(carried) == 0:
             raise DatasetError(
-                f"the loss asks for {label}, but no training frame carries it; "
-                + ("give a set `restoring`" if label == "rise" else "name its key in [data.keys]")
-                + ", or set its loss weight to 0"
+                f"the loss asks for {label}, but no training frame carries it; name the key of "
+                f"{carried} in [data.keys], or set its loss weight to 0"
             )
 
 
