@@ -84,40 +84,50 @@ def options_of(**defaults: Any) -> Callable[[Verb], Verb]:
 
 
 def parameters_of(
-    kind: Any, defaults: Mapping[str, Any], panel: str | None = None
+    kind: Any,
+    defaults: Mapping[str, Any],
+    panel: str | None = None,
+    names: Mapping[str, str] | None = None,
+    base: Any = None,
 ) -> Iterator[inspect.Parameter]:
-    """The options of a dataclass as parameters that typer reads."""
+    """The options of a dataclass as parameters that typer reads.
+
+    Parameters
+    ----------
+    kind : type
+    defaults : mapping
+        Defaults of options that differ from those of the fields.
+    panel : str, optional
+        Heading in the help.
+    names : mapping, optional
+        Fields that are options, with the names of these; by default all, with their own.
+    base : object of that type, optional
+        Whose values are the defaults, instead of those of the fields.
+    """
     texts, hints = attribute_help(kind), get_type_hints(kind)
     panel = panel or getattr(kind, "panel", None)
     for f in fields(kind):
-        shown = f.metadata.get("panel", panel)
+        shown, text = f.metadata.get("panel", panel), texts.get(f.name, "")
+        name = f.name if names is None else names.get(f.name)
+        value = default_of(f) if base is None else getattr(base, f.name)
+        if name is None:
+            continue
         if "words" in f.metadata:
+            words = f.metadata["words"]
             option = typer.Option(
-                f"--{f.metadata['words']}",
-                help=texts.get(f.name, ""),
+                f"--{words}",
+                help=text,
                 show_default=False,
                 metavar="NAME=VALUE",
                 rich_help_panel=shown,
             )
-            yield parameter(f.metadata["words"], Annotated[list[str], option], ())
+            yield parameter(words, Annotated[list[str], option], ())
         elif "options" in f.metadata:
-            yield from nested_parameters(f, hints[f.name], defaults, shown)
+            yield from parameters_of(
+                hints[f.name], defaults, shown, f.metadata["options"], default_of(f)
+            )
         else:
-            default = defaults.get(f.name, default_of(f))
-            yield option_of(f.name, f, hints[f.name], texts.get(f.name, ""), default, shown)
-
-
-def nested_parameters(
-    owner: Field[Any], kind: Any, defaults: Mapping[str, Any], panel: str | None
-) -> Iterator[inspect.Parameter]:
-    """The options of a field that is a dataclass; its value there gives the defaults."""
-    texts, hints = attribute_help(kind), get_type_hints(kind)
-    value, names = default_of(owner), owner.metadata["options"]
-    for f in fields(kind):
-        if f.name in names:
-            name = names[f.name]
-            default = defaults.get(name, getattr(value, f.name))
-            yield option_of(name, f, hints[f.name], texts.get(f.name, ""), default, panel)
+            yield option_of(name, f, hints[f.name], text, defaults.get(name, value), shown)
 
 
 def option_of(
@@ -152,27 +162,24 @@ def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     )
 
 
-def make(kind: Any, values: Mapping[str, Any]) -> Any:
-    """A dataclass from the values of its options."""
+def make(
+    kind: Any, values: Mapping[str, Any], names: Mapping[str, str] | None = None, base: Any = None
+) -> Any:
+    """A dataclass from the values of its options; `names` and `base` as in `parameters_of`."""
     given: dict[str, Any] = {}
     hints = get_type_hints(kind)
     for f in fields(kind):
+        name = f.name if names is None else names.get(f.name)
+        if name is None:
+            continue
         if "words" in f.metadata:
             option = f.metadata["words"]
             given[f.name] = from_words(type(default_of(f)), values[option], option)
         elif "options" in f.metadata:
-            names = f.metadata["options"]
-            owner = default_of(f)
-            inner_hints = get_type_hints(type(owner))
-            inner = {
-                own.name: value_of(inner_hints[own.name], values[names[own.name]])
-                for own in fields(owner)
-                if own.name in names
-            }
-            given[f.name] = replace(owner, **inner)
+            given[f.name] = make(hints[f.name], values, f.metadata["options"], default_of(f))
         else:
-            given[f.name] = value_of(hints[f.name], values[f.name])
-    made = kind(**given)
+            given[f.name] = value_of(hints[f.name], values[name])
+    made = kind(**given) if base is None else replace(base, **given)
     for f in fields(kind):
         if "file" in f.metadata and given[f.name] is not None:
             require_file(given[f.name], f.metadata["file"])
