@@ -33,6 +33,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -104,7 +105,7 @@ def parameters_of(
     base : object of that type, optional
         Whose values are the defaults, instead of those of the fields.
     """
-    texts, hints = attribute_help(kind), get_type_hints(kind)
+    texts, hints = attribute_help(kind), hints_of(kind)
     panel = panel or getattr(kind, "panel", None)
     for f in fields(kind):
         shown, text = f.metadata.get("panel", panel), texts.get(f.name, "")
@@ -167,7 +168,7 @@ def make(
 ) -> Any:
     """A dataclass from the values of its options; `names` and `base` as in `parameters_of`."""
     given: dict[str, Any] = {}
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     for f in fields(kind):
         name = f.name if names is None else names.get(f.name)
         if name is None:
@@ -181,7 +182,7 @@ def make(
             given[f.name] = value_of(hints[f.name], values[name])
     made = kind(**given) if base is None else replace(base, **given)
     for f in fields(kind):
-        if "file" in f.metadata and given[f.name] is not None:
+        if "file" in f.metadata and given.get(f.name) is not None:
             require_file(given[f.name], f.metadata["file"])
     return made
 
@@ -248,6 +249,12 @@ def default_of(f: Field[Any]) -> Any:
     return f.default if f.default_factory is MISSING else f.default_factory()
 
 
+@cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return get_type_hints(kind)
+
+
 def without_none(hint: Any) -> Any:
     """The type of an optional value."""
     if get_origin(hint) in (Union, UnionType):
@@ -274,6 +281,7 @@ def parser_of(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
     return parse
 
 
+@cache
 def attribute_help(kind: Any) -> dict[str, str]:
     """First sentence of each entry in the section ``Attributes`` of a class and its bases."""
     texts: dict[str, str] = {}

@@ -1,12 +1,13 @@
 """Options of a potential reach it: committees with guards, symmetry, heads; and are recorded."""
 
+import hashlib
 import sys
 import tomllib
 
 import numpy as np
 import pytest
 from ase.io import read, write
-from calculators.small_potentials import liquid, rare_pet, small_pet
+from calculators.small_potentials import liquid, publish, rare_pet, small_pet
 
 from pet_calc import PETCalculator
 from pet_calc.cli import main
@@ -80,3 +81,29 @@ def test_symmetry_and_direct_heads(command, tmp_path):
     np.testing.assert_allclose(found, calculator.get_property("forces", frame), atol=1e-9)
     # a run that is continued with other heads is refused
     assert command(MD, "--model direct --resume --steps 3 --out direct_forces") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "md water.xyz --steps 1 --timestep 0.1",
+        "relax water.xyz --steps 1 --fmax 1e9",
+        "neb water.xyz moved.xyz --images 1 --steps 0 --no-relax",
+        "eos water.xyz --no-relax --clamp-ions --points 5",
+    ],
+    ids=lambda words: words.split()[0],
+)
+def test_settings_name_the_potential_that_was_chosen(command, words, tmp_path, monkeypatch):
+    publish(tmp_path / "shipped", water_v1="H O", salt_v1="Na Cl")
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (tmp_path / "shipped",))
+    moved = liquid()
+    moved.positions[0] += 0.1
+    write("moved.xyz", moved)
+    verb = words.split()[0]
+    command(words, "--out out")
+    settings = tomllib.loads((tmp_path / "out" / f"{verb}.toml").read_text(encoding="utf-8"))
+    assert settings["model"] == settings["provenance"]["model"] == "water-v1"
+    weights = (tmp_path / "shipped/water-v1/weights.safetensors").read_bytes()
+    assert settings["provenance"]["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert settings["dtype"] == ("float32" if verb == "md" else "float64")
+    assert "device" not in settings
