@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pet_calc.pretrained import PotentialEntry
+    from pet_calc.pretrained.index import Kind
     from pet_calc.training.potentials.card import CardNumber
 
 models_app = typer.Typer(
@@ -21,76 +22,138 @@ models_app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="Name of a potential, or a potential's folder.")]
 
 
+#: Elements that are named one by one; more are counted.
+MOST_ELEMENTS = 8
+#: Errors on test data in the front matter of a card, with the headings of their columns.
+ERRORS = {
+    "energy_mae_meV_atom": "E, meV/atom", "force_mae_meV_A": "F, meV/Å", "stress_mae_GPa": "σ, GPa"
+}  # fmt: skip
+
+
 @models_app.command("list")
-def list_models() -> None:
-    """List the shipped potentials, and the published ones that can be downloaded.
+def list_models(
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also deprecated ones, and published ones to download."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """List the potentials, property models and generators that ship with the package.
 
-    Example: pet-calc models list
+    Errors are mean absolute errors on test data, as the card of each potential states them.
+
+    Example: pet-calc models list --all
     """
-    from rich.console import Console
-    from rich.table import Table
+    import json
 
-    from pet_calc.io.cache import cache_folder
-    from pet_calc.io.foreign.hub import converted_folder, is_downloaded
-    from pet_calc.io.foreign.published import PUBLISHED
-    from pet_calc.io.models.files import WEIGHTS
+    records = {kind: records_of(kind, everything) for kind in ("energy", "property", "generator")}
+    if everything:
+        records["published"] = published_records()
+    if as_json:
+        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console()
+    if not any(records.values()):
+        console.print("no potential ships with this version")
+        return
+    print_records(console, "potentials", records["energy"], ("method", "status", *ERRORS))
+    columns: tuple[str, ...] = ("properties", "method", "status")
+    print_records(console, "property models (pet-calc predict)", records["property"], columns)
+    columns = ("status", "purpose")
+    print_records(console, "generators (pet-calc generate)", records["generator"], columns)
+    if everything:
+        columns = ("method", "downloaded", "purpose")
+        print_records(console, "published, for download", records["published"], columns)
+
+
+def records_of(kind: Kind, everything: bool) -> list[dict[str, Any]]:
+    """The shipped models of a kind as plain values."""
     from pet_calc.pretrained import list_potentials
 
-    table = Table()
-    for column in ("name", "elements", "method", "size", "test errors (MAE)", "for"):
-        table.add_column(column, overflow="fold")
-    for entry in list_potentials():
-        table.add_row(
-            entry.name,
-            " ".join(entry.elements),
-            entry.method,
-            f"{entry.size / 1e6:.2f} MB",
-            errors_of(entry),
-            entry.summary,
-        )
-    console = Console()
-    console.print(table if table.row_count else "no potential ships with this version")
+    return [
+        {
+            "name": entry.name,
+            "elements": list(entry.elements),
+            "properties": list(entry.targets),
+            "method": entry.method,
+            "status": entry.status,
+            "size_MB": round(entry.size / 1e6, 2),
+            "purpose": entry.summary,
+            **(errors_of(entry) if kind == "energy" else {}),
+        }
+        for entry in list_potentials(kind)
+        if everything or entry.status != "deprecated"
+    ]
 
-    properties = Table(title="models of properties (pet-calc predict)", title_justify="left")
-    for column in ("name", "properties", "elements", "size", "for"):
-        properties.add_column(column, overflow="fold")
-    for entry in list_potentials("property"):
-        size = f"{entry.size / 1e6:.2f} MB"
-        of = " ".join(entry.targets)
-        properties.add_row(entry.name, of, str(len(entry.elements)), size, entry.summary)
-    if properties.row_count:
-        console.print(properties)
+
+def published_records() -> list[dict[str, Any]]:
+    """The published models as plain values."""
+    from pet_calc.io.cache import cache_folder
+    from pet_calc.io.foreign.hub import is_downloaded
+    from pet_calc.io.foreign.published import PUBLISHED
 
     cache = cache_folder()
-    published = Table(title="published, for download", title_justify="left")
-    for column in ("name", "method", "for", "downloaded"):
-        published.add_column(column, overflow="fold")
-    for model in PUBLISHED:
-        weights = converted_folder(model, cache) / WEIGHTS
-        here = is_downloaded(model, cache)
-        size = f"{weights.stat().st_size / 1e6:.0f} MB" if here else "no"
-        published.add_row(model.name, model.method, model.purpose, size)
-    console.print(published)
+    return [
+        {
+            "name": model.name,
+            "method": model.method,
+            "downloaded": "yes" if is_downloaded(model, cache) else "no",
+            "purpose": model.purpose,
+        }
+        for model in PUBLISHED
+    ]
 
 
-def errors_of(entry: PotentialEntry) -> str:
-    """The errors on test data that a potential's card states; "-" if it states none."""
+def errors_of(entry: PotentialEntry) -> dict[str, float]:
+    """The errors on test data that a potential's card states."""
     from pet_calc.errors import PetCalcError
     from pet_calc.pretrained import read_card
 
     try:
         metrics: Any = read_card(entry.folder).front.get("metrics")
     except PetCalcError:
-        return "-"
+        return {}
     test = metrics.get("test") if isinstance(metrics, dict) else None
-    if not isinstance(test, dict):
-        return "-"
-    shown = (
-        ("energy_mae_meV_atom", "meV/atom"),
-        ("force_mae_meV_A", "meV/Å"),
-        ("stress_mae_GPa", "GPa"),
-    )
-    return ", ".join(f"{test[key]:.3g} {unit}" for key, unit in shown if key in test) or "-"
+    return {k: test[k] for k in ERRORS if k in test} if isinstance(test, dict) else {}
+
+
+def print_records(
+    console: Console, title: str, records: list[dict[str, Any]], columns: Sequence[str]
+) -> None:
+    """A table of models in 100 columns; names are never broken."""
+    if not records:
+        return
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    elements = any(record.get("elements") for record in records)
+    if elements:
+        table.add_column("elements", overflow="fold")
+    for name in columns:
+        numeric = name in ERRORS
+        table.add_column(
+            ERRORS.get(name, name), overflow="fold", justify="right" if numeric else "left"
+        )
+    for record in records:
+        known = record.get("elements", [])
+        shown = " ".join(known) if len(known) <= MOST_ELEMENTS else f"{len(known)} elements"
+        table.add_row(
+            record["name"],
+            *([shown] if elements else []),
+            *(cell(record.get(name, "")) for name in columns),
+        )
+    console.print(table)
+
+
+def cell(value: Any) -> str:
+    """A value of a table: numbers with three digits, words of a list with spaces."""
+    if isinstance(value, list):
+        return " ".join(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @models_app.command("download")
@@ -121,10 +184,9 @@ def show(name: Name) -> None:
     """
     from rich.console import Console
 
-    from pet_calc.pretrained import CARD, find_property_model, resolve
+    from pet_calc.pretrained import CARD
 
-    entry = find_property_model(name) or resolve(name)
-    card = entry.folder / CARD
+    card = entry_of(name).folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else f"{card.parent} has no card"
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -135,9 +197,23 @@ def path(name: Name) -> None:
 
     Example: pet-calc models path pet-water-v1
     """
-    from pet_calc.pretrained import find_property_model, resolve
+    typer.echo(entry_of(name).folder)
 
-    typer.echo((find_property_model(name) or resolve(name)).folder)
+
+def entry_of(name: str) -> PotentialEntry:
+    """A shipped model of any kind, or the potential in a folder."""
+    from pet_calc.io.foreign.published import find_published
+    from pet_calc.pretrained.index import find_shipped, unknown_name
+
+    kinds: tuple[Kind, ...] = ("energy", "property", "generator")
+    for kind in kinds:
+        if (entry := find_shipped(name, kind)) is not None:
+            return entry
+    if not Path(name).exists() and find_published(name) is None:
+        raise unknown_name(name)
+    from pet_calc.pretrained import resolve  # loads torch
+
+    return resolve(name)
 
 
 @models_app.command("verify")

@@ -1,12 +1,16 @@
 """``pet-calc models``: list, show, path, verify."""
 
+import json
+
 import pytest
 from calculators.small_potentials import flip_a_bit, publish
 from typer.testing import CliRunner
 
 from pet_calc.cli.models import models_app
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
+from pet_calc.io.foreign.published import PUBLISHED
 from pet_calc.io.models.files import WEIGHTS
+from pet_calc.pretrained import list_potentials
 
 
 @pytest.fixture
@@ -31,10 +35,48 @@ def run(monkeypatch):
 
 
 def test_list_shows_each_potential_with_its_errors(root, run):
-    line = next(line for line in run("list").splitlines() if "water-v1" in line)
-    for part in ("H O", "random", "MB", "0.5 meV/atom, 60 meV/Å", "potential number 0"):
-        assert part in line
-    assert "salt-v1" in run("list")
+    lines = run("list").splitlines()
+    line = next(line for line in lines if "water-v1" in line)
+    assert line.split() == ["water-v1", "H", "O", "random", "stable", "0.5", "60"]
+    assert any("salt-v1" in line for line in lines)
+    assert not any("pet-mad-s" in line for line in lines)
+
+
+def test_list_tells_more_with_all(root, run):
+    text = (root / "index.toml").read_text(encoding="utf-8")
+    text = text.replace('name = "salt-v1"', 'name = "salt-v1"\nstatus = "deprecated"')
+    (root / "index.toml").write_text(text, encoding="utf-8")
+    assert "salt-v1" not in run("list")
+    text = run("list", "--all")
+    for part in ("salt-v1", "deprecated", "pet-mad-s-v1.6.0", "downloaded"):
+        assert part in text
+
+
+def test_list_as_json(root, run):
+    records = json.loads(run("list", "--json"))
+    assert [r["name"] for r in records["energy"]] == ["water-v1", "salt-v1"]
+    assert records["energy"][0]["force_mae_meV_A"] == 60
+    assert records["property"] == records["generator"] == []
+    assert "published" in json.loads(run("list", "--json", "--all"))
+
+
+def test_the_list_of_the_package_fits_100_columns(monkeypatch, run):
+    monkeypatch.setenv("COLUMNS", "100")
+    kinds = [entry.name for kind in ("energy", "property", "generator")
+             for entry in list_potentials(kind)]  # fmt: skip
+    for words in (("list",), ("list", "--all")):
+        text = run(*words)
+        assert all(len(line) <= 100 for line in text.splitlines())
+        assert all(f" {name} " in text for name in kinds)
+    assert all(f" {model.name} " in text for model in PUBLISHED)
+    assert "87 elements" in text
+
+
+@pytest.mark.parametrize("kind", ["property", "generator"])
+def test_models_of_all_kinds_have_a_card_and_a_path(kind, run):
+    for entry in list_potentials(kind):
+        assert entry.name in run("show", entry.name)
+        assert run("path", entry.name) == f"{entry.folder}\n"
 
 
 def test_list_does_without_a_card(root, run):

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ase.data import chemical_symbols
-
 from pet_calc.errors import InvalidStructureError, OutputError
 from pet_calc.io.models.files import CONFIG, WEIGHTS, sha256
-from pet_calc.io.models.weights import read_config
 from pet_calc.io.runs.provenance import KEY, record_of
 
 
@@ -86,6 +83,11 @@ def _folder(path: Path) -> Summary:
 
 
 def _potential(path: Path) -> Summary:
+    # other kinds of files need neither torch nor ASE
+    from ase.data import chemical_symbols
+
+    from pet_calc.io.models.weights import read_config
+
     config = read_config(path)
     settings = dict(config.get("config", {}))
     if isinstance(settings.get("elements"), list):
