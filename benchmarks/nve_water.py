@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from pet_calc import PETCalculator, __version__
 from pet_calc.workflows.md import MDConfig, run_md
-from pet_calc.workflows.md.log import drift
+from pet_calc.workflows.statistics import drift
 from pet_calc.workflows.water_box import water_box
 
 Array = NDArray[np.float64]

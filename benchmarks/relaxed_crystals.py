@@ -29,7 +29,7 @@ from pet_step import processor
 from pet_calc import PETCalculator, __version__
 from pet_calc.io.data.crystals import LabeledCrystal, read_crystals
 from pet_calc.workflows.relax import RelaxConfig
-from pet_calc.workflows.relax.many import relax_all
+from pet_calc.workflows.relax.many import relax_all, with_calculator
 
 
 def disturbed(atoms: Atoms, seed: int, strain: float = 0.03, displacement: float = 0.1) -> Atoms:
@@ -56,7 +56,7 @@ def rows_of(
     """One row for each crystal."""
     matcher = Matcher()
     starts = [disturbed(c.atoms, seed) for seed, c in enumerate(chosen)]
-    outcomes = relax_all(starts, calculator, config)
+    outcomes = relax_all(with_calculator(starts, calculator), config)
     rows: list[dict[str, object]] = []
     for crystal, start, outcome in zip(chosen, starts, outcomes, strict=True):
         label, n = crystal.labels["formation_energy"], len(crystal.atoms)

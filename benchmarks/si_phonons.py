@@ -21,6 +21,7 @@ import numpy as np
 from ase.io import read
 
 from pet_calc import PETCalculator, __version__
+from pet_calc.io.runs.figures import save_figure
 from pet_calc.workflows.phonons import (
     PhononConfig,
     phonon_figure,
@@ -28,7 +29,6 @@ from pet_calc.workflows.phonons import (
     reference_spectrum,
 )
 from pet_calc.workflows.phonons.spectrum import Spectrum
-from pet_calc.workflows.plots import save_figure
 
 POINTS = ("Γ", "X", "L")
 

@@ -11,9 +11,11 @@ import argparse
 from ase.io import read
 
 from pet_calc import PETCalculator
-from pet_calc.workflows.md import MDConfig, MDProgress, run_md
+from pet_calc.io.runs.figures import save_figure
+from pet_calc.workflows.md import MDConfig, run_md
+from pet_calc.workflows.md.figures import md_figure
 from pet_calc.workflows.observables import SKINNER_2013, water_structure
-from pet_calc.workflows.plots import md_figure, save_figure
+from pet_calc.workflows.progress import ProgressBar
 from pet_calc.workflows.water_box import water_box
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -33,8 +35,8 @@ config = MDConfig(
     frame_interval=2 if options.smoke else 20,
     seed=1,
 )
-with MDProgress(config, n_atoms=len(atoms)) as progress:
-    result = run_md(atoms, config, options.out, on_step=progress)
+with ProgressBar() as progress:
+    result = run_md(atoms, config, options.out, on_progress=progress)
 
 frames = read(result.trajectory_file, index=":")
 water = water_structure(frames[len(frames) // 4 :])  # the first quarter equilibrates

@@ -19,7 +19,8 @@ from ase.io import read
 from ase.neighborlist import neighbor_list
 
 from pet_calc.cli.options import Potential
-from pet_calc.workflows.md import MDConfig, MDProgress, run_md
+from pet_calc.workflows.md import MDConfig, run_md
+from pet_calc.workflows.progress import ProgressBar
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--smoke", action="store_true", help="few atoms and steps")
@@ -58,8 +59,8 @@ for temperature in (2500, 1000, 300):
         frame_interval=5,
         seed=1,
     )
-    with MDProgress(config, n_atoms=len(atoms)) as progress:
-        result = run_md(atoms, config, options.out / f"{temperature}K", on_step=progress)
+    with ProgressBar() as progress:
+        result = run_md(atoms, config, options.out / f"{temperature}K", on_progress=progress)
     atoms = result.atoms  # the next, lower temperature goes on from here
     frames = read(result.trajectory_file, index=":")
     order = [mo_ta_order(np.array(frame.get_chemical_symbols())) for frame in frames]

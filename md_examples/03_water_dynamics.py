@@ -12,10 +12,11 @@ import argparse
 from ase.io import read
 
 from pet_calc import PETCalculator
-from pet_calc.workflows.md import MDConfig, MDProgress, run_md
+from pet_calc.io.runs.figures import save_figure
+from pet_calc.workflows.md import MDConfig, run_md
 from pet_calc.workflows.observables import WATER_DIFFUSION, AnalysisConfig, analyze
 from pet_calc.workflows.observables.figures import analysis_figure
-from pet_calc.workflows.plots import save_figure
+from pet_calc.workflows.progress import ProgressBar
 from pet_calc.workflows.water_box import water_box
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -37,8 +38,8 @@ config = MDConfig(
     frame_interval=4,  # 2 fs between frames; 4 fs is the most that resolves O-H stretching
     seed=1,
 )
-with MDProgress(config, n_atoms=len(atoms)) as progress:
-    result = run_md(atoms, config, options.out, on_step=progress)
+with ProgressBar() as progress:
+    result = run_md(atoms, config, options.out, on_progress=progress)
 
 frames = read(result.trajectory_file, index=":")
 interval = config.frame_interval * config.timestep  # fs

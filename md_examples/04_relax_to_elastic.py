@@ -16,12 +16,12 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from pet_calc import PETCalculator
+from pet_calc.io.runs.figures import save_figure
 from pet_calc.io.runs.provenance import json_text, provenance
 from pet_calc.workflows.mechanics.config import ElasticConfig, EosConfig
 from pet_calc.workflows.mechanics.elastic import elastic_constants, elastic_summary
 from pet_calc.workflows.mechanics.eos import equation_of_state
 from pet_calc.workflows.mechanics.figures import eos_figure
-from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.relax import RelaxConfig, relax
 from pet_calc.workflows.relax.symmetry import space_group
 

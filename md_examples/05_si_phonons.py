@@ -30,7 +30,7 @@ config = PhononConfig(
     displacements="reduced" if options.smoke else "full",  # PET has the symmetry approximately
     mesh=20.0 if options.smoke else 100.0,  # Å
 )
-result = phonons(atoms, config, on_stage=print)
+result = phonons(atoms, config, on_progress=print)
 write_phonons(result, options.out, title="silicon")
 
 gamma = result.spectrum.points[0]

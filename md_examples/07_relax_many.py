@@ -15,8 +15,8 @@ import time
 from ase.build import bulk
 
 from pet_calc import PETCalculator
+from pet_calc.workflows.progress import ProgressBar
 from pet_calc.workflows.relax import RelaxConfig, relax_all
-from pet_calc.workflows.relax.progress import RelaxProgress
 from pet_calc.workflows.relax.symmetry import space_group
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -27,21 +27,20 @@ options = parser.parse_args()
 
 elements = ("Mo", "Ta") if options.smoke else ("Nb", "Mo", "Ta", "W")
 names = [(e, e) for e in elements] + list(itertools.combinations(elements, 2))
+# float64, as for everything that ends in small differences of energy; one for all of them
+calculator = PETCalculator(options.model, dtype="float64")
 crystals = []
 for k, pair in enumerate(names):
     cell = bulk(pair[0], "bcc", a=3.24, cubic=True)  # Å, the mean of the four elements
     cell.symbols = list(pair)
     cell.rattle(0.05, seed=k)
+    cell.calc = calculator
     crystals.append(cell)
 
-# float64, as for everything that ends in small differences of energy
-calculator = PETCalculator(options.model, dtype="float64")
 config = RelaxConfig(cell="free", fmax=0.05 if options.smoke else 0.005, steps=200)
 began = time.perf_counter()
-with RelaxProgress(len(crystals)) as progress:
-    results = relax_all(
-        crystals, calculator, config, on_result=progress.on_result, on_step=progress.on_step
-    )
+with ProgressBar() as progress:
+    results = relax_all(crystals, config, on_progress=progress)
 seconds = time.perf_counter() - began
 
 energy = {pair: r.energy / 2 for pair, r in zip(names, results, strict=True) if r.atoms is not None}

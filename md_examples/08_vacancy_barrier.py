@@ -14,11 +14,12 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from pet_calc import PETCalculator
+from pet_calc.io.runs.figures import save_figure
 from pet_calc.io.runs.provenance import json_text, provenance
 from pet_calc.workflows.mechanics.config import NebConfig
 from pet_calc.workflows.mechanics.figures import neb_figure
 from pet_calc.workflows.mechanics.neb import minimum_energy_path, neb_summary
-from pet_calc.workflows.plots import save_figure
+from pet_calc.workflows.progress import ProgressBar
 from pet_calc.workflows.relax import RelaxConfig, relax
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -43,15 +44,9 @@ end.positions[neighbor] = sites.positions[0]
 del start[0], end[0]
 
 config = NebConfig(images=3 if options.smoke else 5, fmax=0.2 if options.smoke else 0.03)
-
-
-def on_step(step: int, force: float, barrier: float) -> None:
-    """Show the band on its way."""
-    if step % 10 == 0:
-        print(f"  step {step:3d}   largest force {force:.3f} eV/Å   barrier {barrier:.3f} eV")
-
-
-path = minimum_energy_path(start, end, calculator, config, on_step=on_step)
+start.calc = calculator
+with ProgressBar() as progress:
+    path = minimum_energy_path(start, end, config, on_progress=progress)
 print(f"band                 {'converged' if path.converged else 'NOT converged'}")
 print(f"lattice constant     {crystal.cell[0, 0]:.4f} Å")
 print(f"barrier              {path.barrier:.3f} eV")

@@ -32,7 +32,7 @@ phonons = PhononConfig(
     t_max=400.0,  # K
 )
 config = QHAConfig(points=5 if options.smoke else 7, span=(0.97, 1.05), phonons=phonons)
-result = quasi_harmonic(atoms, config, on_stage=print)
+result = quasi_harmonic(atoms, config, on_progress=print)
 write_qha(result, options.out, title="copper")
 
 for line in result.warnings:

@@ -15,8 +15,9 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 from pet_calc.io.runs.provenance import provenance
-from pet_calc.workflows.md import MDConfig, MDProgress, run_md
-from pet_calc.workflows.plots import md_figure
+from pet_calc.workflows.md import MDConfig, run_md
+from pet_calc.workflows.md.figures import md_figure
+from pet_calc.workflows.progress import ProgressBar
 from pet_calc.workflows.report import Picture, Section, Structures, Table, Text, write_report
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -35,8 +36,8 @@ config = MDConfig(
     frame_interval=4,
     seed=1,
 )
-with MDProgress(config, n_atoms=len(atoms)) as progress:
-    result = run_md(atoms, config, options.out, on_step=progress)
+with ProgressBar() as progress:
+    result = run_md(atoms, config, options.out, on_progress=progress)
 
 frames = read(result.trajectory_file, index=":")
 energies = [frame.get_potential_energy() / len(frame) for frame in frames]

@@ -17,7 +17,8 @@ from ase import Atoms
 from ase.io import read
 
 from pet_calc import PETCalculator
-from pet_calc.workflows.md import MDConfig, MDProgress, run_md
+from pet_calc.workflows.md import MDConfig, run_md
+from pet_calc.workflows.progress import ProgressBar
 from pet_calc.workflows.relax import RelaxConfig, relax
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -52,8 +53,8 @@ config = MDConfig(
     frame_interval=2,
     seed=1,
 )
-with MDProgress(config, n_atoms=len(molecule)) as progress:
-    result = run_md(molecule, config, options.out, on_step=progress)
+with ProgressBar() as progress:
+    result = run_md(molecule, config, options.out, on_progress=progress)
 
 frames = read(result.trajectory_file, index=":")
 bond = np.array([a.get_distance(left, right) for a in frames])

@@ -143,28 +143,17 @@ def interval_beside(path: Path, frames: list[Atoms]) -> tuple[float | None, list
 
 def compute(frames: list[Atoms], settings: AnalysisConfig) -> Analysis:
     """The analysis, with its progress on the terminal."""
-    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+    from pet_calc.workflows.observables import analyze
+    from pet_calc.workflows.progress import ProgressBar
 
-    from pet_calc.workflows.observables import analyze, default_observables
-    from pet_calc.workflows.progress import progress_bar
-
-    names = settings.observables or default_observables(frames)
-    with progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as progress:
-        task = progress.add_task("analyzing", total=len(names))
-        done = iter(range(len(names)))
-        return analyze(
-            frames,
-            settings,
-            on_observable=lambda name: progress.update(
-                task, description=name, completed=next(done, len(names))
-            ),
-        )
+    with ProgressBar() as progress:
+        return analyze(frames, settings, on_progress=progress)
 
 
 def write_results(result: Analysis, run: Run) -> None:
     """The summary, the tables and the figure."""
+    from pet_calc.io.runs.figures import save_figure
     from pet_calc.workflows.observables.figures import analysis_figure
-    from pet_calc.workflows.plots import save_figure
 
     def plain(x: float) -> float | None:
         return x if math.isfinite(x) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pet_calc.workflows.mechanics.elastic import ElasticConstants
 
 OUTPUTS = ("elastic.json", "elastic.csv", "elastic.extxyz")
-COLUMNS = ("stress", "strain", "C_GPa", "error_GPa", "before_symmetrization_GPa")
-#: Voigt order.
-AXES: Final = ("xx", "yy", "zz", "yz", "xz", "xy")
 #: Residual stress in GPa above which the constants are those of a crystal under load.
 LOADED = 0.1
 
@@ -45,14 +42,10 @@ def elastic(
     """
     run = Run(context, folder, OUTPUTS)
     atoms = structure.read()
-    from pet_calc.workflows.mechanics.elastic import (
-        PATTERNS,
-        elastic_constants,
-        elastic_summary,
-        require_matscipy,
-    )
+    from pet_calc.workflows.mechanics import elastic_constants, write_elastic
+    from pet_calc.workflows.mechanics.elastic import require_matscipy
+    from pet_calc.workflows.progress import ProgressBar
     from pet_calc.workflows.relax import RelaxConfig
-    from pet_calc.workflows.relax.progress import RelaxProgress
     from pet_calc.workflows.relax.symmetry import require_spglib
 
     require_matscipy()
@@ -63,24 +56,10 @@ def elastic(
         cell="free", fmax=settings.fmax, steps=settings.steps, guards=settings.guards
     )
     check_start([atoms], atoms.calc, first)
-    run.begin(atoms.calc, packages=("ase", "numpy", "torch", "matscipy", "spglib"))
-    total = PATTERNS * settings.points
-    with RelaxProgress(total, name="strains", moves=settings.relax_ions) as progress:
-        result = elastic_constants(
-            atoms, settings, on_result=progress.on_result, on_step=progress.on_step
-        )
-    run.write_json("elastic.json", elastic_summary(result))
-    matrices = (result.C, result.C_error, result.C_raw)
-    run.write_csv(
-        "elastic.csv",
-        COLUMNS,
-        [
-            (AXES[i], AXES[j], *(float(m[i, j]) for m in matrices))
-            for i in range(6)
-            for j in range(6)
-        ],
-    )
-    run.write_frames("elastic.extxyz", [result.crystal])
+    origin = run.begin(atoms.calc, packages=("ase", "numpy", "torch", "matscipy", "spglib"))
+    with ProgressBar() as progress:
+        result = elastic_constants(atoms, settings, on_progress=progress)
+    write_elastic(result, run.out, origin=origin)
     name = f"{result.crystal.get_chemical_formula()} {result.space_group}, {atoms.calc.name}"
     run.console.print(tensor_table(result, name))
     run.console.print(moduli_table(result, run))
@@ -108,6 +87,8 @@ def warnings(result: ElasticConstants) -> list[str]:
 def tensor_table(result: ElasticConstants, name: str) -> Table:
     """The tensor; its errors are in the files."""
     from rich.table import Table
+
+    from pet_calc.workflows.mechanics.elastic import AXES
 
     error = f"standard errors up to {result.C_error.max():.1g} GPa"
     table = Table(title=f"C (GPa) of {name}", caption=error)

@@ -39,11 +39,9 @@ def eos(
     """
     run = Run(context, folder, OUTPUTS)
     atoms = structure.read()
-    from pet_calc.workflows.mechanics.eos import eos_summary, equation_of_state
-    from pet_calc.workflows.mechanics.figures import eos_figure
-    from pet_calc.workflows.plots import save_figure
+    from pet_calc.workflows.mechanics import equation_of_state, write_eos
+    from pet_calc.workflows.progress import ProgressBar
     from pet_calc.workflows.relax import RelaxConfig
-    from pet_calc.workflows.relax.progress import RelaxProgress
 
     atoms.calc = potential.load()
     first = RelaxConfig(
@@ -51,25 +49,10 @@ def eos(
     )
     check_start([atoms], atoms.calc, first)
     origin = run.begin(atoms.calc, packages=("ase", "numpy", "scipy", "torch"))
-    moves = settings.relax_ions
-    with RelaxProgress(settings.points, name="volumes", moves=moves) as progress:
-        result = equation_of_state(
-            atoms, settings, on_result=progress.on_result, on_step=progress.on_step
-        )
-    summary = eos_summary(result)
-    run.write_json("eos.json", summary)
-    pressures, fitted = result.fit.pressure(result.volumes), result.fit.energy(result.volumes)
-    run.write_csv(
-        "eos.csv",
-        ("volume_A3", "energy_eV", "fit_eV", "pressure_GPa"),
-        [
-            [float(x) for x in row]
-            for row in zip(result.volumes, result.energies, fitted, pressures, strict=True)
-        ],
-    )
-    run.write_frames("eos.extxyz", result.frames)
-    name = f"{summary['formula']}, {atoms.calc.name}"
-    save_figure(eos_figure(result, title=name), run.out / "eos.png", origin)
+    with ProgressBar() as progress:
+        result = equation_of_state(atoms, settings, on_progress=progress)
+    name = f"{atoms.get_chemical_formula()}, {atoms.calc.name}"
+    write_eos(result, run.out, title=name, origin=origin)
     run.console.print(fit_table(result.fit, len(atoms), name, run))
     run.page()
 

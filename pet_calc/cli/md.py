@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rich.console import Console
 
-    from pet_calc.workflows.md import MDSample, Observer
+    from pet_calc.workflows.md import Observer
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ def md(
     """
     observers = observation.observers()
     from pet_calc.workflows.guards import check_structure, require_covered
-    from pet_calc.workflows.md import OUTPUT_FILES, MDProgress, run_md
+    from pet_calc.workflows.md import OUTPUT_FILES, run_md
     from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
     from pet_calc.workflows.observables.water import is_water
-    from pet_calc.workflows.progress import pulsing
+    from pet_calc.workflows.progress import Progress, ProgressBar, pulsing
 
     run = Run(context, folder, (*OUTPUT_FILES, FIGURE, RDF_TABLE), kept=OUTPUT_FILES)
     atoms = start.make(settings.seed, run.console)
@@ -159,15 +159,15 @@ def md(
     require_covered(atoms)  # with "auto", a potential is chosen here
     name = str(getattr(atoms.calc, "name", potential.model))
     run.console.print(f"potential: [bold]{name}[/bold]", highlight=False)
-    with MDProgress(settings, len(atoms)) as progress:
+    with ProgressBar() as bar:
 
-        def record(sample: MDSample) -> None:
+        def record(progress: Progress) -> None:
             """The settings replace those of an earlier run once the new one is under way."""
             if not run.origin:
                 # a ramp keeps the length with which it began
                 ramp = load_checkpoint(run.out / CHECKPOINT).config["ramp_steps"]
                 run.begin(atoms.calc, seed=settings.seed, ramp_steps=ramp)
-            progress(sample)
+            bar(progress)
 
         result = run_md(
             atoms,
@@ -175,7 +175,7 @@ def md(
             run.out,
             overwrite=folder.overwrite,
             resume=folder.resume,
-            on_step=record,
+            on_progress=record,
             observers=observers,
         )
 

@@ -47,7 +47,8 @@ def draw(
     origin: dict[str, Any],
 ) -> None:
     """The figure of the run, with its provenance."""
-    from pet_calc.workflows.plots import md_figure, save_figure
+    from pet_calc.io.runs.figures import save_figure
+    from pet_calc.workflows.md.figures import md_figure
 
     config = result.config
     held = config.ensemble != "nve" and config.temperature_end is None
@@ -70,8 +71,9 @@ def summary(result: MDResult, water: WaterStructure | None, discard: float, run:
     """The closing table."""
     from rich.table import Table
 
-    from pet_calc.workflows.md.log import Estimate, block_mean, drift_per_atom
+    from pet_calc.workflows.md.log import drift_per_atom
     from pet_calc.workflows.observables import SKINNER_2013
+    from pet_calc.workflows.statistics import Estimate, block_mean
 
     log = result.log
     kept = log.after(discard * log.time[-1])

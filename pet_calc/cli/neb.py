@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -63,50 +61,23 @@ def neb(
     """
     run = Run(context, folder, OUTPUTS)
     first, last = (read_structures(p, ends.index)[-1] for p in (ends.initial, ends.final))
-    from pet_calc.workflows.mechanics.figures import neb_figure
-    from pet_calc.workflows.mechanics.neb import minimum_energy_path, neb_summary, require_pair
-    from pet_calc.workflows.plots import save_figure
+    from pet_calc.workflows.mechanics import minimum_energy_path, write_neb
+    from pet_calc.workflows.mechanics.neb import require_pair
+    from pet_calc.workflows.progress import ProgressBar
     from pet_calc.workflows.relax import RelaxConfig
 
     require_pair(first, last)
     calculator = potential.load()
     check_start([first, last], calculator, RelaxConfig(fmax=settings.end_fmax))
     origin = run.begin(calculator)
-    with band_bar(settings.steps) as on_step:
-        result = minimum_energy_path(first, last, calculator, settings, on_step=on_step)
-    run.write_json("neb.json", neb_summary(result))
-    images = enumerate(zip(result.path, result.energies, strict=True))
-    run.write_csv(
-        "neb.csv",
-        ("image", "path_A", "energy_eV"),
-        [(k, float(s), float(e)) for k, (s, e) in images],
-    )
-    run.write_frames("neb.extxyz", result.frames)
+    first.calc = calculator
+    with ProgressBar() as progress:
+        result = minimum_energy_path(first, last, settings, on_progress=progress)
     name = f"{result.frames[0].get_chemical_formula()}, {calculator.name}"
-    save_figure(neb_figure(result, title=name), run.out / "neb.png", origin)
+    write_neb(result, run.out, title=name, origin=origin)
     run.console.print(barrier_table(result, name, run))
     run.page()
     raise typer.Exit(0 if result.converged else 1)
-
-
-@contextmanager
-def band_bar(steps: int) -> Iterator[Callable[[int, float, float], None]]:
-    """A bar over the steps of the band, and lines where there is no terminal."""
-    from rich.progress import MofNCompleteColumn, TextColumn
-
-    from pet_calc.workflows.progress import progress_bar
-
-    bar = progress_bar(MofNCompleteColumn(), TextColumn("{task.fields[state]}"), transient=False)
-    task = bar.add_task("band", total=steps, state="end points")
-
-    def on_step(step: int, force: float, barrier: float) -> None:
-        state = f"largest force {force:.3f} eV/Å, barrier {barrier:.3f} eV"
-        bar.update(task, completed=step, state=state)
-        if not bar.console.is_terminal and step % max(1, steps // 10) == 0:
-            bar.console.print(f"step {step}: {state}", highlight=False)
-
-    with bar:
-        yield on_step
 
 
 def barrier_table(result: Any, name: str, run: Run) -> Table:

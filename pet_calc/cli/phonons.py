@@ -10,7 +10,7 @@ import typer
 
 from pet_calc.cli.options import ConfigOption, Potential, ReportedFolder, Structure
 from pet_calc.cli.options_of import options_of
-from pet_calc.cli.run import Run, stages
+from pet_calc.cli.run import Run
 from pet_calc.workflows.phonons.config import PhononConfig, QHAConfig
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ def phonons(
     atoms = structure.read(run.console)
     from pet_calc.workflows.phonons import phonons as compute
     from pet_calc.workflows.phonons import write_phonons
+    from pet_calc.workflows.progress import ProgressBar
 
     atoms.calc = potential.load()
-    with stages("supercells") as (say, progress):
-        result = compute(atoms, settings, born=polar.born, on_stage=say, on_progress=progress)
+    with ProgressBar() as progress:
+        result = compute(atoms, settings, born=polar.born, on_progress=progress)
     origin = run.begin(atoms.calc, packages=PACKAGES)
     heading = f"{atoms.get_chemical_formula(empirical=True)}, {result.primitive.spacegroup}"
     write_phonons(result, run.out, title=heading, origin=origin)
@@ -101,10 +102,11 @@ def qha(
     run = Run(context, folder, QHA_FILES)
     atoms = structure.read(run.console)
     from pet_calc.workflows.phonons import quasi_harmonic, write_qha
+    from pet_calc.workflows.progress import ProgressBar
 
     atoms.calc = potential.load()
-    with stages("volumes") as (say, progress):
-        result = quasi_harmonic(atoms, settings, on_stage=say, on_progress=progress)
+    with ProgressBar() as progress:
+        result = quasi_harmonic(atoms, settings, on_progress=progress)
     origin = run.begin(atoms.calc, packages=PACKAGES)
     heading = f"{atoms.get_chemical_formula(empirical=True)}, {result.primitive.spacegroup}"
     write_qha(result, run.out, title=heading, origin=origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,13 +51,13 @@ def relax(
     began = time.monotonic()
     run = Run(context, folder, OUTPUTS)
     entries = read_entries(structures)
-    from pet_calc.workflows.relax import relax_all
+    from pet_calc.workflows.progress import ProgressBar
+    from pet_calc.workflows.relax import relax_all, with_calculator
     from pet_calc.workflows.relax.journal import Journal
-    from pet_calc.workflows.relax.progress import RelaxProgress
     from pet_calc.workflows.relax.result import failed
 
     calculator = potential.load()
-    readable = [e.atoms for e in entries if e.atoms is not None]
+    readable = with_calculator((e.atoms for e in entries if e.atoms is not None), calculator)
     objection = check_all(readable, calculator, settings)
     origin = run.begin(calculator, packages=("ase", "numpy", "torch", "spglib"), free=FREE)
     journal = Journal(run.out, entries, origin, resume=folder.resume)
@@ -68,21 +69,15 @@ def relax(
     if len(waiting) > 1 and settings.batch is None and objection is not None:
         run.console.print(f"one by one: {objection}", highlight=False)
     try:
-        with RelaxProgress(len(waiting)) as progress:
-
-            def on_result(position: int, outcome: Any) -> None:
-                journal.add(todo[position], outcome)
-                progress.on_result(position, outcome)
-
+        if settings.total_seconds is not None:
+            left = max(began + settings.total_seconds - time.monotonic(), 1e-9)
+            settings = replace(settings, total_seconds=left)
+        with ProgressBar() as progress:
             relax_all(
-                waiting,
-                calculator,
+                with_calculator(waiting, calculator),
                 settings,
-                batched=settings.batch,
-                max_edges=settings.batch_edges,
-                deadline=None if settings.total_seconds is None else began + settings.total_seconds,
-                on_result=on_result,
-                on_step=progress.on_step,
+                on_progress=progress,
+                on_result=lambda position, outcome: journal.add(todo[position], outcome),
             )
     finally:
         journal.finish()
@@ -107,10 +102,10 @@ def check_all(structures: list[Atoms], calculator: Any, settings: RelaxConfig) -
     from pet_calc.workflows.relax.many import settle_model, starting_problem
 
     settle_model(structures, calculator)
-    problems = [starting_problem(atoms, calculator, settings) for atoms in structures]
+    problems = [starting_problem(atoms, settings) for atoms in structures]
     if all(problem is not None for problem in problems):
         raise problems[0] or ValueError("there is no structure to relax")
-    objection = why_not_batched(structures, calculator, settings)
+    objection = why_not_batched(structures, settings)
     if settings.batch and len(structures) > 1 and objection is not None:
         raise ValueError(f"--batch is not possible: {objection}")
     return objection

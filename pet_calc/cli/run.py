@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,29 +156,15 @@ class Run:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """A result with its provenance."""
-        from pet_calc.io.runs.provenance import json_text
+        from pet_calc.io.runs.results import write_summary
 
-        (self.out / name).write_text(json_text(content, self.origin), encoding="utf-8")
+        write_summary(self.out / name, content, self.origin)
 
     def write_csv(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table with all digits."""
-        with (self.out / name).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
+        from pet_calc.io.runs.results import write_table
 
-    def write_frames(self, name: str, frames: Sequence[Atoms]) -> None:
-        """Frames with their results and provenance as extended XYZ in full precision."""
-        from pet_calc.io.runs.provenance import stamp
-        from pet_calc.io.structures.extxyz import extxyz_frame
-
-        text = ""
-        for frame in frames:
-            copy = frame.copy()
-            copy.calc = frame.calc
-            stamp(copy, self.origin)
-            text += extxyz_frame(copy)
-        (self.out / name).write_text(text, encoding="utf-8")
+        write_table(self.out / name, columns, rows, digits=None)
 
 
 def check_start(structures: Sequence[Atoms], calculator: Any, config: Any) -> None:
@@ -193,11 +177,11 @@ def check_start(structures: Sequence[Atoms], calculator: Any, config: Any) -> No
     config : RelaxConfig
         The first relaxation.
     """
-    from pet_calc.workflows.relax.many import settle_model, starting_problem
+    from pet_calc.workflows.relax.many import settle_model, starting_problem, with_calculator
 
     settle_model(structures, calculator)
-    for atoms in structures:
-        problem = starting_problem(atoms, calculator, config)
+    for atoms in with_calculator(structures, calculator):
+        problem = starting_problem(atoms, config)
         if problem is not None:
             raise problem
 
@@ -224,20 +208,3 @@ def check_same(path: Path, text: str, free: Sequence[str]) -> None:
             f"{path.parent} was begun with another {', '.join(dict.fromkeys(different))}; "
             f"resume with the settings of {path.name}, or choose another folder"
         )
-
-
-@contextmanager
-def stages(unit: str) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
-    """A line for each part of the work, and a bar over its units."""
-    from pet_calc.workflows.progress import progress_bar
-
-    with progress_bar() as bar:
-        task = bar.add_task(unit, total=None)
-
-        def say(text: str) -> None:
-            bar.console.print(f"  {text}", highlight=False, markup=False)
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield say, progress

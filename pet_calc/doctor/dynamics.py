@@ -12,8 +12,8 @@ from ase.md.verlet import VelocityVerlet
 from pet_calc.doctor.evaluation import bare
 from pet_calc.doctor.finding import Finding, Limit, Verdict, worst
 from pet_calc.workflows.guards import Guard, Reading
-from pet_calc.workflows.md.log import drift
 from pet_calc.workflows.md.velocities import degrees_of_freedom, maxwell_boltzmann
+from pet_calc.workflows.statistics import drift
 
 DRIFT = Limit(1.0, 10.0, "meV/atom/ps")
 FLUCTUATION = Limit(0.1, 0.3, "of that of the kinetic energy")

@@ -87,7 +87,7 @@ def test_eos(command, copper, tmp_path, capsys):
     text = capsys.readouterr()
     for part in ("B0", "GPa"):
         assert part in text.out
-    assert "volumes: 6/6 done, 0 not converged" in text.err
+    assert "volumes 6/6: 0 not converged" in text.err
     again = tmp_path / "again"
     assert command("eos", copper, "--config", out / "eos.toml", "--out", again) == 0
     assert (again / "eos.csv").read_bytes() == (out / "eos.csv").read_bytes()

@@ -149,7 +149,7 @@ def test_no_bar_without_a_terminal(verb, folder, tmp_path, monkeypatch, capsys):
     text = capsys.readouterr()
     assert "\x1b" not in text.err + text.out
     # a batch job's file has a line for each tenth of a simulation
-    assert ("step 2/2" in text.err) == (verb == "md")
+    assert ("MD 2/2: " in text.err) == (verb == "md")
 
 
 def rich_bars(source):

@@ -176,7 +176,7 @@ def test_ions_that_follow_the_strain_soften_the_crystal():
 def test_copies_computed_together_give_the_same():
     atoms = bulk("Ar", a=5.2)
     atoms.calc = Argon()
-    assert why_not_batched([atoms, atoms], atoms.calc, RelaxConfig()) is None
+    assert why_not_batched([atoms, atoms], RelaxConfig()) is None
     result = elastic_constants(atoms, ElasticConfig(strain=0.004))
     assert result.stable
     # central forces at zero pressure obey Cauchy's relation
@@ -286,18 +286,16 @@ def test_barrier_is_the_energy_of_the_bridge():
         energies.append(relax(atoms, RelaxConfig(fmax=1e-3)).energy)
     seen = []
     path = minimum_energy_path(
-        adatom("hollow"),
-        adatom("next"),
-        EMT(),
-        NebConfig(images=3),
-        on_step=lambda *state: seen.append(state),
+        adatom("hollow"), adatom("next"), NebConfig(images=3), on_progress=seen.append
     )
     assert path.converged
     assert path.barrier == pytest.approx(energies[1] - energies[0], abs=2e-3)
     assert path.barrier > 0.1
     assert path.reverse_barrier == pytest.approx(path.barrier, abs=1e-6)
     assert path.saddle == 2
-    assert seen[-1][0] == path.steps
+    assert [p.stage for p in seen[:: len(seen) - 1]] == ["end points", "band"]
+    assert seen[-1].done == path.steps
+    assert seen[-1].values["barrier_eV"] == pytest.approx(path.barrier)
     # the curve through the images does not swing: it rises to the saddle point and falls
     top = path.fit_energies.argmax()
     for side in (path.fit_energies[: top + 1], path.fit_energies[top:][::-1]):
@@ -314,7 +312,8 @@ def test_band_of_images_computed_together():
     final = atoms.copy()
     final.positions[0] -= 0.6
     config = NebConfig(images=2, steps=3, relax=False, climb=False)
-    together = minimum_energy_path(atoms, final, Argon(), config)
+    atoms.calc = Argon()
+    together = minimum_energy_path(atoms, final, config)
     assert together.steps <= 3
     for frame in together.frames:
         check = frame.copy()
@@ -325,16 +324,16 @@ def test_band_of_images_computed_together():
 def test_end_points_must_belong_together():
     one, other = adatom("hollow"), adatom("next")
     with pytest.raises(InvalidStructureError, match="same order"):
-        minimum_energy_path(one, other[:-1], EMT())
+        minimum_energy_path(one, other[:-1])
     other.numbers[-1] = 79
     with pytest.raises(InvalidStructureError, match="same order"):
-        minimum_energy_path(one, other, EMT())
+        minimum_energy_path(one, other)
     other = adatom("next")
     other.cell[0] *= 1.01
     with pytest.raises(InvalidStructureError, match="same cell"):
-        minimum_energy_path(one, other, EMT())
+        minimum_energy_path(one, other)
     with pytest.raises(SimulationError, match="must differ"):
-        minimum_energy_path(one, one, EMT())
+        minimum_energy_path(one, one)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from pet_calc.io.runs.figures import save_figure
 from pet_calc.workflows.md import MDConfig, MDLog, MDSample, run_md
+from pet_calc.workflows.md.figures import md_figure
 from pet_calc.workflows.observables import water_structure
-from pet_calc.workflows.plots import md_figure, save_figure
 from pet_calc.workflows.water_box import water_box
 
 

@@ -21,7 +21,7 @@ from pet_calc.crystals.generation.hull import Hull, Phase
 from pet_calc.errors import PetCalcError
 from pet_calc.io.cache import cache_folder
 from pet_calc.io.runs.provenance import calculator_record
-from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all
+from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all, with_calculator
 from pet_calc.workflows.relax.many import settle_model
 
 _log = logging.getLogger("pet_calc")
@@ -168,7 +168,7 @@ def relaxed_phases(
 
     if structures and on_progress is not None:
         on_progress(0, len(structures))
-    outcomes = relax_all(structures, calculator, config, on_result=told) if structures else []
+    outcomes = relax_all(with_calculator(structures, calculator), config, on_result=told)
     phases: list[Phase] = []
     reasons: dict[int, str] = {}
     for k, outcome in enumerate(outcomes):

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from pet_calc.crystals.generation.geometry_window import GeometryWindow
 from pet_calc.workflows.guards import near_contact
-from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all
+from pet_calc.workflows.relax import Relaxation, RelaxConfig, relax_all, with_calculator
 
 #: On the way atoms may be closer than the window of proposals allows by this factor.
 SLACK: Final = 0.9
@@ -53,7 +53,7 @@ def relax_proposals(
         if on_result is not None:
             on_result(index, found[index])
 
-    relax_all(proposals, calculator, lenient, on_result=keep)
+    relax_all(with_calculator(proposals, calculator), lenient, on_result=keep)
     return [found[index] for index in range(len(proposals))]
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pet_calc.errors import SimulationError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Violation:
 
 
 class SimulationStopped(SimulationError):
-    """A guard stopped the simulation; the last good frame is on disk.
+    """A guard stopped the simulation; the last good frame is kept.
 
     Attributes
     ----------
@@ -30,8 +34,10 @@ class SimulationStopped(SimulationError):
         Indices of the atoms concerned; empty if it concerns them all.
     last_good_step : int or None
         The last step that passed the guards; None if the start did not.
+    last_good : Atoms or None
+        That frame (positions, momenta, energy, forces).
     last_good_frame : Path or None
-        The file with that frame (positions, momenta, energy, forces).
+        The file with it; None for a run that writes nothing.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class SimulationStopped(SimulationError):
         time_fs: float,
         atoms: Sequence[int] = (),
         last_good_step: int | None = None,
+        last_good: Atoms | None = None,
         last_good_frame: Path | None = None,
     ) -> None:
         self.cause = cause
@@ -49,10 +56,11 @@ class SimulationStopped(SimulationError):
         self.time_fs = time_fs
         self.atoms = tuple(atoms)
         self.last_good_step = last_good_step
+        self.last_good = last_good
         self.last_good_frame = last_good_frame
-        kept = (
-            f" The last good frame, step {last_good_step}, is in {last_good_frame}."
-            if last_good_frame is not None
-            else " No step passed the checks, so that there is no good frame to keep."
-        )
+        kept = " No step passed the checks, so that there is no good frame to keep."
+        if last_good_frame is not None:
+            kept = f" The last good frame, step {last_good_step}, is in {last_good_frame}."
+        elif last_good is not None:
+            kept = f" The last good frame, step {last_good_step}, is `last_good` of this error."
         super().__init__(f"stopped at step {step} ({time_fs:.2f} fs): {cause}.{kept}")

@@ -11,18 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pet_calc.workflows.statistics import Estimate, block_mean, drift
-
-__all__ = [
-    "CSV_COLUMNS",
-    "Estimate",
-    "MDLog",
-    "MDSample",
-    "block_mean",
-    "csv_row",
-    "drift",
-    "drift_per_atom",
-]
+from pet_calc.workflows.statistics import Estimate, drift
 
 Array = NDArray[np.float64]
 

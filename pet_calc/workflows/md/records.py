@@ -1,4 +1,4 @@
-"""Trajectory and log on disk: appended to, and cut back to the state of a checkpoint.
+"""Trajectory and log, in memory or on disk: there appended to, and cut back to a checkpoint.
 
 An ASE trajectory is a list of blobs with a table of their offsets, and a header that says where
 the table is and how long. Restoring the header and cutting the file at its length of then takes
@@ -8,6 +8,7 @@ a killed process left open may not open again, which is why none is written here
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import struct
@@ -17,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import TrajectoryWriter
 
 from pet_calc.errors import CheckpointError
@@ -48,6 +51,26 @@ class Mark:
     def empty(self) -> bool:
         """Whether nothing had been written."""
         return self.log_size == 0
+
+
+class MemoryRecords:
+    """Frames and samples of a run that writes nothing."""
+
+    def __init__(self) -> None:
+        self.frames: list[Atoms] = []
+        self.samples: list[MDSample] = []
+
+    def write_frame(self, atoms: Atoms) -> None:
+        """Keep a frame with the results that the calculator holds."""
+        frame = atoms.copy()
+        assert atoms.calc is not None
+        known = {k: v for k, v in atoms.calc.results.items() if k in all_properties}
+        frame.calc = SinglePointCalculator(frame, **copy.deepcopy(known))
+        self.frames.append(frame)
+
+    def write_row(self, sample: MDSample) -> None:
+        """Keep a sample."""
+        self.samples.append(sample)
 
 
 class Records:

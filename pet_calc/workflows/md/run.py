@@ -23,13 +23,11 @@ from pet_calc.workflows.md.checkpoint import CHECKPOINT, Checkpoint
 from pet_calc.workflows.md.config import MDConfig
 from pet_calc.workflows.md.ensembles import make_integrator, require_stress
 from pet_calc.workflows.md.log import MDSample
-from pet_calc.workflows.md.records import Mark, Records, require_records
+from pet_calc.workflows.md.records import Mark, MemoryRecords, Records, require_records
+from pet_calc.workflows.md.reports import Reporter
 from pet_calc.workflows.md.swaps import CARRIED, SwapMoves
-from pet_calc.workflows.md.velocities import (
-    degrees_of_freedom,
-    maxwell_boltzmann,
-    without_drift,
-)
+from pet_calc.workflows.md.velocities import degrees_of_freedom, initial_momenta
+from pet_calc.workflows.progress import OnProgress
 
 _log = logging.getLogger("pet_calc")
 
@@ -83,26 +81,26 @@ class Run:
     config : MDConfig
     guard : Guard
         Judges every step.
-    folder : Path
+    folder : Path or None
         Receives checkpoint and last good frame.
-    on_step, observers
+    on_progress, observers
         See `run_md`.
 
     Attributes
     ----------
-    records : Records
+    records : Records or MemoryRecords
         To be set before `simulate`.
     """
 
-    records: Records
+    records: Records | MemoryRecords
 
     def __init__(
         self,
         atoms: Atoms,
         config: MDConfig,
         guard: Guard,
-        folder: Path,
-        on_step: Callable[[MDSample], None] | None,
+        folder: Path | None,
+        on_progress: OnProgress | None,
         observers: Sequence[Observer],
     ) -> None:
         self.atoms = work = atoms.copy()
@@ -111,7 +109,7 @@ class Run:
         self.guard = guard
         self.folder = folder
         self.structure = checkpoints.structure_digest(atoms)
-        self.on_step = on_step
+        self.reporter = None if on_progress is None else Reporter(config, len(atoms), on_progress)
         self.observers = observers
         velocity_seed, noise_seed, swap_seed = np.random.SeedSequence(config.seed).spawn(3)
         self.rng = {
@@ -119,18 +117,8 @@ class Run:
             "swaps": np.random.default_rng(swap_seed),
         }
         removed = config.remove_drift and len(work) > 1 and not work.constraints
-        if config.initial_velocities == "maxwell-boltzmann":
-            momenta = maxwell_boltzmann(
-                work.get_masses(),
-                config.temperature,
-                np.random.default_rng(velocity_seed),
-                remove_drift=removed,
-            )
-        else:
-            momenta = work.get_momenta()
-            if removed:
-                momenta = without_drift(momenta, work.get_masses())
-        work.set_momenta(momenta)
+        rng = np.random.default_rng(velocity_seed)
+        work.set_momenta(initial_momenta(work, config, rng, remove_drift=removed))
         at_rest = removed and config.ensemble != "nvt-langevin"
         self.n_dof = degrees_of_freedom(work, drift_removed=at_rest)
         if config.constant_pressure:
@@ -244,13 +232,14 @@ class Run:
             self.records.write_frame(self.atoms)
         if step % config.log_interval == 0:
             self.records.write_row(sample)
-        if self.on_step is not None:
-            self.on_step(sample)
+        if self.reporter is not None:
+            self.reporter.report(sample)
         for observer in self.observers:
             if step % observer.every == 0:
                 observer.function(self.atoms, sample)
         if step > 0 and (step == config.steps or step % config.checkpoint_interval == 0):
-            self.save(step, self.records.mark())
+            if isinstance(self.records, Records):
+                self.save(step, self.records.mark())
             # what the calculator remembers of earlier steps is in no checkpoint
             start_afresh(self.atoms.calc)
         if step == config.steps:
@@ -267,6 +256,7 @@ class Run:
 
     def save(self, step: int, mark: Mark) -> None:
         """Write the checkpoint of `step`."""
+        assert self.folder is not None
         atoms = self.atoms
         energy, forces = self.evaluate()
         carried = {k: atoms.arrays[k] for k in CARRIED if k in atoms.arrays}
@@ -290,6 +280,7 @@ class Run:
 
     def restore(self, saved: Checkpoint) -> None:
         """Take the state of a checkpoint, if the calculator is the one that it was made with."""
+        assert self.folder is not None
         require_records(self.folder, saved.mark)
         atoms = self.atoms
         atoms.set_cell(saved.atoms["cell"], scale_atoms=False)
@@ -328,11 +319,12 @@ class Run:
             time_fs=step * self.config.timestep,
             atoms=violation.atoms,
             last_good_step=None if self.good is None else self.good.step,
+            last_good=self.last_good(),
             last_good_frame=self.keep_last_good(),
         )
 
-    def keep_last_good(self) -> Path | None:
-        """Write the last frame that passed the guards; in full precision, unlike extxyz."""
+    def last_good(self) -> Atoms | None:
+        """The last frame that passed the guards, with its energy and forces."""
         if self.good is None:
             return None
         frame = self.atoms.copy()
@@ -342,6 +334,13 @@ class Run:
         frame.set_momenta(self.good.momenta, apply_constraint=False)
         frame.calc = SinglePointCalculator(frame, energy=self.good.energy, forces=self.good.forces)
         frame.info["step"] = self.good.step
+        return frame
+
+    def keep_last_good(self) -> Path | None:
+        """Write that frame if the run has a folder; in full precision, unlike extxyz."""
+        frame = self.last_good()
+        if frame is None or self.folder is None:
+            return None
         path = self.folder / LAST_GOOD
         with TrajectoryWriter(path, "w") as file:
             file.write(frame)

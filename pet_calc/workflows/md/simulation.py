@@ -1,21 +1,24 @@
-"""Molecular dynamics from a structure to its files, begun or continued."""
+"""Molecular dynamics of a structure, begun or continued, in memory or to files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ase import Atoms
+from ase.io import read
 
 from pet_calc.io.runs.outputs import claim_folder, clear_folder
 from pet_calc.workflows.guards import Guard
 from pet_calc.workflows.md import checkpoint as checkpoints
 from pet_calc.workflows.md.checkpoint import CHECKPOINT
 from pet_calc.workflows.md.config import MDConfig
-from pet_calc.workflows.md.log import Estimate, MDLog, MDSample, block_mean, drift_per_atom
-from pet_calc.workflows.md.records import LOG, TRAJECTORY, Mark, Records
+from pet_calc.workflows.md.log import MDLog, drift_per_atom
+from pet_calc.workflows.md.records import LOG, TRAJECTORY, Mark, MemoryRecords, Records
 from pet_calc.workflows.md.run import LAST_GOOD, Observer, Run
+from pet_calc.workflows.progress import OnProgress
+from pet_calc.workflows.statistics import Estimate, block_mean
 
 OUTPUT_FILES = (TRAJECTORY, LOG, LAST_GOOD, CHECKPOINT)
 
@@ -31,42 +34,73 @@ class MDResult:
     atoms : ase.Atoms
         The last frame, with the calculator.
     log : MDLog
-        Samples, also in `log_file`.
+        Samples, every `log_interval` steps and the last one.
     n_dof : int
         Degrees of freedom that the temperature counts.
-    mean_temperature : Estimate
-        K, with the standard error of block means.
-    drift : Estimate
-        Slope of the conserved energy, meV/atom/ps, with its standard error.
-    ns_per_day : float
-        Speed over the whole run, file writing included; NaN without steps. After a continuation
-        that of the part that was added.
-    trajectory_file, log_file : Path
-        ASE trajectory (positions, momenta, energies, forces) and CSV.
+    folder : Path or None
+        Where trajectory and log are; None for a run that wrote nothing.
+    kept : list of Atoms
+        Frames of a run that wrote nothing; see `frames`.
     """
 
     config: MDConfig
     atoms: Atoms
     log: MDLog
     n_dof: int
-    mean_temperature: Estimate
-    drift: Estimate
-    ns_per_day: float
-    trajectory_file: Path
-    log_file: Path
+    folder: Path | None
+    kept: list[Atoms]
+
+    @property
+    def frames(self) -> list[Atoms]:
+        """Frames with energies and forces, every `frame_interval` steps and the last one."""
+        return self.kept if self.folder is None else list(read(self.trajectory_file, index=":"))
+
+    @property
+    def trajectory_file(self) -> Path:
+        """ASE trajectory with positions, momenta, energies and forces."""
+        return self._written / TRAJECTORY
+
+    @property
+    def log_file(self) -> Path:
+        """The samples as CSV."""
+        return self._written / LOG
+
+    @property
+    def _written(self) -> Path:
+        if self.folder is None:
+            raise ValueError("this run had no `folder` to write to; its frames are in `frames`")
+        return self.folder
+
+    @property
+    def mean_temperature(self) -> Estimate:
+        """K, with the standard error of block means."""
+        return block_mean(self.log.temperature)
+
+    @property
+    def drift(self) -> Estimate:
+        """Slope of the conserved energy, meV/atom/ps, with its standard error."""
+        return drift_per_atom(self.log, len(self.atoms))
+
+    @property
+    def ns_per_day(self) -> float:
+        """Speed over the whole run, file writing included; NaN without steps.
+
+        After a continuation that of the part that was added.
+        """
+        return float(self.log.ns_per_day[-1])
 
 
 def run_md(
     atoms: Atoms,
-    config: MDConfig,
-    folder: Path | str,
+    config: MDConfig | None = None,
+    folder: Path | str | None = None,
     *,
     overwrite: bool = False,
     resume: bool = False,
-    on_step: Callable[[MDSample], None] | None = None,
+    on_progress: OnProgress | None = None,
     observers: Sequence[Observer] = (),
 ) -> MDResult:
-    """Run molecular dynamics and write its trajectory and log.
+    """Run molecular dynamics; with a folder, write its trajectory and log.
 
     The structure given is not changed: the run works on a copy that shares the calculator. Every
     step is checked by the guards (:class:`~pet_calc.workflows.guards.GuardConfig`).
@@ -75,13 +109,14 @@ def run_md(
     ----------
     atoms : ase.Atoms
         Structure with a calculator attached.
-    config : MDConfig
+    config : MDConfig, optional
         Settings.
-    folder : Path or str
+    folder : Path or str, optional
         Receives ``trajectory.traj`` (every `frame_interval` steps, and the last one),
         ``log.csv`` (every `log_interval` steps, and the last one) and ``checkpoint.npz``;
         ``last_good.traj`` if the run is stopped. It is created and tried for writing before the
-        calculator is called.
+        calculator is called. Without it nothing is written: frames and samples stay in memory,
+        and the run cannot be continued.
     overwrite : bool
         Replace these files if they exist; otherwise they are an error.
     resume : bool
@@ -89,8 +124,9 @@ def run_md(
         settings that it began with; `config.steps` is the length of the whole run and may be
         raised. Trajectory and log are cut back to the checkpoint first, so that no frame is lost
         or written twice. A folder without any of the files starts from the beginning.
-    on_step : callable, optional
-        Called with the sample of every step, step 0 included; see :class:`MDProgress`.
+    on_progress : callable, optional
+        Called with the `Progress` of every step, step 0 included; its values are those of the
+        step under the names of the log's columns.
     observers : sequence of Observer
         Further functions, called with the atoms every so many steps.
 
@@ -113,9 +149,17 @@ def run_md(
     """
     if atoms.calc is None:
         raise ValueError("`atoms` must carry a calculator; set atoms.calc before run_md")
-    if resume and overwrite:
-        raise ValueError("`resume` keeps the run that `overwrite` would replace; give one of them")
+    if resume and (overwrite or folder is None):
+        raise ValueError("`resume` continues the run in `folder`; give one, and no `overwrite`")
+    config = config or MDConfig()
     guard = Guard.at_start(atoms, config.guards)
+    if folder is None:
+        run = Run(atoms, config, guard, None, on_progress, observers)
+        run.begin()
+        run.records = records = MemoryRecords()
+        run.simulate(0, fresh=True)
+        log = MDLog.from_samples(records.samples)
+        return MDResult(config, run.atoms, log, run.n_dof, None, records.frames)
     folder = Path(folder)
     saved = None
     if resume and any((folder / name).exists() for name in OUTPUT_FILES):
@@ -124,7 +168,7 @@ def run_md(
         checkpoints.require_same_structure(saved, atoms)
     folder = claim_folder(folder, OUTPUT_FILES, overwrite=overwrite or saved is not None)
 
-    run = Run(atoms, config, guard, folder, on_step, observers)
+    run = Run(atoms, config, guard, folder, on_progress, observers)
     if saved is None:
         run.begin()
         # the first calculation came before: one that fails leaves earlier results in place
@@ -135,17 +179,5 @@ def run_md(
     mark = Mark() if saved is None else saved.mark
     with Records(folder, mark) as run.records:
         run.simulate(0 if saved is None else saved.step, fresh=mark.empty)
-
     # samples are kept in the file alone: the memory of a run does not grow with its length
-    log = MDLog.read(folder / LOG)
-    return MDResult(
-        config=config,
-        atoms=run.atoms,
-        log=log,
-        n_dof=run.n_dof,
-        mean_temperature=block_mean(log.temperature),
-        drift=drift_per_atom(log, len(run.atoms)),
-        ns_per_day=float(log.ns_per_day[-1]),
-        trajectory_file=folder / TRAJECTORY,
-        log_file=folder / LOG,
-    )
+    return MDResult(config, run.atoms, MDLog.read(folder / LOG), run.n_dof, folder, [])

@@ -6,6 +6,8 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
+from pet_calc.workflows.md.config import MDConfig
+
 
 def maxwell_boltzmann(
     masses: NDArray[np.float64],
@@ -40,6 +42,17 @@ def maxwell_boltzmann(
     """
     scale = np.sqrt(masses * units.kB * temperature)
     momenta = rng.standard_normal((len(masses), 3)) * scale[:, None]
+    return without_drift(momenta, masses) if remove_drift else momenta
+
+
+def initial_momenta(
+    atoms: Atoms, config: MDConfig, rng: np.random.Generator, *, remove_drift: bool
+) -> NDArray[np.float64]:
+    """Momenta (n_atoms, 3) that a run begins with: drawn, or those that the structure carries."""
+    masses = atoms.get_masses()
+    if config.initial_velocities == "maxwell-boltzmann":
+        return maxwell_boltzmann(masses, config.temperature, rng, remove_drift=remove_drift)
+    momenta = atoms.get_momenta()
     return without_drift(momenta, masses) if remove_drift else momenta
 
 

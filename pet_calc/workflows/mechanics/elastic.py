@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pet_calc.errors import MissingDependencyError
 from pet_calc.units import EV_PER_A3_TO_GPA
 from pet_calc.workflows.mechanics.config import ElasticConfig
+from pet_calc.workflows.progress import OnProgress, in_stage
 from pet_calc.workflows.relax import RelaxConfig, relax_all
-from pet_calc.workflows.relax.batched import OnResult, OnStep
+from pet_calc.workflows.relax.many import with_calculator
 from pet_calc.workflows.relax.reference import relaxed_reference, require_usable
 from pet_calc.workflows.relax.single import results
 from pet_calc.workflows.relax.symmetry import find_symmetry, space_group
@@ -27,6 +28,7 @@ from pet_calc.workflows.relax.symmetry import find_symmetry, space_group
 Array = NDArray[np.float64]
 
 VOIGT: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+AXES: Final = ("xx", "yy", "zz", "yz", "xz", "xy")
 UPPER: Final = np.triu_indices(6)
 PATTERNS: Final = 6
 
@@ -79,8 +81,7 @@ def elastic_constants(
     atoms: Atoms,
     config: ElasticConfig | None = None,
     *,
-    on_result: OnResult | None = None,
-    on_step: OnStep | None = None,
+    on_progress: OnProgress | None = None,
 ) -> ElasticConstants:
     """Elastic tensor of a crystal with a calculator that gives the stress.
 
@@ -89,11 +90,9 @@ def elastic_constants(
     atoms : Atoms
         Periodic in three dimensions; not changed.
     config : ElasticConfig, optional
-    on_result : callable, optional
-        Called with the index and the relaxation of each strained copy (6 × points).
-    on_step : callable, optional
-        Called with the number of copies that relax together and the largest force in eV/Å; first
-        in the relaxation at the beginning.
+    on_progress : callable, optional
+        Called with the `Progress` of the relaxation at the beginning, then of the
+        6 × points strained copies.
 
     Raises
     ------
@@ -107,7 +106,12 @@ def elastic_constants(
     config = config or ElasticConfig()
     elasticity = require_matscipy()
     crystal = relaxed_reference(
-        atoms, config.fmax, config.steps, relax=config.relax, guards=config.guards, on_step=on_step
+        atoms,
+        config.fmax,
+        config.steps,
+        relax=config.relax,
+        guards=config.guards,
+        on_progress=on_progress,
     )
     rotations = point_group(crystal, config.symprec) if config.symmetrize else None
     crystal.calc = atoms.calc
@@ -117,15 +121,11 @@ def elastic_constants(
         elasticity.generate_strained_configs(crystal, "triclinic", config.points, delta)
     )
     outcomes = relax_all(
-        strained,
-        atoms.calc,
+        with_calculator(strained, atoms.calc),
         RelaxConfig(
-            fmax=config.fmax,
-            steps=config.steps if config.relax_ions else 0,
-            guards=config.guards,
+            fmax=config.fmax, steps=config.steps if config.relax_ions else 0, guards=config.guards
         ),
-        on_result=on_result,
-        on_step=on_step,
+        on_progress=in_stage(on_progress, "strains"),
     )
     relaxed = [
         require_usable(outcome, f"strained crystal {k + 1}", moves=config.relax_ions)
@@ -263,7 +263,7 @@ def elastic_summary(result: ElasticConstants) -> dict[str, Any]:
     return {
         "formula": result.crystal.get_chemical_formula(),
         "space_group": result.space_group,
-        "voigt_order": ["xx", "yy", "zz", "yz", "xz", "xy"],
+        "voigt_order": list(AXES),
         "C_GPa": result.C.tolist(),
         "C_error_GPa": result.C_error.tolist(),
         "C_before_symmetrization_GPa": result.C_raw.tolist(),

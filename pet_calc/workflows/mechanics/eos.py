@@ -25,8 +25,9 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from pet_calc.errors import SimulationError
 from pet_calc.units import EV_PER_A3_TO_GPA
 from pet_calc.workflows.mechanics.config import EosConfig
+from pet_calc.workflows.progress import OnProgress, in_stage
 from pet_calc.workflows.relax import RelaxConfig, relax_all
-from pet_calc.workflows.relax.batched import OnResult, OnStep
+from pet_calc.workflows.relax.many import with_calculator
 from pet_calc.workflows.relax.reference import relaxed_reference, require_usable
 
 Array = NDArray[np.float64]
@@ -95,8 +96,7 @@ def equation_of_state(
     atoms: Atoms,
     config: EosConfig | None = None,
     *,
-    on_result: OnResult | None = None,
-    on_step: OnStep | None = None,
+    on_progress: OnProgress | None = None,
 ) -> EquationOfState:
     """Energy against volume of a crystal with a calculator, and the bulk modulus.
 
@@ -105,11 +105,9 @@ def equation_of_state(
     atoms : Atoms
         Periodic in three dimensions; not changed.
     config : EosConfig, optional
-    on_result : callable, optional
-        Called with the index and the relaxation of each volume as it is done.
-    on_step : callable, optional
-        Called with the number of volumes that relax together and the largest force in eV/Å; first
-        in the relaxation at the beginning.
+    on_progress : callable, optional
+        Called with the `Progress` of the relaxation at the beginning, then of the
+        volumes.
 
     Raises
     ------
@@ -120,19 +118,24 @@ def equation_of_state(
     """
     config = config or EosConfig()
     start = relaxed_reference(
-        atoms, config.fmax, config.steps, relax=config.relax, guards=config.guards, on_step=on_step
+        atoms,
+        config.fmax,
+        config.steps,
+        relax=config.relax,
+        guards=config.guards,
+        on_progress=on_progress,
     )
     outcomes = relax_all(
-        scaled_volumes(start, np.linspace(*config.span, config.points)),
-        atoms.calc,
+        with_calculator(
+            scaled_volumes(start, np.linspace(*config.span, config.points)), atoms.calc
+        ),
         RelaxConfig(
             cell=config.cell,
             fmax=config.fmax,
             steps=config.steps if config.relax_ions else 0,
             guards=config.guards,
         ),
-        on_result=on_result,
-        on_step=on_step,
+        on_progress=in_stage(on_progress, "volumes"),
     )
     frames = [
         require_usable(outcome, f"volume {k + 1} of {config.points}", moves=config.relax_ions)

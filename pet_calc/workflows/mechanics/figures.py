@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pet_calc.io.runs.figures import BLUE, ORANGE, panels
 from pet_calc.workflows.mechanics.eos import EquationOfState
 from pet_calc.workflows.mechanics.neb import MinimumEnergyPath
-from pet_calc.workflows.plots import BLUE, ORANGE
 
 
 def eos_figure(result: EquationOfState, *, title: str = "") -> Figure:
     """Energy and pressure per atom volume, with the Birch–Murnaghan fit."""
-    figure, (upper, lower) = panels(2, title)
+    figure, (upper, lower) = panels(2, size=(6.0, 6.6), title=title, sharex=True)
     fit, n = result.fit, len(result.frames[0])
     v = np.linspace(result.volumes.min(), result.volumes.max(), 200)
     upper.plot(v / n, 1e3 * (fit.energy(v) - fit.E0) / n, color=BLUE, lw=1.6)
@@ -37,7 +35,7 @@ def eos_figure(result: EquationOfState, *, title: str = "") -> Figure:
 
 def neb_figure(result: MinimumEnergyPath, *, title: str = "") -> Figure:
     """Energy along the path, with the images and the barrier."""
-    figure, (ax,) = panels(1, title)
+    figure, (ax,) = panels(1, size=(6.0, 4.0), title=title)
     ax.plot(result.fit_path, result.fit_energies, color=BLUE, lw=1.6)
     ax.plot(result.path, result.energies, "o", color=ORANGE, ms=5, zorder=3)
     ax.axhline(0.0, color="0.75", lw=0.8, zorder=0)
@@ -49,16 +47,3 @@ def neb_figure(result: MinimumEnergyPath, *, title: str = "") -> Figure:
         fontsize=9,
     )
     return figure
-
-
-def panels(rows: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure of `rows` plain panels above one another."""
-    figure = Figure(figsize=(6.0, 1.4 + 2.6 * rows), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(direction="in")
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure, axes

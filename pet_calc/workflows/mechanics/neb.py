@@ -8,7 +8,6 @@ The images are computed in one call of the model where the calculator allows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +22,9 @@ from numpy.typing import NDArray
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.workflows.guards import check_structure
 from pet_calc.workflows.mechanics.config import NebConfig
+from pet_calc.workflows.progress import OnProgress, Progress, in_stage
 from pet_calc.workflows.relax import RelaxConfig, relax_all
+from pet_calc.workflows.relax.many import with_calculator
 from pet_calc.workflows.relax.reference import require_usable
 from pet_calc.workflows.relax.result import frozen_copy
 from pet_calc.workflows.relax.single import results
@@ -110,7 +111,7 @@ def compute(images: list[Atoms], calculator: Any) -> None:
     SimulationError
         If the potential or a guard refuses one of them.
     """
-    outcomes = relax_all(images, calculator, RelaxConfig(steps=0))
+    outcomes = relax_all(with_calculator(images, calculator), RelaxConfig(steps=0))
     for k, (image, outcome) in enumerate(zip(images, outcomes, strict=True)):
         if outcome.atoms is None:
             raise SimulationError(
@@ -123,21 +124,22 @@ def compute(images: list[Atoms], calculator: Any) -> None:
 def minimum_energy_path(
     initial: Atoms,
     final: Atoms,
-    calculator: Any,
     config: NebConfig | None = None,
     *,
-    on_step: Callable[[int, float, float], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> MinimumEnergyPath:
     """Path of least energy between two minima of the same atoms in the same cell.
 
     Parameters
     ----------
-    initial, final : Atoms
-        End points with the atoms in one order; constraints are kept. Not changed.
-    calculator : ase calculator
+    initial : Atoms
+        First end point, with the calculator of the whole path. Not changed.
+    final : Atoms
+        Last end point, with the atoms in the same order; constraints of both are kept.
     config : NebConfig, optional
-    on_step : callable, optional
-        Called with the step, the largest force of the band (eV/Å) and the barrier (eV).
+    on_progress : callable, optional
+        Called with the `Progress` of the end points, then of each step of the band; its values are
+        ``fmax_eV_per_A`` and ``barrier_eV``.
 
     Raises
     ------
@@ -149,38 +151,18 @@ def minimum_energy_path(
     config = config or NebConfig()
     require_pair(initial, final)
     ends = relax_all(
-        [initial, final],
-        calculator,
+        with_calculator([initial, final], initial.calc),
         RelaxConfig(fmax=config.end_fmax, steps=config.steps if config.relax else 0),
+        on_progress=in_stage(on_progress, "end points"),
     )
     first, last = (
         require_usable(end, f"the {name} end point", moves=config.relax)
         for end, name in zip(ends, ("first", "last"), strict=True)
     )
-    last = nearest_image(first, last)
-    images = [first, *(first.copy() for _ in range(config.images)), last]
-    first_path = NEB(images, method="improvedtangent")
-    # the last end point is the image wanted: looked for again, a tie could fall to the other side
-    first_path.interpolate("linear", mic=False, apply_constraint=True)
-    if config.interpolation == "idpp":
-        idpp_interpolate(first_path, traj=None, log=None, mic=bool(first.pbc.any()))
-    band = _Band(images, calculator, config.spring)
-    steps, force = 0, np.inf
-    # to climb while the band is far from its path could lead the image away from it
-    stages = [(False, CLIMB_FROM), (True, 1.0)] if config.climb else [(False, 1.0)]
-    for climb, factor in stages:
-        band.climb = climb
-        with FIRE(band, logfile=None) as optimizer:
-            left = config.steps - steps
-            for _ in optimizer.irun(fmax=factor * config.fmax, steps=left):
-                rows = optimizer.optimizable.get_gradient().reshape(-1, 3)
-                force = float(np.linalg.norm(rows, axis=1).max())
-                if on_step is not None:
-                    energies = np.asarray(band.energies)
-                    barrier = float(energies.max() - energies[0])
-                    on_step(steps + optimizer.nsteps, force, barrier)
-            steps += optimizer.nsteps
-    compute(images[1:-1], calculator)
+    images = first_path(first, nearest_image(first, last), config)
+    band = _Band(images, initial.calc, config.spring)
+    steps, force = optimized(band, config, on_progress)
+    compute(images[1:-1], initial.calc)
     curve = fit_images(images)
     return MinimumEnergyPath(
         frames=images,
@@ -192,6 +174,40 @@ def minimum_energy_path(
         steps=steps,
         converged=force < config.fmax,
     )
+
+
+def first_path(first: Atoms, last: Atoms, config: NebConfig) -> list[Atoms]:
+    """End points and images between them, interpolated."""
+    images = [first, *(first.copy() for _ in range(config.images)), last]
+    path = NEB(images, method="improvedtangent")
+    # the last end point is the image wanted: looked for again, a tie could fall to the other side
+    path.interpolate("linear", mic=False, apply_constraint=True)
+    if config.interpolation == "idpp":
+        idpp_interpolate(path, traj=None, log=None, mic=bool(first.pbc.any()))
+    return images
+
+
+def optimized(band: _Band, config: NebConfig, on_progress: OnProgress | None) -> tuple[int, float]:
+    """Move a band to its path; the steps taken and the largest force left, eV/Å."""
+    steps, force = 0, np.inf
+    # to climb while the band is far from its path could lead the image away from it
+    stages = [(False, CLIMB_FROM), (True, 1.0)] if config.climb else [(False, 1.0)]
+    for climb, factor in stages:
+        band.climb = climb
+        with FIRE(band, logfile=None) as optimizer:
+            left = config.steps - steps
+            for _ in optimizer.irun(fmax=factor * config.fmax, steps=left):
+                rows = optimizer.optimizable.get_gradient().reshape(-1, 3)
+                force = float(np.linalg.norm(rows, axis=1).max())
+                if on_progress is not None:
+                    energies = np.asarray(band.energies)
+                    barrier = float(energies.max() - energies[0])
+                    text = f"largest force {force:.3f} eV/Å, barrier {barrier:.3f} eV"
+                    values = {"fmax_eV_per_A": force, "barrier_eV": barrier}
+                    done = steps + optimizer.nsteps
+                    on_progress(Progress("band", done, config.steps, text, values))
+            steps += optimizer.nsteps
+    return steps, force
 
 
 def require_pair(initial: Atoms, final: Atoms) -> None:

@@ -36,6 +36,7 @@ from pet_calc.workflows.observables.thermodynamics import (
 )
 from pet_calc.workflows.observables.vibrations import vibrational_spectrum
 from pet_calc.workflows.observables.water import is_water, water_structure
+from pet_calc.workflows.progress import OnProgress, Progress
 from pet_calc.workflows.statistics import Estimate, block_mean, is_drifting
 
 Array = NDArray[np.float64]
@@ -174,7 +175,7 @@ def analyze(
     frames: Sequence[Atoms],
     config: AnalysisConfig | None = None,
     *,
-    on_observable: Callable[[str], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Analysis:
     """Compute observables of a trajectory.
 
@@ -185,8 +186,8 @@ def analyze(
     config : AnalysisConfig, optional
         An observable that it does not ask for and that turns out to be impossible is listed in
         ``skipped`` with the reason.
-    on_observable : callable, optional
-        Called with each name before it is computed.
+    on_progress : callable, optional
+        Called with the `Progress` before each observable is computed; its stage is the name.
 
     Raises
     ------
@@ -202,9 +203,9 @@ def analyze(
     result = Analysis(
         frames[0].get_chemical_formula(empirical=len(frames[0]) > 50), len(frames), config
     )
-    for name in chosen:
-        if on_observable is not None:
-            on_observable(name)
+    for k, name in enumerate(chosen):
+        if on_progress is not None:
+            on_progress(Progress(name, k, len(chosen)))
         try:
             OBSERVABLES[name](trajectory, result)
         except ValueError as error:

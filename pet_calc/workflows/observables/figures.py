@@ -6,29 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pet_calc.io.runs.figures import COLORS, error_band, legend, panels
 from pet_calc.workflows.observables.analysis import Analysis, Columns
 from pet_calc.workflows.observables.water import SKINNER_2013
 from pet_calc.workflows.statistics import block_mean
 
 Array = NDArray[np.float64]
-
-# Okabe and Ito's palette, the light yellow left out, and darker shades for further curves.
-COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#444444",
-    "#8C510A",
-    "#5E3C99",
-    "#1B7837",
-)
 
 
 def analysis_figure(analysis: Analysis, *, title: str = "") -> Figure:
@@ -39,34 +25,22 @@ def analysis_figure(analysis: Analysis, *, title: str = "") -> Figure:
     ValueError
         If the analysis has no curve.
     """
-    panels = [(name, PANELS[name]) for name in PANELS if name in analysis.tables]
-    if not panels:
+    drawn = [(name, PANELS[name]) for name in PANELS if name in analysis.tables]
+    if not drawn:
         raise ValueError("there is nothing to draw: no observable with a curve was computed")
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.4 * columns + 0.4, 3.5 * rows + 0.4), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, (name, draw) in zip(axes, panels, strict=False):
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="0.92", lw=0.6)
-        ax.set_axisbelow(True)
-        draw(ax, analysis, analysis.tables[name])
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    figure.suptitle(
-        title or f"{analysis.formula}: {analysis.n_frames} frames", fontsize=12, fontweight="bold"
+    columns = min(2, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure, axes = panels(
+        rows,
+        columns,
+        size=(5.4 * columns + 0.4, 3.5 * rows + 0.4),
+        title=title or f"{analysis.formula}: {analysis.n_frames} frames",
     )
+    for ax, (name, draw) in zip(axes, drawn, strict=False):
+        draw(ax, analysis, analysis.tables[name])
+    for ax in axes[len(drawn) :]:
+        ax.remove()
     return figure
-
-
-def _legend(ax: Axes, n: int) -> None:
-    ax.legend(frameon=False, fontsize=8, ncols=2 if n > 5 else 1, loc="best")
-
-
-def _band(ax: Axes, x: Array, y: Array, error: Array, color: str) -> None:
-    if np.isfinite(error).all():
-        ax.fill_between(x, y - error, y + error, color=color, alpha=0.2, lw=0)
 
 
 def _values(table: Columns, name: str) -> Array:
@@ -82,7 +56,7 @@ def _rdf(ax: Axes, analysis: Analysis, table: Columns) -> None:
     for name, color in zip(names, np.resize(COLORS, len(names)).tolist(), strict=True):
         g, error = _values(table, name), _values(table, f"{name}_error")
         label = f"$g_\\mathrm{{{name[2:]}}}$"
-        _band(ax, r, g, error, color)
+        error_band(ax, r, g, error, color)
         ax.plot(r, g, color=color, lw=1.5, label=label)
         outer = g[r > 1.3] if water else g  # the covalent bond would dwarf all else
         top = max(top, float(outer.max(initial=0.0)))
@@ -99,7 +73,7 @@ def _rdf(ax: Axes, analysis: Analysis, table: Columns) -> None:
         )
         top = max(top, e.height)
     ax.set(xlabel="r (Å)", ylabel="g(r)", xlim=(0.0, r[-1]), ylim=(0.0, 1.15 * (top or 1.0)))
-    _legend(ax, len(names))
+    legend(ax, 2 if len(names) > 5 else 1)
 
 
 def _diffusion(ax: Axes, analysis: Analysis, table: Columns) -> None:
@@ -112,11 +86,11 @@ def _diffusion(ax: Axes, analysis: Analysis, table: Columns) -> None:
         found = next((q for q in analysis.quantities if q.name == f"D of {symbol}"), None)
         if found is not None:
             label += f": {found.estimate} {found.unit}"
-        _band(ax, lag, msd, error, color)
+        error_band(ax, lag, msd, error, color)
         ax.plot(lag, msd, color=color, lw=1.6, label=label)
     ax.set(xlabel="time (ps)", ylabel="mean-square displacement (Å²)", xlim=(0, lag[-1]))
     ax.set_ylim(bottom=0.0)
-    _legend(ax, len(names))
+    legend(ax, 2 if len(names) > 5 else 1)
 
 
 def _vdos(ax: Axes, analysis: Analysis, table: Columns) -> None:
@@ -127,7 +101,7 @@ def _vdos(ax: Axes, analysis: Analysis, table: Columns) -> None:
     if len(names) > 1:
         for name, color in zip(names, np.resize(COLORS, len(names)).tolist(), strict=True):
             ax.plot(x, _values(table, name), color=color, lw=1.2, label=name.split("_")[1])
-        _legend(ax, len(names))
+        legend(ax, 2 if len(names) > 5 else 1)
     else:
         ax.plot(x, total, color=COLORS[0], lw=1.3)
     last = x[np.flatnonzero(total > 0.004 * total.max())[-1]]
@@ -141,7 +115,7 @@ def _hydrogen_bonds(ax: Axes, analysis: Analysis, table: Columns) -> None:
     ax.bar(n, 100 * part, color=COLORS[0], width=0.7, label=f"mean {mean}")
     ax.set(xlabel="hydrogen bonds of a molecule", ylabel="molecules (%)")
     ax.set_xticks(n)
-    _legend(ax, 1)
+    legend(ax)
 
 
 def _order(ax: Axes, analysis: Analysis, table: Columns) -> None:
@@ -166,7 +140,7 @@ def _order(ax: Axes, analysis: Analysis, table: Columns) -> None:
     ax.set_ylabel("Warren-Cowley α")
     ax.grid(visible=False, axis="x")
     ax.margins(y=0.2)
-    _legend(ax, n_shells)
+    legend(ax)
 
 
 def _series(label: str) -> Callable[[Axes, Analysis, Columns], None]:
@@ -179,7 +153,7 @@ def _series(label: str) -> Callable[[Axes, Analysis, Columns], None]:
         ax.axhline(y.mean(), color="0.3", lw=1.0, ls="--", label=f"mean {block_mean(y)}")
         ax.set(xlabel="time (ps)" if in_time else "frame", ylabel=label)
         ax.ticklabel_format(useOffset=False)
-        _legend(ax, 1)
+        legend(ax)
 
     return draw
 

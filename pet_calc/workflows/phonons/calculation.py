@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,10 @@ from pet_calc.workflows.phonons.cells import (
 )
 from pet_calc.workflows.phonons.config import PhononConfig
 from pet_calc.workflows.phonons.force_constants import ForceConstantReport, force_constants
-from pet_calc.workflows.phonons.forces import OnProgress, forces_of
+from pet_calc.workflows.phonons.forces import forces_of
 from pet_calc.workflows.phonons.relaxation import relax_crystal
 from pet_calc.workflows.phonons.spectrum import Spectrum, spectrum
+from pet_calc.workflows.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
@@ -119,7 +119,6 @@ def phonons(
     config: PhononConfig | None = None,
     *,
     born: BornCharges | Path | None = None,
-    on_stage: Callable[[str], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> PhononResult:
     """Relax a crystal, displace its atoms, and compute its harmonic phonons.
@@ -132,10 +131,8 @@ def phonons(
     born : BornCharges or Path, optional
         For the non-analytical correction; a path names a ``BORN`` file of phonopy for the
         primitive cell.
-    on_stage : callable, optional
-        Called with a few words as each part of the work begins.
     on_progress : callable, optional
-        Called with the number of supercells done and their total.
+        Called with the `Progress` of each part of the work, and of the supercells.
 
     Raises
     ------
@@ -148,10 +145,9 @@ def phonons(
     """
     config = config or PhononConfig()
     require_phonopy()
-    say = on_stage or (lambda text: None)
-    primitive = prepared(atoms, config, config.cell, say)
+    primitive = prepared(atoms, config, on_progress)
     matrix = supercell_matrix(primitive, config.supercell, config.min_length)
-    return phonons_of(primitive, matrix, config, born=born, on_stage=say, on_progress=on_progress)
+    return phonons_of(primitive, matrix, config, born=born, on_progress=on_progress)
 
 
 def phonons_of(
@@ -160,7 +156,6 @@ def phonons_of(
     config: PhononConfig,
     *,
     born: BornCharges | Path | None = None,
-    on_stage: Callable[[str], None],
     on_progress: OnProgress | None = None,
 ) -> PhononResult:
     """Phonons of a primitive cell as it is; see `phonons`."""
@@ -168,14 +163,12 @@ def phonons_of(
     energies, forces = forces_of(calculator, [primitive.atoms])
     cell = matrix @ primitive.atoms.cell.array
     n_atoms = round(abs(np.linalg.det(matrix))) * len(primitive.atoms)
-    on_stage(
-        f"supercell of {n_atoms} atoms; an atom is {shortest_translation(cell):.1f} Å from its "
-        f"nearest image"
-    )
+    image = f"an atom is {shortest_translation(cell):.1f} Å from its nearest image"
+    report_stage(on_progress, "supercells", f"{n_atoms} atoms, {image}")
     phonon, report = force_constants(primitive, matrix, calculator, config, on_progress=on_progress)
     if born is not None:
         phonon.nac_params = nac_parameters(phonon, born, config.symprec)
-    on_stage("bands, density of states and thermal properties")
+    report_stage(on_progress, "spectrum", "bands, density of states and thermal properties")
     return PhononResult(
         primitive=primitive,
         energy=float(energies[0]),
@@ -188,25 +181,27 @@ def phonons_of(
     )
 
 
-def prepared(
-    atoms: Atoms, config: PhononConfig, cell: str, say: Callable[[str], None]
-) -> Primitive:
+def report_stage(on_progress: OnProgress | None, stage: str, text: str) -> None:
+    """Report that a part of the work begins."""
+    if on_progress is not None:
+        on_progress(Progress(stage, text=text))
+
+
+def prepared(atoms: Atoms, config: PhononConfig, on_progress: OnProgress | None) -> Primitive:
     """The primitive cell, relaxed if asked for, after a first look at the calculator."""
     if atoms.calc is None:
         raise ValueError("`atoms` must carry a calculator; set atoms.calc")
     primitive = find_primitive(atoms, config.symprec)
-    say(
-        f"{primitive.spacegroup} (no. {primitive.number}), {len(primitive.atoms)} atoms in the "
-        f"primitive cell"
-    )
-    # a calculator that cannot do it should say so here
+    name = f"{primitive.spacegroup} (no. {primitive.number})"
+    report_stage(on_progress, "primitive cell", f"{name}, {len(primitive.atoms)} atoms")
+    # a calculator that cannot compute it fails here
     forces_of(atoms.calc, [primitive.atoms])
     if not config.relax:
         return primitive
-    say(f"relaxing to {config.fmax:g} eV/Å")
+    report_stage(on_progress, "relaxation", f"to {config.fmax:g} eV/Å")
     relaxed = relax_crystal(
         primitive.atoms,
-        cell=cell,
+        cell=config.cell,
         fmax=config.fmax,
         steps=config.steps,
         symprec=config.symprec,
@@ -214,7 +209,7 @@ def prepared(
     # a distortion can vanish on the way, and with it lattice vectors that were needed before
     final = find_primitive(relaxed, config.symprec)
     if final.number != primitive.number:
-        say(f"relaxed to {final.spacegroup} (no. {final.number})")
+        report_stage(on_progress, "relaxed cell", f"{final.spacegroup} (no. {final.number})")
     return replace(final, given=primitive.given @ final.given)
 
 
@@ -267,11 +262,3 @@ def require_phonopy() -> None:
             f"phonons need {', '.join(missing)}, which is not installed; "
             f'run pip install "pet-calc[phonons]"'
         )
-
-
-__all__ = [
-    "EDGE",
-    "BornCharges",
-    "PhononResult",
-    "phonons",
-]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pet_calc.io.runs.figures import BLUE, COLORS, GREEN, GREY, RED, legend, panels
 from pet_calc.units import EV_TO_KJ_PER_MOL, K_B
 from pet_calc.workflows.phonons.qha import QHAResult
 from pet_calc.workflows.phonons.spectrum import DensityOfStates, Segment, Spectrum
-from pet_calc.workflows.plots import BLUE, GREEN, GREY, ORANGE, RED
 
 Array = NDArray[np.float64]
-PALETTE = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#F0E442")
 #: Heat capacity of classical vibrations, J/(K mol) of atoms.
 DULONG_PETIT = 3 * 1000 * K_B * EV_TO_KJ_PER_MOL
 
@@ -38,9 +36,9 @@ def phonon_figure(
     names : tuple of str
         Of the two in the legend.
     """
-    figure = Figure(figsize=(8.0, 4.6), layout="constrained", dpi=160)
-    FigureCanvasAgg(figure)
-    bands, dos = figure.subplots(1, 2, sharey=True, width_ratios=(3.2, 1))
+    figure, (bands, dos) = panels(
+        1, 2, size=(8.0, 4.6), title=title, sharey=True, width_ratios=(3.2, 1)
+    )
     if reference is not None:
         stretch = spectrum.segments[-1].distance[-1] / reference.segments[-1].distance[-1]
         _bands(bands, reference.segments, color=GREY, stretch=stretch, lw=2.4, label=names[1])
@@ -48,7 +46,7 @@ def phonon_figure(
     _bands(bands, spectrum.segments, color=BLUE, lw=1.4, label=own)
     _path(bands, spectrum.segments)
     if reference is not None:
-        bands.legend(frameon=False, fontsize=8, loc="upper right")
+        legend(bands, loc="upper right")
     bands.set_ylabel("frequency (THz)")
     _dos(dos, spectrum.dos)
     top = max(float(s.frequencies.max()) for s in spectrum.segments)
@@ -57,7 +55,7 @@ def phonon_figure(
     bottom = 0.0 if spectrum.stable else 1.08 * spectrum.lowest
     bands.set_ylim(bottom, 1.05 * top)
     for ax in (bands, dos):
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(visible=False)
         if not spectrum.stable:
             ax.axhspan(bottom, 0.0, color=RED, alpha=0.08, lw=0)
             ax.axhline(0.0, color="0.3", lw=0.8)
@@ -65,8 +63,6 @@ def phonon_figure(
         bands.annotate(
             "imaginary", (0.01, 0.02), xycoords="axes fraction", fontsize=8, color=RED, va="bottom"
         )
-    if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure
 
 
@@ -111,39 +107,31 @@ def _dos(ax: Axes, dos: DensityOfStates) -> None:
         ax.fill_betweenx(dos.frequency, dos.total, color=BLUE, alpha=0.2, lw=0)
     ax.plot(dos.total, dos.frequency, color="0.25", lw=1.2, label="total")
     for k, (element, part) in enumerate(dos.projected.items()):
-        color = PALETTE[k % len(PALETTE)]
+        color = COLORS[k % len(COLORS)]
         ax.fill_betweenx(dos.frequency, part, color=color, alpha=0.15, lw=0)
         ax.plot(part, dos.frequency, color=color, lw=1.2, label=element)
     if dos.projected:
-        ax.legend(frameon=False, fontsize=8, loc="best")
+        legend(ax)
     ax.set_xlim(0, 1.08 * float(dos.total.max()))
     ax.set_xlabel("states (1/THz)")
 
 
 def qha_figure(result: QHAResult, *, title: str = "") -> Figure:
     """Free energy over volume, thermal expansion, bulk modulus and heat capacity."""
-    figure = Figure(figsize=(9.0, 6.6), layout="constrained", dpi=160)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="0.9", lw=0.6)
-        ax.set_axisbelow(True)
-    _free_energy(axes[0, 0], result)
+    figure, axes = panels(2, 2, size=(9.0, 6.6), title=title)
+    _free_energy(axes[0], result)
     t = result.temperature
     for ax, values, name, color in (
-        (axes[0, 1], 1e6 * result.thermal_expansion, "thermal expansion of volume (10⁻⁶/K)", RED),
-        (axes[1, 0], result.bulk_modulus, "isothermal bulk modulus (GPa)", BLUE),
-        (axes[1, 1], result.heat_capacity_p, "$C_p$ (J K$^{-1}$ mol$^{-1}$ of atoms)", GREEN),
+        (axes[1], 1e6 * result.thermal_expansion, "thermal expansion of volume (10⁻⁶/K)", RED),
+        (axes[2], result.bulk_modulus, "isothermal bulk modulus (GPa)", BLUE),
+        (axes[3], result.heat_capacity_p, "$C_p$ (J K$^{-1}$ mol$^{-1}$ of atoms)", GREEN),
     ):
         ax.plot(t, values, color=color, lw=1.8)
         ax.set_xlabel("temperature (K)")
         ax.set_ylabel(name)
         ax.set_xlim(t[0], t[-1])
-    axes[1, 1].axhline(DULONG_PETIT, color=GREY, lw=1.0, ls="--", label="3R")
-    axes[1, 1].legend(frameon=False, fontsize=8, loc="lower right")
-    if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+    axes[3].axhline(DULONG_PETIT, color=GREY, lw=1.0, ls="--", label="3R")
+    legend(axes[3], loc="lower right")
     return figure
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pet_calc.io.runs.figures import save_figure
+from pet_calc.io.runs.results import write_summary, write_table
 from pet_calc.workflows.phonons.calculation import PhononResult
 from pet_calc.workflows.phonons.figures import phonon_figure, qha_figure
 from pet_calc.workflows.phonons.qha import QHAResult
 from pet_calc.workflows.phonons.spectrum import Spectrum
-from pet_calc.workflows.plots import save_figure
 
 PHONON_FILES = (
     "phonopy.yaml",
@@ -74,8 +73,8 @@ def write_phonons(
         ],
         zip(t.temperature, t.free_energy, t.entropy, t.heat_capacity, strict=True),
     )
-    write_json(folder / "phonons.json", phonon_summary(result), origin)
-    save_figure(phonon_figure(s, title=title), folder / "phonons.png")
+    write_summary(folder / "phonons.json", phonon_summary(result), origin)
+    save_figure(phonon_figure(s, title=title), folder / "phonons.png", origin)
 
 
 def write_bands(spectrum: Spectrum, path: Path) -> None:
@@ -136,8 +135,8 @@ def write_qha(
         ["volume_A3_per_atom", "energy_eV_per_atom", "lowest_frequency_THz"],
         zip(result.volumes, result.energies, result.lowest, strict=True),
     )
-    write_json(folder / "qha.json", qha_summary(result), origin)
-    save_figure(qha_figure(result, title=title), folder / "qha.png")
+    write_summary(folder / "qha.json", qha_summary(result), origin)
+    save_figure(qha_figure(result, title=title), folder / "qha.png", origin)
 
 
 def phonon_summary(result: PhononResult) -> dict[str, Any]:
@@ -189,19 +188,3 @@ def qha_summary(result: QHAResult) -> dict[str, Any]:
         "highest_temperature_K": float(result.temperature[-1]),
         "warnings": list(result.warnings),
     }
-
-
-def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows as CSV with ten significant digits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        for row in rows:
-            writer.writerow([f"{x:.10g}" if isinstance(x, float) else x for x in row])
-
-
-def write_json(path: Path, summary: dict[str, Any], origin: Mapping[str, Any] | None) -> None:
-    """A summary with its provenance."""
-    if origin is not None:
-        summary = {**summary, "provenance": dict(origin)}
-    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from pet_calc.workflows.phonons.cells import IntMatrix, Primitive, to_ase, to_phonopy
 from pet_calc.workflows.phonons.config import PhononConfig
-from pet_calc.workflows.phonons.forces import OnProgress, forces_of
+from pet_calc.workflows.phonons.forces import forces_of
+from pet_calc.workflows.progress import OnProgress
 
 if TYPE_CHECKING:
     from phonopy import Phonopy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import PetCalcError, SimulationError
+from pet_calc.workflows.progress import OnProgress, Progress
 
 Array = NDArray[np.float64]
-
-#: Called with the number of structures that are done and their total.
-OnProgress = Callable[[int, int], None]
 
 
 def forces_of(
@@ -44,8 +42,13 @@ def forces_of(
     SimulationError
         If the calculator fails or gives a force that is not a finite number.
     """
+
+    def told(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(Progress("supercells", done, total))
+
     if isinstance(calculator, ModelCalculator):
-        found = calculator.evaluate_many(structures, max_edges=batch_edges, on_progress=on_progress)
+        found = calculator.evaluate_many(structures, max_edges=batch_edges, on_progress=told)
         together = [r.forces.cpu().numpy() for r in found if r.forces is not None]
         return torch.cat([r.energy for r in found]).cpu().numpy(), np.stack(together)
     energies, forces = [], []
@@ -53,8 +56,7 @@ def forces_of(
         energy, force = _single(calculator, atoms)
         energies.append(energy)
         forces.append(force)
-        if on_progress is not None:
-            on_progress(k + 1, len(structures))
+        told(k + 1, len(structures))
     return np.array(energies), np.stack(forces)
 
 

@@ -9,7 +9,6 @@ harmonic; their frequencies know the temperature through the volume only.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,9 +22,10 @@ from pet_calc.workflows.phonons.calculation import prepared, require_phonopy
 from pet_calc.workflows.phonons.cells import Primitive, supercell_matrix
 from pet_calc.workflows.phonons.config import PhononConfig, QHAConfig
 from pet_calc.workflows.phonons.force_constants import force_constants
-from pet_calc.workflows.phonons.forces import OnProgress, forces_of
+from pet_calc.workflows.phonons.forces import forces_of
 from pet_calc.workflows.phonons.relaxation import relax_crystal
 from pet_calc.workflows.phonons.spectrum import IMAGINARY
+from pet_calc.workflows.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
@@ -98,7 +98,6 @@ def quasi_harmonic(
     atoms: Atoms,
     config: QHAConfig | None = None,
     *,
-    on_stage: Callable[[str], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> QHAResult:
     """Phonons at several volumes and the quasi-harmonic thermodynamics from them.
@@ -111,8 +110,8 @@ def quasi_harmonic(
     atoms : Atoms
         A crystal with a calculator (float64).
     config : QHAConfig, optional
-    on_stage, on_progress : callable, optional
-        As in `phonons`; progress counts volumes.
+    on_progress : callable, optional
+        Called with the `Progress` of the relaxation and of the volumes.
 
     Raises
     ------
@@ -125,15 +124,13 @@ def quasi_harmonic(
     config = config or QHAConfig()
     settings = config.phonons
     require_phonopy()
-    say = on_stage or (lambda text: None)
-    first = prepared(atoms, settings, settings.cell, say)
+    first = prepared(atoms, settings, on_progress)
     matrix = supercell_matrix(first, settings.supercell, settings.min_length)
     # the same points at all volumes: a change of the mesh would be a step in F(V)
     mesh = mesh_numbers(first, settings.mesh)
     computed = []
     for k, scale in enumerate(np.linspace(*config.span, config.points)):
         primitive = at_volume(first, float(scale), settings)
-        say(f"volume {k + 1} of {config.points}: {scale:.3f} V₀")
         phonon, _ = force_constants(primitive, matrix, atoms.calc, settings)
         lowest = float(phonon.run_mesh(mesh).frequencies.min())
         require_stable(lowest, float(scale), primitive)
@@ -141,7 +138,8 @@ def quasi_harmonic(
         lengths = np.linalg.norm(primitive.conventional @ primitive.atoms.cell.array, axis=1)
         computed.append(_Volume(phonon, float(energy[0]), lowest, lengths))
         if on_progress is not None:
-            on_progress(k + 1, config.points)
+            text = f"{scale:.3f} V₀, {primitive.atoms.get_volume():.3f} Å³"
+            on_progress(Progress("volumes", k + 1, config.points, text))
     return thermodynamics(first, computed, mesh, config)
 
 

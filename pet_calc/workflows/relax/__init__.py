@@ -13,7 +13,7 @@ from pet_calc.lazy import lazy_names
 if TYPE_CHECKING:
     from pet_calc.workflows.relax.batched import relax_batched
     from pet_calc.workflows.relax.config import RelaxConfig
-    from pet_calc.workflows.relax.many import relax_all, why_not_batched
+    from pet_calc.workflows.relax.many import relax_all, why_not_batched, with_calculator
     from pet_calc.workflows.relax.result import Relaxation
     from pet_calc.workflows.relax.single import relax
 
@@ -24,6 +24,7 @@ __all__ = [
     "relax_all",
     "relax_batched",
     "why_not_batched",
+    "with_calculator",
 ]
 
 __getattr__ = lazy_names(__name__, "config", "result", "single", "batched", "many")

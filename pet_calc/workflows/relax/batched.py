@@ -62,12 +62,10 @@ def relax_batched(
     calculator: ModelCalculator,
     config: RelaxConfig | None = None,
     *,
-    max_edges: int | None = None,
-    deadline: float | None = None,
     on_result: OnResult | None = None,
     on_step: OnStep | None = None,
 ) -> list[Relaxation]:
-    """Relax many structures, as many at a time as `max_edges` allows.
+    """Relax many structures, as many at a time as ``config.batch_edges`` allows.
 
     Parameters
     ----------
@@ -76,12 +74,7 @@ def relax_batched(
     calculator : ModelCalculator
         Computes all of them, by the models that it has for them.
     config : RelaxConfig, optional
-        With the optimizer "fire".
-    max_edges : int, optional
-        Directed neighbor pairs in one call of the model; by default as for
-        `ModelCalculator.evaluate_many`.
-    deadline : float, optional
-        Value of ``time.monotonic()`` at which to stop; what has not begun is "not started".
+        With the optimizer "fire". What has not begun after its `total_seconds` is "not started".
     on_result : callable, optional
         Called with the index and the `Relaxation` of each structure as it is done.
     on_step : callable, optional
@@ -102,8 +95,8 @@ def relax_batched(
         if on_result is not None:
             on_result(index, outcome)
 
-    limit = EdgeLimit.for_device(calculator.device, max_edges)
-    end = math.inf if deadline is None else deadline
+    limit = EdgeLimit.for_device(calculator.device, config.batch_edges)
+    end = time.monotonic() + (config.total_seconds or math.inf)
     failures: dict[int, PetCalcError] = {}
     found = groups(calculator, structures, failures)
     for index, error in failures.items():

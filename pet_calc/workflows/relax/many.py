@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,16 +17,30 @@ from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
 from pet_calc.geometry import System
 from pet_calc.workflows.guards import Guard, require_covered
+from pet_calc.workflows.progress import OnProgress, Progress
 from pet_calc.workflows.relax.batched import CONSTRAINTS, OnResult, OnStep, relax_batched
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import Relaxation, failed, geometry_violation
-from pet_calc.workflows.relax.single import prepared, relax
+from pet_calc.workflows.relax.single import prepared, relax, step_progress
 
 
-def why_not_batched(
-    structures: Sequence[Atoms], calculator: Any, config: RelaxConfig
-) -> str | None:
+def with_calculator(structures: Iterable[Atoms], calculator: Any) -> list[Atoms]:
+    """Copies of structures that share a calculator."""
+    copies = []
+    for atoms in structures:
+        copy = atoms.copy()
+        copy.calc = calculator
+        copies.append(copy)
+    return copies
+
+
+def why_not_batched(structures: Sequence[Atoms], config: RelaxConfig) -> str | None:
     """Why structures are relaxed one by one; None if one call of the model can take many."""
+    if len(structures) < 2:
+        return "there is only one structure"
+    calculator = structures[0].calc
+    if any(atoms.calc is not calculator for atoms in structures):
+        return "the structures have different calculators"
     if not isinstance(calculator, ModelCalculator):
         return f"{type(calculator).__name__} computes one structure at a time"
     if not calculator.one_model:
@@ -36,8 +52,6 @@ def why_not_batched(
         return f"a batch does not keep {', '.join(other)}"
     if config.guards.energy_uncertainty or config.guards.forces_uncertainty:
         return "uncertainties are looked at one structure at a time"
-    if len(structures) < 2:
-        return "there is only one structure"
     return None
 
 
@@ -76,11 +90,10 @@ def settle_model(
         calculator.model_for(System.concatenate(examples).to(calculator.device))
 
 
-def starting_problem(atoms: Atoms, calculator: Any, config: RelaxConfig) -> Exception | None:
-    """Why a structure cannot be relaxed at all, found without computing it."""
+def starting_problem(atoms: Atoms, config: RelaxConfig) -> Exception | None:
+    """Why a structure with a calculator cannot be relaxed at all, found without computing it."""
     try:
         work = prepared(atoms, config)
-        work.calc = calculator
         require_covered(work)
         volume = work.get_volume() if work.pbc.all() else 0.0
         found = geometry_violation(work, volume, config)
@@ -94,29 +107,24 @@ def starting_problem(atoms: Atoms, calculator: Any, config: RelaxConfig) -> Exce
 
 def relax_all(
     structures: Sequence[Atoms],
-    calculator: Any,
     config: RelaxConfig | None = None,
     *,
-    batched: bool | None = None,
-    max_edges: int | None = None,
-    deadline: float | None = None,
+    on_progress: OnProgress | None = None,
     on_result: OnResult | None = None,
-    on_step: OnStep | None = None,
 ) -> list[Relaxation]:
     """Relax many structures; an error of one is its own outcome and does not touch the others.
 
     Parameters
     ----------
     structures : sequence of Atoms
-        Not changed.
-    calculator : ase calculator
-        Used for all of them.
+        With calculators, not changed. Those that share a calculator of this package are computed
+        together, see `with_calculator`.
     config : RelaxConfig, optional
-    batched : bool, optional
-        Many structures in one call of the model; by default wherever `why_not_batched` has no
-        objection.
-    max_edges, deadline, on_result, on_step
-        See `relax_batched`. One by one, `on_step` is told 1 structure.
+    on_progress : callable, optional
+        Called with the `Progress` of each step: how many structures are done, and the largest
+        force of those that move at present (``fmax_eV_per_A``).
+    on_result : callable, optional
+        Called with the index and the `Relaxation` of each structure as it is done.
 
     Returns
     -------
@@ -126,50 +134,72 @@ def relax_all(
     Raises
     ------
     ValueError
-        If `batched` is asked for where it is not possible.
+        If `config.batch` asks for a batch where it is not possible, or a structure has no
+        calculator.
     """
     config = config or RelaxConfig()
-    objection = why_not_batched(structures, calculator, config)
-    if batched and objection is not None and len(structures) > 1:
+    if any(atoms.calc is None for atoms in structures):
+        raise ValueError("every structure must carry a calculator; set atoms.calc")
+    objection = why_not_batched(structures, config)
+    if config.batch and objection is not None and len(structures) > 1:
         raise ValueError(f"these structures cannot be relaxed in a batch: {objection}")
-    if batched or (batched is None and objection is None):
-        return relax_batched(
-            structures,
-            cast(ModelCalculator, calculator),
-            config,
-            max_edges=max_edges,
-            deadline=deadline,
-            on_result=on_result,
-            on_step=on_step,
+    counter = Counter(len(structures), config, on_progress, on_result)
+    if objection is None and config.batch is not False:
+        calculator = cast(ModelCalculator, structures[0].calc)
+        relax_batched(
+            structures, calculator, config, on_result=counter.result, on_step=counter.step
         )
-    outcomes = []
-    for index, atoms in enumerate(structures):
-        outcome = relax_one(atoms, calculator, config, deadline, on_step)
-        outcomes.append(outcome)
-        if on_result is not None:
-            on_result(index, outcome)
-    return outcomes
+    else:
+        deadline = time.monotonic() + (config.total_seconds or math.inf)
+        for index, atoms in enumerate(structures):
+            counter.result(index, relax_one(atoms, config, deadline, counter.step))
+    return [counter.outcomes[k] for k in range(len(structures))]
 
 
-def relax_one(
-    atoms: Atoms,
-    calculator: Any,
-    config: RelaxConfig,
-    deadline: float | None,
-    on_step: OnStep | None,
-) -> Relaxation:
+class Counter:
+    """Outcomes of many structures, and what is reported of them."""
+
+    def __init__(
+        self,
+        total: int,
+        config: RelaxConfig,
+        on_progress: OnProgress | None,
+        on_result: OnResult | None,
+    ) -> None:
+        self.total = total
+        self.moves = config.steps > 0
+        self.on_progress = on_progress
+        self.on_result = on_result
+        self.outcomes: dict[int, Relaxation] = {}
+
+    def step(self, together: int, largest: float) -> None:
+        """Some structures have made a step."""
+        if self.on_progress is not None:
+            self.on_progress(step_progress(len(self.outcomes), self.total, largest, together))
+
+    def result(self, index: int, outcome: Relaxation) -> None:
+        """A structure is done."""
+        self.outcomes[index] = outcome
+        if self.on_result is not None:
+            self.on_result(index, outcome)
+        if self.on_progress is not None:
+            left = sum(not o.converged for o in self.outcomes.values())
+            # of single points none can converge
+            text = f"{left} not converged" if self.moves else ""
+            self.on_progress(Progress("relaxation", len(self.outcomes), self.total, text))
+
+
+def relax_one(atoms: Atoms, config: RelaxConfig, deadline: float, on_step: OnStep) -> Relaxation:
     """One structure, whose errors become its outcome."""
     began = time.monotonic()
-    if deadline is not None and began > deadline:
+    if began > deadline:
         return Relaxation("not started", "out of time", None, atoms)
-    work = atoms.copy()
-    work.calc = calculator
+    left = None if deadline == math.inf else deadline - began
     try:
         return relax(
-            work,
-            config,
-            deadline=deadline,
-            on_step=None if on_step is None else lambda _, force: on_step(1, force),
+            atoms,
+            replace(config, total_seconds=left),
+            on_progress=lambda progress: on_step(1, progress.values["fmax_eV_per_A"]),
         )
     except Exception as error:  # calculators of any package fail in ways of their own
         return failed(atoms, error, time.monotonic() - began)

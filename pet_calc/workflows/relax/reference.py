@@ -6,7 +6,7 @@ from ase import Atoms
 
 from pet_calc.errors import InvalidStructureError, SimulationError
 from pet_calc.workflows.guards.config import GuardConfig
-from pet_calc.workflows.relax.batched import OnStep
+from pet_calc.workflows.progress import OnProgress
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import Relaxation
 from pet_calc.workflows.relax.single import prepared
@@ -20,11 +20,9 @@ def relaxed_reference(
     *,
     relax: bool,
     guards: GuardConfig,
-    on_step: OnStep | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Atoms:
     """The crystal with ions and cell relaxed, or as it is, without constraints.
-
-    `on_step` is called with 1, the number of structures, and the largest force in eV/Å.
 
     Raises
     ------
@@ -40,12 +38,11 @@ def relaxed_reference(
             "structure has constraints; remove them (atoms.set_constraint())"
         )
     work = prepared(atoms, config)
-    if relax:
-        told = None if on_step is None else lambda _, force: on_step(1, force)
-        return require_usable(
-            relax_one(work, config, on_step=told), "the relaxation at the beginning"
-        )
-    return work
+    if not relax:
+        return work
+    return require_usable(
+        relax_one(work, config, on_progress=on_progress), "the relaxation at the beginning"
+    )
 
 
 def require_usable(outcome: Relaxation, what: str, *, moves: bool = True) -> Atoms:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from pet_calc.errors import InvalidStructureError, PetCalcError
 from pet_calc.units import GPA
 from pet_calc.workflows.guards import Guard, Violation, check_structure
+from pet_calc.workflows.progress import OnProgress, Progress
 from pet_calc.workflows.relax.config import RelaxConfig
 from pet_calc.workflows.relax.result import (
     Relaxation,
@@ -33,8 +33,7 @@ def relax(
     atoms: Atoms,
     config: RelaxConfig | None = None,
     *,
-    deadline: float | None = None,
-    on_step: Callable[[int, float], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Relaxation:
     """Move atoms (and cell) to where forces (and stress) vanish.
 
@@ -43,10 +42,8 @@ def relax(
     atoms : Atoms
         Structure with a calculator, and constraints if wanted; it is not changed.
     config : RelaxConfig, optional
-    deadline : float, optional
-        Value of ``time.monotonic()`` at which to stop, besides ``config.seconds``.
-    on_step : callable, optional
-        Called with the step and the largest force in eV/Å.
+    on_progress : callable, optional
+        Called with the `Progress` of each step; its value is ``fmax_eV_per_A``.
 
     Returns
     -------
@@ -63,10 +60,7 @@ def relax(
     config = config or RelaxConfig()
     work = prepared(atoms, config)
     began = time.monotonic()
-    limit = min(
-        began + config.seconds if config.seconds is not None else np.inf,
-        deadline if deadline is not None else np.inf,
-    )
+    limit = began + min(config.seconds or np.inf, config.total_seconds or np.inf)
     volume = work.get_volume() if work.pbc.all() else 0.0
     found = geometry_violation(work, volume, config)
     if found is not None:
@@ -88,8 +82,9 @@ def relax(
                 if found is not None:
                     break
                 steps, good = optimizer.nsteps, frozen_copy(work, energy, forces, stress)
-                if on_step is not None:
-                    on_step(steps, float(np.linalg.norm(work.get_forces(), axis=1).max()))
+                if on_progress is not None:
+                    largest = float(np.linalg.norm(work.get_forces(), axis=1).max())
+                    on_progress(step_progress(steps, config.steps, largest))
                 if converged:
                     status, reason = "converged", ""
                 elif steps < config.steps and time.monotonic() > limit:
@@ -106,6 +101,14 @@ def relax(
         status, reason = "stopped", f"at step {steps + 1}: {found.cause}"
     seconds, name = time.monotonic() - began, str(getattr(atoms.calc, "name", ""))
     return Relaxation(status, reason, good, atoms.copy(), steps, seconds, name)
+
+
+def step_progress(step: int, steps: int, largest: float, together: int = 1) -> Progress:
+    """A step of `together` structures of which `largest` is the largest force, eV/Å."""
+    text = f"largest force {largest:.4f} eV/Å"
+    if together > 1:
+        text = f"{together} at a time, {text}"
+    return Progress("relaxation", step, steps, text, {"fmax_eV_per_A": largest})
 
 
 def prepared(atoms: Atoms, config: RelaxConfig) -> Atoms:

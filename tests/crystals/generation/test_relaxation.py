@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from pet_calc.crystals.generation import GeometryWindow
 from pet_calc.crystals.generation.geometry_window import closest_contact
 from pet_calc.crystals.generation.relaxation import judged, relax_proposals
-from pet_calc.workflows.relax import RelaxConfig, relax_all
+from pet_calc.workflows.relax import RelaxConfig, relax_all, with_calculator
 
 RELAX = RelaxConfig(cell="free", fmax=0.1, steps=200)
 
@@ -44,7 +44,7 @@ def test_close_atoms_of_a_proposal_are_pushed_apart() -> None:
     assert "nearly touch" in found[1].reason
     assert {k: o.status for k, o in told.items()} == {0: "converged", 1: "failed"}
     # as guards are for what a potential has brought about, without the window both fail
-    plain = relax_all([inside, outside], EMT(), RELAX)
+    plain = relax_all(with_calculator([inside, outside], EMT()), RELAX)
     assert [o.status for o in plain] == ["failed", "failed"]
     # a wider window lets the other one through too
     wide = relax_proposals([outside], EMT(), RELAX, window=GeometryWindow(contact=0.3))

@@ -6,6 +6,7 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 from matplotlib.figure import Figure
 
+from pet_calc.io.runs.figures import save_figure
 from pet_calc.io.runs.provenance import (
     image_metadata,
     json_text,
@@ -15,7 +16,6 @@ from pet_calc.io.runs.provenance import (
     stamp,
 )
 from pet_calc.io.runs.summaries import summarize
-from pet_calc.workflows.plots import save_figure
 
 #: Characters that each of the formats treats in a way of its own.
 HARD = ["pet-calc", "md", 'a "b" \\n.xyz', "100%", "it's", "é", "{x}", "[1]", "a=b"]

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from pet_calc.workflows.guards import SimulationStopped
 from pet_calc.workflows.md import ENSEMBLES, MDConfig, run_md
 from pet_calc.workflows.md.checkpoint import CHECKPOINT, load_checkpoint
-from pet_calc.workflows.md.log import block_mean, drift
+from pet_calc.workflows.statistics import block_mean, drift
 
 
 def fluctuation(atoms, timestep, folder):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pet_calc.workflows.md.log import Estimate, MDLog, block_mean, drift
+from pet_calc.workflows.md.log import MDLog
+from pet_calc.workflows.statistics import Estimate, block_mean, drift
 
 
 @pytest.mark.parametrize(

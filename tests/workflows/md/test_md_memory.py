@@ -18,7 +18,7 @@ from pet_calc import PETCalculator
 from pet_calc.doctor.performance import status_bytes
 from pet_calc.workflows.md import MDConfig, Observer, run_md
 from pet_calc.workflows.md.log import MDSample
-from pet_calc.workflows.md.progress import MOST_SAMPLES, MDProgress
+from pet_calc.workflows.md.reports import MOST_SAMPLES, Reporter
 
 # in all: CPython's free lists fill up by half of it in the first hundreds of steps and then stay; a
 # sample of the log that is kept takes 500 bytes at each step
@@ -116,13 +116,12 @@ def touched(size):
     return pages
 
 
-def test_progress_keeps_a_bounded_number_of_samples():
+def test_reports_keep_a_bounded_number_of_samples():
     config = MDConfig(steps=10 * MOST_SAMPLES, log_interval=1)
-    progress = MDProgress(config, n_atoms=1)
-    progress.console.quiet = True
+    reporter = Reporter(config, 1, lambda progress: None)
     for step in range(config.steps + 1):
-        progress(MDSample(step, 0.5 * step, 0.0, 0.0, 0.0, 1e-3 * step, 300.0, 1.0))
-    kept = [sample.step for sample in progress._samples]
+        reporter.report(MDSample(step, 0.5 * step, 0.0, 0.0, 0.0, 1e-3 * step, 300.0, 1.0))
+    kept = [step for step, _ in reporter._series]
     assert MOST_SAMPLES // 3 < len(kept) <= MOST_SAMPLES
     assert len({b - a for a, b in itertools.pairwise(kept)}) == 1
     assert kept[0] == 0

@@ -1,13 +1,17 @@
 """The loop: reproducible, guarded, and careful with files."""
 
+import io
+
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import read
+from rich.console import Console
 
 from pet_calc.errors import InvalidStructureError, OutputError
 from pet_calc.workflows.guards import SimulationStopped
-from pet_calc.workflows.md import MDConfig, MDLog, MDProgress, run_md
+from pet_calc.workflows.md import MDConfig, MDLog, run_md
+from pet_calc.workflows.progress import ProgressBar
 
 QUICK = MDConfig(timestep=2.0, steps=12, frame_interval=1, log_interval=1)
 
@@ -111,12 +115,12 @@ def test_failing_calculator_keeps_the_last_good_frame(einstein, broken, tmp_path
 
 
 def test_interrupt_keeps_the_last_good_frame(einstein, tmp_path):
-    def interrupt(sample):
-        if sample.step == 4:
+    def interrupt(progress):
+        if progress.done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_md(einstein, QUICK, tmp_path, on_step=interrupt)
+        run_md(einstein, QUICK, tmp_path, on_progress=interrupt)
     assert read(tmp_path / "last_good.traj").info["step"] == 4
 
 
@@ -212,17 +216,46 @@ def test_config_refuses_nonsense(changes, message):
 
 
 def test_progress_reports_the_first_step_and_the_state(einstein, tmp_path):
-    import io
-
-    from rich.console import Console
-
     text = io.StringIO()
     config = MDConfig(timestep=2.0, steps=40, log_interval=1)
-    with MDProgress(config, len(einstein), Console(file=text, width=120)) as progress:
-        run_md(einstein, config, tmp_path, on_step=progress)
+    seen = []
+    with ProgressBar(Console(file=text, width=120)) as bar:
+        run_md(einstein, config, tmp_path, on_progress=lambda p: (seen.append(p), bar(p)))
     lines = text.getvalue().splitlines()
-    assert lines[0].startswith("start: 27 atoms")
-    assert lines[1].startswith("first step done in")
-    assert lines[-1].startswith("step 40/40")
+    assert lines[0].startswith("start 0/40: 27 atoms")
+    assert lines[1].startswith("MD 1/40: first step done in")
+    assert lines[-1].startswith("MD 40/40: ")
     assert "ns/day" in lines[-1]
     assert "meV/atom/ps" in lines[-1]
+    assert len(lines) == 12
+    assert [p.done for p in seen] == list(range(41))
+    log = MDLog.read(tmp_path / "log.csv")
+    assert [p.values["conserved_eV"] for p in seen] == log.conserved.tolist()
+
+
+def test_without_a_folder_the_same_run_stays_in_memory(copper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = {"steps": 11, "frame_interval": 4, "log_interval": 5, "checkpoint_interval": 3}
+    memory, written = run(copper, None, **changes), run(copper, tmp_path / "out", **changes)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert memory.log.conserved.tolist() == written.log.conserved.tolist()
+    assert memory.mean_temperature == written.mean_temperature
+    assert len(memory.frames) == len(written.frames) == 4
+    for kept, read_again in zip(memory.frames, written.frames, strict=True):
+        assert (kept.positions == read_again.positions).all()
+        assert (kept.get_momenta() == read_again.get_momenta()).all()
+        assert (kept.get_forces() == read_again.get_forces()).all()
+        assert kept.get_potential_energy() == read_again.get_potential_energy()
+    with pytest.raises(ValueError, match="no `folder` to write to"):
+        _ = memory.trajectory_file
+    with pytest.raises(ValueError, match="continues the run in `folder`"):
+        run_md(copper, QUICK, resume=True)
+
+
+def test_a_run_in_memory_that_is_stopped_hands_over_its_last_good_frame(einstein, broken):
+    einstein.calc = broken["NotANumber"](einstein.positions, after=6)
+    with pytest.raises(SimulationStopped, match="is `last_good` of this error") as stop:
+        run(einstein, None)
+    assert stop.value.last_good_frame is None
+    assert stop.value.last_good.info["step"] == stop.value.last_good_step
+    assert np.isfinite(stop.value.last_good.get_forces()).all()

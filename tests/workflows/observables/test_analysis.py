@@ -7,12 +7,12 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from pet_calc.io.runs.figures import save_figure
 from pet_calc.units import K_B
 from pet_calc.workflows.observables import OBSERVABLES, analyze, default_observables
 from pet_calc.workflows.observables.config import OBSERVABLE_NAMES, AnalysisConfig, Crystal
 from pet_calc.workflows.observables.figures import PANELS, analysis_figure
 from pet_calc.workflows.observables.order import LATTICES
-from pet_calc.workflows.plots import save_figure
 from pet_calc.workflows.water_box import water_box
 
 

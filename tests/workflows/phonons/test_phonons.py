@@ -225,7 +225,10 @@ def test_batches_give_the_forces_of_single_structures():
     seen = []
     edges = [len(neighbor_list("i", atoms, model.cutoff)) for atoms in structures]
     energies, forces = forces_of(
-        calculator, structures, batch_edges=2 * max(edges), on_progress=lambda *x: seen.append(x)
+        calculator,
+        structures,
+        batch_edges=2 * max(edges),
+        on_progress=lambda p: seen.append((p.done, p.total)),
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
     for k, atoms in enumerate(structures):

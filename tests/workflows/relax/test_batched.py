@@ -1,5 +1,7 @@
 """A structure in a batch moves as it would on its own, whatever the others do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,13 @@ from calculators.small_potentials import liquid, small_pet
 
 from pet_calc import PETCalculator
 from pet_calc.workflows.guards import GuardConfig
-from pet_calc.workflows.relax import RelaxConfig, relax_all, relax_batched, why_not_batched
+from pet_calc.workflows.relax import (
+    RelaxConfig,
+    relax_all,
+    relax_batched,
+    why_not_batched,
+    with_calculator,
+)
 from pet_calc.workflows.relax import batched as module
 
 LOOSE = GuardConfig(contact=0.05)
@@ -41,6 +49,10 @@ def assert_equal(one, other, atol=1e-10):
     assert one.energy == pytest.approx(other.energy, abs=1e-9)
 
 
+def one_by_one(structures, calculator, config):
+    return relax_all(with_calculator(structures, calculator), replace(config, batch=False))
+
+
 @pytest.mark.parametrize("max_edges", [1, 150, None], ids=["alone", "some", "all"])
 @pytest.mark.parametrize("cell", ["fixed", "free", "isotropic", "shape"])
 def test_batch_equals_one_by_one(structures, calculator, cell, max_edges):
@@ -53,10 +65,8 @@ def test_batch_equals_one_by_one(structures, calculator, cell, max_edges):
         volume_factor=50.0,
         guards=LOOSE,
     )
-    together = relax_batched(chosen, calculator, config, max_edges=max_edges)
-    for one, other in zip(
-        relax_all(chosen, calculator, config, batched=False), together, strict=True
-    ):
+    together = relax_batched(chosen, calculator, replace(config, batch_edges=max_edges))
+    for one, other in zip(one_by_one(chosen, calculator, config), together, strict=True):
         assert_equal(one, other)
     # they did move, and not all for the same number of steps
     assert max(r.steps for r in together) == 12
@@ -65,7 +75,7 @@ def test_batch_equals_one_by_one(structures, calculator, cell, max_edges):
 
 def test_the_comparison_can_fail(structures, calculator, monkeypatch):
     config = RelaxConfig(cell="free", fmax=1e-9, steps=8, volume_factor=50.0, guards=LOOSE)
-    alone = relax_all(structures[0], calculator, config, batched=False)
+    alone = one_by_one(structures[0], calculator, config)
     monkeypatch.setattr("pet_calc.workflows.relax.fire.F_DEC", 0.6)
     monkeypatch.setattr("pet_calc.workflows.relax.fire.A_START", 0.11)
     other = relax_batched(structures[0], calculator, config)
@@ -85,7 +95,7 @@ def test_constraints_and_symmetry(calculator):
         config = RelaxConfig(
             cell="free", fmax=1e-3, steps=10, symmetrize=symmetric, volume_factor=9, guards=LOOSE
         )
-        alone = relax_all(chosen, calculator, config, batched=False)
+        alone = one_by_one(chosen, calculator, config)
         together = relax_batched(chosen, calculator, config)
         for one, other in zip(alone, together, strict=True):
             assert_equal(one, other)
@@ -112,9 +122,7 @@ def test_failures_stay_with_their_structure(structures, calculator):
     for one, other in zip(relax_batched(good[:2], calculator, config), results[1:4:2], strict=True):
         assert_equal(one, other, atol=1e-14)
     # one by one, the causes are the same
-    for one, other in zip(
-        relax_all(mixed, calculator, config, batched=False), results, strict=True
-    ):
+    for one, other in zip(one_by_one(mixed, calculator, config), results, strict=True):
         assert one.status == other.status
 
 
@@ -215,13 +223,12 @@ def test_limit_grows_while_memory_lasts():
 
 def test_only_some_run_together(structures, calculator):
     together = []
-    config = RelaxConfig(fmax=1e-9, steps=2, guards=LOOSE)
+    config = RelaxConfig(fmax=1e-9, steps=2, batch_edges=1, guards=LOOSE)
     done = []
     relax_batched(
         structures[0],
         calculator,
         config,
-        max_edges=1,
         on_step=lambda n, force: together.append((n, force)),
         on_result=lambda index, result: done.append(index),
     )
@@ -231,7 +238,9 @@ def test_only_some_run_together(structures, calculator):
 
 
 def test_deadline(structures, calculator):
-    results = relax_batched(structures[0], calculator, RelaxConfig(guards=LOOSE), deadline=0.0)
+    results = relax_batched(
+        structures[0], calculator, RelaxConfig(total_seconds=1e-9, guards=LOOSE)
+    )
     assert {r.status for r in results} == {"not started"}
     results = relax_batched(
         structures[0], calculator, RelaxConfig(fmax=1e-9, seconds=1e-9, guards=LOOSE)
@@ -242,14 +251,17 @@ def test_deadline(structures, calculator):
 def test_one_by_one_is_explained(structures, calculator):
     crystals = structures[0]
     config = RelaxConfig()
-    assert why_not_batched(crystals, calculator, config) is None
-    assert "EMT" in why_not_batched(crystals, EMT(), config)
-    assert "BFGS" in why_not_batched(crystals, calculator, RelaxConfig(optimizer="bfgs"))
+    crystals, others = with_calculator(crystals, calculator), with_calculator(crystals, EMT())
+    assert why_not_batched(crystals, config) is None
+    assert "EMT" in why_not_batched(others, config)
+    assert "different calculators" in why_not_batched([crystals[0], others[1]], config)
+    assert "BFGS" in why_not_batched(crystals, RelaxConfig(optimizer="bfgs"))
     bound = crystals[0].copy()
     bound.set_constraint(FixBondLength(0, 1))
-    assert "FixBondLength" in why_not_batched([*crystals, bound], calculator, config)
+    bound.calc = calculator
+    assert "FixBondLength" in why_not_batched([*crystals, bound], config)
     with pytest.raises(ValueError, match="cannot be relaxed in a batch"):
-        relax_all(crystals, EMT(), config, batched=True)
+        relax_all(others, RelaxConfig(batch=True))
     with pytest.raises(ValueError, match="FIRE"):
         relax_batched(crystals, calculator, RelaxConfig(optimizer="bfgs"))
 
@@ -258,6 +270,6 @@ def test_choosing_one_potential_for_all_crystals_warns_of_nothing(caplog):
     calculator = PETCalculator()
     crystals = [bulk("GaAs", "zincblende", 5.75), bulk("Ga", "fcc", 4.3)]
     with caplog.at_level("WARNING", logger="pet_calc"):
-        relax_all(crystals, calculator, RelaxConfig(steps=1))
+        relax_all(with_calculator(crystals, calculator), RelaxConfig(steps=1))
     assert calculator.potential.crystals_only
     assert not caplog.records

@@ -10,7 +10,7 @@ from ase.io import read
 
 from pet_calc.io.runs.provenance import record_of
 from pet_calc.io.structures.extxyz import extxyz_frame
-from pet_calc.workflows.relax import RelaxConfig, relax_all
+from pet_calc.workflows.relax import RelaxConfig, relax_all, with_calculator
 from pet_calc.workflows.relax.journal import FRAMES, JOURNAL, TABLE, Entry, Journal
 
 ORIGIN = {"command": "pet-calc relax 'a \"b\\c' 100%", "seed": 3, "versions": {"ase": "3"}}
@@ -33,7 +33,9 @@ def entries():
 @pytest.fixture
 def outcomes(entries):
     known = [e.atoms for e in entries if e.atoms is not None]
-    return dict(zip((0, 2, 3), relax_all(known, EMT(), RelaxConfig()), strict=True))
+    return dict(
+        zip((0, 2, 3), relax_all(with_calculator(known, EMT()), RelaxConfig()), strict=True)
+    )
 
 
 def rows(folder):

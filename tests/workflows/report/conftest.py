@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from pet_calc.io.runs.figures import save_figure
 from pet_calc.io.runs.provenance import provenance, settings_toml
 from pet_calc.workflows.md import MDConfig, run_md
-from pet_calc.workflows.plots import md_figure, save_figure
+from pet_calc.workflows.md.figures import md_figure
 from pet_calc.workflows.water_box import water_box
 
 

@@ -1,25 +1,29 @@
-"""Figures of workflows, drawn without touching matplotlib's global state."""
+"""Figure of a run of molecular dynamics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pet_calc.io.runs.provenance import image_metadata
-from pet_calc.workflows.md.log import Estimate, MDLog, drift_per_atom
+from pet_calc.io.runs.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    error_band,
+    legend,
+    new_figure,
+    plain,
+)
+from pet_calc.workflows.md.log import MDLog, drift_per_atom
 from pet_calc.workflows.observables.rdf import Peak, RadialDistribution
 from pet_calc.workflows.observables.water import SKINNER_2013, WaterStructure
-
-# Okabe and Ito's palette: distinct also for color-blind readers.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
+from pet_calc.workflows.statistics import Estimate
 
 
 def md_figure(
@@ -49,15 +53,14 @@ def md_figure(
         Time in fs that averages leave out; shaded, and left out of the drift.
     """
     wide = water is not None
-    figure = Figure(figsize=(11.0 if wide else 6.4, 6.6), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
+    figure = new_figure(11.0 if wide else 6.4, 6.6, title)
     grid = figure.add_gridspec(3, 2 if wide else 1, width_ratios=(1, 1.05) if wide else (1,))
     axes = [figure.add_subplot(grid[0, 0])]
     axes += [figure.add_subplot(grid[row, 0], sharex=axes[0]) for row in (1, 2)]
     unit, scale = ("ps", 1e-3) if log.time[-1] >= 2000.0 else ("fs", 1.0)
     time = log.time * scale
     for ax in axes:
-        _plain(ax)
+        plain(ax)
         if equilibration > 0:
             ax.axvspan(0.0, equilibration * scale, color="0.95", lw=0, zorder=0)
     if equilibration > 0:
@@ -79,33 +82,14 @@ def md_figure(
         axes[2].set_xlim(time[0], time[-1])
     if water is not None:
         _oxygen(figure.add_subplot(grid[:, 1]), water.g_OO, water.first_peak)
-    if title:
-        figure.suptitle(title, fontsize=12, fontweight="bold")
     return figure
-
-
-def save_figure(figure: Figure, path: Path | str, origin: Mapping[str, Any] | None = None) -> Path:
-    """Write a figure; the format follows from the name's ending.
-
-    `origin`, a record of :func:`pet_calc.io.runs.provenance.provenance`, goes into the file's
-    metadata, where ``pet-calc show`` finds it.
-    """
-    path = Path(path)
-    figure.savefig(path, metadata=None if origin is None else image_metadata(origin, path.suffix))
-    return path
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="0.9", lw=0.6)
-    ax.set_axisbelow(True)
 
 
 def _temperature(ax: Axes, time: NDArray[np.float64], log: MDLog, target: float | None) -> None:
     ax.plot(time, log.temperature, color=RED, lw=1.0)
     if target is not None:
         ax.axhline(target, color=GREY, lw=1.2, ls="--", label=f"thermostat {target:g} K")
-        ax.legend(frameon=False, fontsize=8, loc="best")
+        legend(ax)
     ax.set_ylabel("temperature (K)")
 
 
@@ -119,7 +103,7 @@ def _energies(ax: Axes, time: NDArray[np.float64], log: MDLog, n_atoms: int) -> 
         time, per_atom * (log.conserved - log.conserved[0]), color=GREEN, lw=1.5, label="conserved"
     )
     ax.set_ylabel("energy since start\n(meV/atom)")
-    ax.legend(frameon=False, fontsize=8, ncols=3, loc="best")
+    legend(ax, 3)
 
 
 def _conserved(
@@ -139,16 +123,15 @@ def _conserved(
             ls="--",
             label=f"drift {slope} meV/atom/ps",
         )
-        ax.legend(frameon=False, fontsize=8, loc="best")
+        legend(ax)
     ax.set_ylabel("conserved energy\n(meV/atom)")
 
 
 def _oxygen(ax: Axes, rdf: RadialDistribution, peak: Peak) -> None:
-    _plain(ax)
+    plain(ax)
     experiment = SKINNER_2013
     ax.axhline(1.0, color="0.75", lw=0.8)
-    if np.isfinite(rdf.error).all():
-        ax.fill_between(rdf.r, rdf.g - rdf.error, rdf.g + rdf.error, color=BLUE, alpha=0.2, lw=0)
+    error_band(ax, rdf.r, rdf.g, rdf.error, BLUE)
     ax.plot(rdf.r, rdf.g, color=BLUE, lw=2.0, label=f"this run ({rdf.n_frames} frames)")
     ax.axvline(experiment.position, color=RED, lw=1.0, ls=":")
     ax.errorbar(
@@ -179,4 +162,4 @@ def _oxygen(ax: Axes, rdf: RadialDistribution, peak: Peak) -> None:
     ax.set_ylabel("$g_\\mathrm{OO}(r)$")
     ax.set_xlim(2.0, rdf.r[-1])
     ax.set_ylim(0.0, 1.35 * max(float(rdf.g.max()), experiment.height))
-    ax.legend(frameon=False, fontsize=9, loc="upper right")
+    legend(ax, loc="upper right")
