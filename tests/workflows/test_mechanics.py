@@ -273,6 +273,7 @@ def adatom(site):
     add_adsorbate(slab, "Al", 1.9, "hollow")
     shift = {"hollow": 0.0, "bridge": 0.25, "next": 0.5}[site]
     slab.positions[-1, 0] += shift * slab.cell[0, 0]
+    slab.calc = EMT()
     return slab
 
 
@@ -282,7 +283,6 @@ def test_barrier_is_the_energy_of_the_bridge():
     bridge.set_constraint([FixAtoms(range(4)), FixedLine([4], [0, 0, 1])])
     energies = []
     for atoms in (hollow, bridge):
-        atoms.calc = EMT()
         energies.append(relax(atoms, RelaxConfig(fmax=1e-3)).energy)
     seen = []
     path = minimum_energy_path(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal
@@ -265,6 +266,33 @@ def test_broken_symmetry_is_measured_and_removed():
     # translations and permutations alone leave degenerate modes split
     partly = PhononConfig(**config, symmetrize="phonopy")
     assert splitting(phonons(hexagonal_aluminum(potential), partly)) > 5e-3
+
+
+class Biased(EMT):
+    """Forces of EMT, and on every atom a force that does not change with the positions."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results["forces"] = self.results["forces"] + bias(len(self.atoms))
+
+
+def bias(n_atoms):
+    return np.random.default_rng(n_atoms).normal(scale=0.02, size=(n_atoms, 3))  # eV/Å
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+def test_forces_of_the_undisplaced_supercell_are_subtracted_unless_kept(subtract):
+    config = PhononConfig(**QUICK, relax=False, subtract_residual=subtract)
+    exact = phonons(with_emt(bulk("Cu", a=3.6)), config).phonon
+    biased = bulk("Cu", a=3.6)
+    biased.calc = Biased()
+    found = phonons(biased, config)
+    n = found.report.n_atoms
+    assert found.report.residual_force == pytest.approx(np.abs(bias(n)).max())
+    left = found.phonon.forces - exact.forces
+    np.testing.assert_allclose(left, np.zeros_like(left) if subtract else [bias(n)], atol=1e-12)
+    change = np.abs(found.phonon.force_constants - exact.force_constants).max()
+    assert change < 1e-9 if subtract else change > 0.1  # eV/Å²
 
 
 def test_files(tmp_path):
