@@ -29,9 +29,10 @@ HEAD = """# API reference
 
 Generated from the docstrings by `python docs/make_api.py`; do not edit.
 
-Every workflow is a function `(atoms, config, *, on_progress=None)`: the structure carries its calculator, the configuration
-is a frozen dataclass that is checked when it is made, and `on_progress` is called with a `Progress`. Units are those of ASE
-(eV, Å, amu) unless a docstring says otherwise.
+Every workflow is a function `(atoms, config, *, on_progress=None)`: the structure carries its
+calculator, the configuration is a frozen dataclass that is checked when it is made, and
+`on_progress` is called with a `Progress`. Units are those of ASE (eV, Å, amu) unless a docstring
+says otherwise.
 """
 
 
@@ -127,7 +128,7 @@ def members(value: type) -> list[str]:
                 call = " ".join(call.split()).replace("( ", "(").replace(", )", ")")
                 lines.append(f"- `.{call}`: {first_paragraph(function.__doc__)}")
     unique = {line.split(":")[0].split("(")[0]: line for line in lines}
-    return [*unique.values(), ""] if unique else []
+    return ["**Methods and properties**", "", *unique.values(), ""] if unique else []
 
 
 def first_paragraph(text: str | None) -> str:

@@ -1,5 +1,6 @@
 """The package's face: names, version, and a light import."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,15 +10,33 @@ import pytest
 
 import pet_calc
 
+#: Workflows of one structure.
+SINGLE = (
+    *("relax", "run_md", "phonons", "quasi_harmonic"),
+    *("elastic_constants", "equation_of_state"),
+)
 
-def test_all_is_sorted_and_complete() -> None:
-    assert pet_calc.__all__ == sorted(pet_calc.__all__)
-    submodules = {p.stem for p in Path(pet_calc.__file__).parent.iterdir()}
-    machinery = {"TYPE_CHECKING", "Any"}
-    public = {
-        name for name in dir(pet_calc) if not name.startswith("_") and name not in submodules
-    } - machinery
-    assert public | {"__version__"} == set(pet_calc.__all__)
+
+def test_dir_shows_what_is_public_and_nothing_else() -> None:
+    assert dir(pet_calc) == pet_calc.__all__ == sorted(pet_calc.__all__)
+    assert len(set(pet_calc.__all__)) == len(pet_calc.__all__)
+
+
+def test_every_workflow_has_its_configuration_at_the_root() -> None:
+    for name in (*SINGLE, "relax_all", "analyze", "minimum_energy_path"):
+        parameters = inspect.signature(getattr(pet_calc, name)).parameters
+        kind = str(parameters["config"].annotation).removesuffix(" | None")
+        assert kind in pet_calc.__all__, name
+        assert parameters["config"].default is None, name
+        assert parameters["on_progress"].kind is inspect.Parameter.KEYWORD_ONLY, name
+
+
+def test_workflows_of_one_structure_begin_alike() -> None:
+    for name in SINGLE:
+        assert list(inspect.signature(getattr(pet_calc, name)).parameters)[:2] == [
+            "atoms",
+            "config",
+        ], name
 
 
 @pytest.mark.parametrize("name", pet_calc.__all__)
@@ -30,8 +49,10 @@ def test_unknown_name_is_an_attribute_error() -> None:
         _ = pet_calc.no_such_name
 
 
-def test_import_is_light() -> None:
-    code = "import sys, pet_calc; print([m for m in ('torch', 'ase', 'scipy') if m in sys.modules])"
+@pytest.mark.parametrize("use", ["", "pet_calc.MDConfig, pet_calc.RelaxConfig, dir(pet_calc)"])
+def test_import_is_light(use: str) -> None:
+    code = f"import sys, pet_calc\n{use}\n"
+    code += "print([m for m in ('torch', 'ase', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

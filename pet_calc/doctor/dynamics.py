@@ -21,6 +21,9 @@ FLUCTUATION = Limit(0.1, 0.3, "of that of the kinetic energy")
 #: A run shorter than this in ps says nothing about a drift.
 SHORTEST = 0.02
 
+CHECK = "energy conservation (NVE)"
+RULE = f"drift {DRIFT}; fluctuation {FLUCTUATION}"
+
 
 def default_timestep(atoms: Atoms) -> float:
     """0.5 fs with hydrogen, 1 fs without."""
@@ -51,7 +54,6 @@ def energy_drift(
     temperature : float
         K.
     """
-    check = "energy conservation (NVE)"
     timestep = default_timestep(atoms)
     work = bare(atoms)
     work.calc = calculator
@@ -63,7 +65,6 @@ def energy_drift(
     dynamics = VelocityVerlet(work, timestep=timestep * units.fs)
     potential, kinetic = [], []
     reading = None
-    rule = f"drift {DRIFT}; fluctuation {FLUCTUATION}"
     deadline = time.monotonic() + seconds
     steps = round(1e3 * picoseconds / timestep)
     for step in range(steps + 1):
@@ -77,16 +78,28 @@ def energy_drift(
         found = guard.find(work, energy, forces, temperature=now, hottest=hottest, previous=reading)
         if found is not None:
             return Finding(
-                check,
+                CHECK,
                 Verdict.FAIL,
                 f"stopped after {step * timestep:.4g} fs: {found.cause}",
-                rule,
+                RULE,
                 {"steps": step, "atoms": list(found.atoms)},
             )
         reading = Reading(energy, now)
         if time.monotonic() > deadline:
             break
-    n = len(work)
+    return _judged(work, potential, kinetic, timestep, picoseconds, seconds)
+
+
+def _judged(
+    atoms: Atoms,
+    potential: list[float],
+    kinetic: list[float],
+    timestep: float,
+    picoseconds: float,
+    seconds: float,
+) -> Finding:
+    """What the energies (eV) of a run say; it was to last `picoseconds` within `seconds`."""
+    n = len(atoms)
     times = 1e-3 * timestep * np.arange(len(potential), dtype=np.float64)  # ps
     total = np.asarray(1e3 * (np.array(potential) + np.array(kinetic)) / n)  # meV/atom
     slope = drift(times, total)
@@ -103,9 +116,9 @@ def energy_drift(
     text = f"drift {slope} meV/atom/ps, fluctuation {ratio:.1e} of kinetic; {length:.3g} ps"
     if length < min(picoseconds, SHORTEST):
         reason = f"{text}, too short to tell; allow more than {seconds:g} s"
-        return Finding(check, Verdict.WARN, reason, rule, values)
+        return Finding(CHECK, Verdict.WARN, reason, RULE, values)
     # the part of the slope that its error does not explain
     excess = max(abs(slope.value) - 2.0 * slope.error, 0.0)
     cut = f" of {picoseconds:g} in {seconds:g} s" if length < 0.99 * picoseconds else ""
     verdict = worst([DRIFT.judge(excess), FLUCTUATION.judge(ratio)])
-    return Finding(check, verdict, text + cut, rule, values)
+    return Finding(CHECK, verdict, text + cut, RULE, values)

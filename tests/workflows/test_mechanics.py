@@ -281,9 +281,7 @@ def test_barrier_is_the_energy_of_the_bridge():
     # by symmetry the saddle point is the bridge site, relaxed along the normal
     hollow, bridge = adatom("hollow"), adatom("bridge")
     bridge.set_constraint([FixAtoms(range(4)), FixedLine([4], [0, 0, 1])])
-    energies = []
-    for atoms in (hollow, bridge):
-        energies.append(relax(atoms, RelaxConfig(fmax=1e-3)).energy)
+    energies = [relax(atoms, RelaxConfig(fmax=1e-3)).energy for atoms in (hollow, bridge)]
     seen = []
     path = minimum_energy_path(
         adatom("hollow"), adatom("next"), NebConfig(images=3), on_progress=seen.append

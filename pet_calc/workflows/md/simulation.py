@@ -153,14 +153,27 @@ def run_md(
         raise ValueError("`resume` continues the run in `folder`; give one, and no `overwrite`")
     config = config or MDConfig()
     guard = Guard.at_start(atoms, config.guards)
-    if folder is None:
-        run = Run(atoms, config, guard, None, on_progress, observers)
-        run.begin()
-        run.records = records = MemoryRecords()
-        run.simulate(0, fresh=True)
-        log = MDLog.from_samples(records.samples)
-        return MDResult(config, run.atoms, log, run.n_dof, None, records.frames)
-    folder = Path(folder)
+    if folder is not None:
+        target = Path(folder), overwrite, resume
+        return _written(atoms, config, guard, target, on_progress, observers)
+    run = Run(atoms, config, guard, None, on_progress, observers)
+    run.begin()
+    run.records = records = MemoryRecords()
+    run.simulate(0, fresh=True)
+    log = MDLog.from_samples(records.samples)
+    return MDResult(config, run.atoms, log, run.n_dof, None, records.frames)
+
+
+def _written(
+    atoms: Atoms,
+    config: MDConfig,
+    guard: Guard,
+    target: tuple[Path, bool, bool],
+    on_progress: OnProgress | None,
+    observers: Sequence[Observer],
+) -> MDResult:
+    """A run that writes its files; `target` is the folder, overwrite and resume of `run_md`."""
+    folder, overwrite, resume = target
     saved = None
     if resume and any((folder / name).exists() for name in OUTPUT_FILES):
         saved = checkpoints.load_checkpoint(folder / CHECKPOINT)

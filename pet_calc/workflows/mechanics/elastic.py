@@ -30,7 +30,6 @@ Array = NDArray[np.float64]
 VOIGT: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 AXES: Final = ("xx", "yy", "zz", "yz", "xz", "xy")
 UPPER: Final = np.triu_indices(6)
-PATTERNS: Final = 6
 
 
 @dataclass(frozen=True, eq=False)

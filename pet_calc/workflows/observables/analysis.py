@@ -18,13 +18,7 @@ from pet_calc.workflows.observables.diffusion import (
     site_displacement,
 )
 from pet_calc.workflows.observables.hydrogen_bonds import hydrogen_bonds
-from pet_calc.workflows.observables.motion import Motion, unwrap
-from pet_calc.workflows.observables.order import (
-    Shells,
-    crystal_shells,
-    mean_structure,
-    warren_cowley_series,
-)
+from pet_calc.workflows.observables.order import warren_cowley_series
 from pet_calc.workflows.observables.rdf import partial_rdf
 from pet_calc.workflows.observables.thermodynamics import (
     CUBIC_CELLS,
@@ -34,6 +28,7 @@ from pet_calc.workflows.observables.thermodynamics import (
     kinetic_temperature,
     thermal_expansion,
 )
+from pet_calc.workflows.observables.trajectory import Trajectory
 from pet_calc.workflows.observables.vibrations import vibrational_spectrum
 from pet_calc.workflows.observables.water import is_water, water_structure
 from pet_calc.workflows.progress import OnProgress, Progress
@@ -104,73 +99,6 @@ class Analysis:
         self.quantities.append(Quantity(name, estimate, unit, note))
 
 
-class _Trajectory:
-    """Frames, and what several observables derive from them, computed once."""
-
-    def __init__(self, frames: Sequence[Atoms], config: AnalysisConfig) -> None:
-        self.frames = list(frames)
-        self.config = config
-        self._motion: Motion | None = None
-        self._shells: Shells | None = None
-
-    @property
-    def water(self) -> bool:
-        return is_water(self.frames[0])
-
-    @property
-    def motion(self) -> Motion:
-        if self.config.interval is None:
-            raise ValueError("the time between frames is not known; give it")
-        return self.paths
-
-    @property
-    def paths(self) -> Motion:
-        """Unwrapped paths, whose time axis has no meaning without an interval."""
-        if self._motion is None:
-            self._motion = unwrap(self.frames, self.config.interval or 1.0)
-        return self._motion
-
-    @property
-    def shells(self) -> Shells:
-        if self._shells is None:
-            sites = mean_structure(self.paths, self.frames[0].pbc.tolist())
-            self._shells = crystal_shells(sites, self.config.shells, self.config.crystal)
-        return self._shells
-
-    @property
-    def symbols(self) -> list[str]:
-        return sorted(set(self.frames[0].get_chemical_symbols()))
-
-    @property
-    def volumes(self) -> Array:
-        return np.array([abs(a.cell.volume) for a in self.frames])
-
-    @property
-    def changing_cell(self) -> bool:
-        first = self.frames[0].cell.array
-        return any(np.abs(a.cell.array - first).max() > 1e-6 for a in self.frames)
-
-    @property
-    def potential(self) -> Array:
-        """Potential energies of the frames, eV."""
-        results = [{} if a.calc is None else a.calc.results for a in self.frames]
-        if any("energy" not in r for r in results):
-            raise ValueError("the frames hold no energies")
-        energies = np.array([float(r["energy"]) for r in results])
-        if not energies.any():  # some readers set absent energies to zero
-            raise ValueError("the energies of all frames are zero")
-        return energies
-
-    @property
-    def temperature(self) -> float:
-        if self.config.temperature is not None:
-            return self.config.temperature
-        found = kinetic_temperature(self.frames)
-        if found is None:
-            raise ValueError("the frames hold no momenta to take the temperature from; give it")
-        return found.value
-
-
 def analyze(
     frames: Sequence[Atoms],
     config: AnalysisConfig | None = None,
@@ -199,7 +127,7 @@ def analyze(
     if not frames:
         raise ValueError("an analysis needs at least one frame, got none")
     chosen = config.observables or default_observables(frames)
-    trajectory = _Trajectory(frames, config)
+    trajectory = Trajectory(frames, config)
     result = Analysis(
         frames[0].get_chemical_formula(empirical=len(frames[0]) > 50), len(frames), config
     )
@@ -232,14 +160,14 @@ def default_observables(frames: Sequence[Atoms]) -> list[str]:
     return chosen
 
 
-def _temperature(t: _Trajectory, result: Analysis) -> None:
+def _temperature(t: Trajectory, result: Analysis) -> None:
     found = kinetic_temperature(t.frames)
     if found is None:
         raise ValueError("the frames hold no momenta")
     result.add("temperature", found, "K")
 
 
-def _density(t: _Trajectory, result: Analysis) -> None:
+def _density(t: Trajectory, result: Analysis) -> None:
     series = np.array([density(a) for a in t.frames])
     if not t.changing_cell:
         result.add("density", Estimate(float(series[0]), np.nan), "g/cm³", "constant cell")
@@ -248,14 +176,14 @@ def _density(t: _Trajectory, result: Analysis) -> None:
     result.tables["density"] = {**_time(t), "density_g_cm3": series}
 
 
-def _time(t: _Trajectory) -> Columns:
+def _time(t: Trajectory) -> Columns:
     index = np.arange(len(t.frames), dtype=np.float64)
     if t.config.interval is None:
         return {"frame": index}
     return {"time_fs": index * t.config.interval}
 
 
-def _rdf(t: _Trajectory, result: Analysis) -> None:
+def _rdf(t: Trajectory, result: Analysis) -> None:
     if t.water:
         water = water_structure(t.frames, r_max=t.config.r_max)
         curves = [water.g_OO, water.g_OH, water.g_HH]
@@ -279,7 +207,7 @@ def _rdf(t: _Trajectory, result: Analysis) -> None:
     result.tables["rdf"] = table
 
 
-def _hydrogen_bonds(t: _Trajectory, result: Analysis) -> None:
+def _hydrogen_bonds(t: Trajectory, result: Analysis) -> None:
     bonds = hydrogen_bonds(t.frames)
     result.add("hydrogen bonds per molecule", bonds.per_molecule, "", "r_OO < 3.5 Å, H–O···O < 30°")
     result.tables["hydrogen-bonds"] = {
@@ -288,7 +216,7 @@ def _hydrogen_bonds(t: _Trajectory, result: Analysis) -> None:
     }
 
 
-def _diffusion(t: _Trajectory, result: Analysis) -> None:
+def _diffusion(t: Trajectory, result: Analysis) -> None:
     motion = t.motion
     table: Columns = {}
     for symbol in ["O"] if t.water else t.symbols:
@@ -313,7 +241,7 @@ def _diffusion(t: _Trajectory, result: Analysis) -> None:
     result.tables["diffusion"] = table
 
 
-def _correct_diffusion(t: _Trajectory, result: Analysis, found: Estimate) -> None:
+def _correct_diffusion(t: Trajectory, result: Analysis, found: Estimate) -> None:
     name = "D of O, infinite size"
     try:
         correction = finite_size_correction(
@@ -331,7 +259,7 @@ def _correct_diffusion(t: _Trajectory, result: Analysis, found: Estimate) -> Non
     )
 
 
-def _vdos(t: _Trajectory, result: Analysis) -> None:
+def _vdos(t: Trajectory, result: Analysis) -> None:
     found = vibrational_spectrum(t.motion, resolution=t.config.resolution)
     peak = float(found.wavenumber[found.density.argmax()])
     note = f"bins of {found.wavenumber[1]:.3g} cm⁻¹, {found.n_windows} windows"
@@ -346,7 +274,7 @@ def _vdos(t: _Trajectory, result: Analysis) -> None:
     }
 
 
-def _lattice(t: _Trajectory, result: Analysis) -> None:
+def _lattice(t: Trajectory, result: Analysis) -> None:
     crystal = t.config.crystal or t.shells.crystal
     if crystal not in CUBIC_CELLS:
         raise ValueError(f"a lattice constant is given for cubic crystals, this is {crystal}")
@@ -360,7 +288,7 @@ def _lattice(t: _Trajectory, result: Analysis) -> None:
     result.tables["lattice"] = {**_time(t), "a_A": series}
 
 
-def _order(t: _Trajectory, result: Analysis) -> None:
+def _order(t: Trajectory, result: Analysis) -> None:
     if len(t.symbols) < 2:
         raise ValueError(f"order parameters need two elements, got {t.symbols[0]}")
     order = warren_cowley_series(t.frames, t.shells)
@@ -387,7 +315,7 @@ def _order(t: _Trajectory, result: Analysis) -> None:
             result.add(f"Warren-Cowley {pair}, shell {shell}", estimate, "", note)
 
 
-def _msd(t: _Trajectory, result: Analysis) -> None:
+def _msd(t: Trajectory, result: Analysis) -> None:
     motion = t.paths
     if motion.species_change:
         raise ValueError("species change places (swap moves); analyze a run without swaps")
@@ -397,7 +325,7 @@ def _msd(t: _Trajectory, result: Analysis) -> None:
         result.add(f"⟨u²⟩ of {symbol}", site_displacement(motion, atoms), "Å²", "about its site")
 
 
-def _heat_capacity(t: _Trajectory, result: Analysis) -> None:
+def _heat_capacity(t: Trajectory, result: Analysis) -> None:
     potential, n_atoms = t.potential, len(t.frames[0])
     _require_thermostat(t, potential)
     variable = t.changing_cell
@@ -413,7 +341,7 @@ def _heat_capacity(t: _Trajectory, result: Analysis) -> None:
     result.add(name, found, "k_B/atom", _equilibrium(potential, note))
 
 
-def _thermal_expansion(t: _Trajectory, result: Analysis) -> None:
+def _thermal_expansion(t: Trajectory, result: Analysis) -> None:
     if not t.changing_cell:
         raise ValueError("thermal expansion needs a run at constant pressure; the cell is constant")
     potential = t.potential
@@ -430,7 +358,7 @@ def _equilibrium(series: Array, note: str = "") -> str:
     return "; ".join(filter(None, [note, "STILL DRIFTING: discard more, or run longer"]))
 
 
-def _require_thermostat(t: _Trajectory, potential: Array) -> None:
+def _require_thermostat(t: Trajectory, potential: Array) -> None:
     """Energy fluctuations mean a heat capacity only where a thermostat makes them."""
     if all(a.has("momenta") for a in t.frames) and not t.changing_cell and len(t.frames) > 2:
         total = potential + np.array([a.get_kinetic_energy() for a in t.frames])
@@ -441,7 +369,7 @@ def _require_thermostat(t: _Trajectory, potential: Array) -> None:
             )
 
 
-OBSERVABLES: dict[str, Callable[[_Trajectory, Analysis], None]] = {
+OBSERVABLES: dict[str, Callable[[Trajectory, Analysis], None]] = {
     "temperature": _temperature,
     "density": _density,
     "rdf": _rdf,

@@ -61,6 +61,15 @@ def highest_vibration(numbers: NDArray[np.int64]) -> float:
     return 75.0 if np.isin(numbers, (5, 6, 7, 8, 9)).any() else 30.0
 
 
+def centered_velocities(motion: Motion) -> Array:
+    """Velocities less that of the center of mass, Å/fs; from positions where there are none."""
+    if motion.velocities is None:
+        return np.asarray(np.diff(motion.centered, axis=0) / motion.interval)
+    weights = motion.masses[:, None] / motion.masses.sum()
+    drift = (motion.velocities * weights).sum(axis=1, keepdims=True)
+    return np.asarray(motion.velocities - drift)
+
+
 def vibrational_spectrum(motion: Motion, *, resolution: float = 20.0) -> VibrationalSpectrum:
     r"""Mass-weighted power spectrum of the velocities, by Welch's method.
 
@@ -100,11 +109,7 @@ def vibrational_spectrum(motion: Motion, *, resolution: float = 20.0) -> Vibrati
     if not resolution > 0:
         raise ValueError(f"`resolution` must be positive, got {resolution} cm⁻¹")
     from_positions = motion.velocities is None
-    if motion.velocities is None:
-        velocities = np.diff(motion.centered, axis=0) / motion.interval
-    else:
-        weights = motion.masses[:, None] / motion.masses.sum()
-        velocities = motion.velocities - (motion.velocities * weights).sum(axis=1, keepdims=True)
+    velocities = centered_velocities(motion)
     window = round(1e3 / (resolution / THZ_TO_INVERSE_CM) / motion.interval)
     window = min(max(window, 16), len(velocities))
     if window < 16:

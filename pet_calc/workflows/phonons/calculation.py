@@ -198,14 +198,7 @@ def prepared(atoms: Atoms, config: PhononConfig, on_progress: OnProgress | None)
     forces_of(atoms.calc, [primitive.atoms])
     if not config.relax:
         return primitive
-    report_stage(on_progress, "relaxation", f"to {config.fmax:g} eV/Å")
-    relaxed = relax_crystal(
-        primitive.atoms,
-        cell=config.cell,
-        fmax=config.fmax,
-        steps=config.steps,
-        symprec=config.symprec,
-    )
+    relaxed = relax_crystal(primitive.atoms, config, config.cell, on_progress)
     # a distortion can vanish on the way, and with it lattice vectors that were needed before
     final = find_primitive(relaxed, config.symprec)
     if final.number != primitive.number:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from pet_calc.workflows.mechanics.config import require_span
-from pet_calc.workflows.relax.config import CELLS
+from pet_calc.workflows.relax.config import CELLS, Cell
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PhononConfig:
     """
 
     relax: bool = True
-    cell: Literal["fixed", "free", "isotropic", "shape"] = "free"
+    cell: Cell = "free"
     fmax: float = 1e-4
     steps: int = 500
     symprec: float = 1e-3

@@ -244,11 +244,7 @@ def at_volume(first: Primitive, scale: float, config: PhononConfig) -> Primitive
     atoms.set_cell(atoms.cell.array * scale ** (1 / 3), scale_atoms=True)
     if config.relax:
         atoms = relax_crystal(
-            atoms,
-            cell="shape" if config.cell in ("free", "shape") else "fixed",
-            fmax=config.fmax,
-            steps=config.steps,
-            symprec=config.symprec,
+            atoms, config, "shape" if config.cell in ("free", "shape") else "fixed"
         )
     return Primitive(atoms, first.given, first.conventional, first.spacegroup, first.number)
 

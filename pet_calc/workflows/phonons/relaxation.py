@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from pet_calc.errors import SimulationError
+from pet_calc.workflows.phonons.config import PhononConfig
+from pet_calc.workflows.progress import OnProgress
+from pet_calc.workflows.relax.config import Cell, RelaxConfig
+from pet_calc.workflows.relax.single import relax
 
 
 def relax_crystal(
-    atoms: Atoms,
-    *,
-    cell: str,
-    fmax: float,
-    steps: int,
-    symprec: float,
+    atoms: Atoms, config: PhononConfig, cell: Cell, on_progress: OnProgress | None = None
 ) -> Atoms:
     """The structure where forces (and stress) vanish, with its space group unchanged.
 
@@ -25,46 +21,38 @@ def relax_crystal(
     ----------
     atoms : Atoms
         With a calculator; not changed.
+    config : PhononConfig
     cell : {"fixed", "free", "isotropic", "shape"}
-        See `RelaxConfig`.
-    fmax : float
-        Largest force in eV/Å; for the cell, volume · stress per atom in eV.
-    steps : int
-    symprec : float
-        Within which the space group is found and then imposed, Å.
+        What the cell may do, see `RelaxConfig`.
+    on_progress : callable, optional
 
     Raises
     ------
     SimulationError
         If it does not converge, or the calculator has no stress to relax a cell with.
     """
-    from ase.constraints import FixSymmetry
-    from ase.filters import FrechetCellFilter
-    from ase.optimize import BFGS
-
-    relaxed = atoms.copy()
-    relaxed.calc = atoms.calc
-    relaxed.set_constraint(FixSymmetry(relaxed, symprec=symprec))
-    target: Any = relaxed
-    if cell != "fixed":
-        target = FrechetCellFilter(
-            relaxed, hydrostatic_strain=cell == "isotropic", constant_volume=cell == "shape"
-        )
+    settings = RelaxConfig(
+        optimizer="bfgs",
+        cell=cell,
+        fmax=config.fmax,
+        steps=config.steps,
+        symmetrize=True,
+        symprec=config.symprec,
+    )
     try:
         # small steps: FixSymmetry is linear in the change of the cell
-        with BFGS(target, logfile=None, maxstep=0.05) as optimizer:
-            converged = optimizer.run(fmax=fmax, steps=steps)
+        outcome = relax(atoms, settings, on_progress=on_progress, max_step=0.05)
     except PropertyNotImplementedError as error:
         raise SimulationError(
             f"a relaxation of the cell needs the stress, which the calculator does not give "
             f"({error}); use --cell fixed, or --no-relax"
         ) from error
-    if not converged:
-        largest = float(np.linalg.norm(target.get_forces(), axis=1).max())
+    if outcome.atoms is None or not outcome.converged:
         raise SimulationError(
-            f"the structure must be relaxed before its phonons mean anything, but after "
-            f"{steps} steps a force of {largest:.2g} eV/Å is left (wanted: {fmax:g}); allow "
-            f"more steps or a larger fmax, start from a relaxed structure, and use float64"
+            f"the structure must be relaxed before its phonons mean anything, but its relaxation "
+            f"to {config.fmax:g} eV/Å ended: {outcome.reason}; allow more steps or a larger fmax, "
+            f"start from a relaxed structure, and use float64"
         )
-    relaxed.set_constraint()
+    relaxed = outcome.atoms
+    relaxed.calc = atoms.calc
     return relaxed

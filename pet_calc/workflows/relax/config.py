@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from pet_calc.workflows.guards.config import GuardConfig
 
 OPTIMIZERS: Final = ("fire", "bfgs", "lbfgs")
-CELLS: Final = ("fixed", "free", "isotropic", "shape")
+Cell = Literal["fixed", "free", "isotropic", "shape"]
+CELLS: Final = get_args(Cell)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class RelaxConfig:
     """
 
     optimizer: Literal["fire", "bfgs", "lbfgs"] = "fire"
-    cell: Literal["fixed", "free", "isotropic", "shape"] = "fixed"
+    cell: Cell = "fixed"
     pressure: float = 0.0
     fmax: float = 0.01
     steps: int = 500

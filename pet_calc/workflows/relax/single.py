@@ -34,6 +34,7 @@ def relax(
     config: RelaxConfig | None = None,
     *,
     on_progress: OnProgress | None = None,
+    max_step: float = 0.2,
 ) -> Relaxation:
     """Move atoms (and cell) to where forces (and stress) vanish.
 
@@ -44,6 +45,8 @@ def relax(
     config : RelaxConfig, optional
     on_progress : callable, optional
         Called with the `Progress` of each step; its value is ``fmax_eV_per_A``.
+    max_step : float
+        Largest move of an atom in one step, Å.
 
     Returns
     -------
@@ -70,7 +73,8 @@ def relax(
     steps, good = 0, None
     status: Status = "steps"
     reason = f"not converged after {config.steps} steps"
-    with OPTIMIZERS[config.optimizer](moved(work, config), logfile=None) as optimizer:
+    kind = OPTIMIZERS[config.optimizer]
+    with kind(moved(work, config), logfile=None, maxstep=max_step) as optimizer:
         try:
             for converged in optimizer.irun(fmax=config.fmax, steps=config.steps):
                 energy, forces, stress = results(work)

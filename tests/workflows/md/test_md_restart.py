@@ -249,7 +249,7 @@ def test_checkpoint_holds_what_it_says(tmp_path):
 
 
 def test_resume_and_overwrite_exclude_each_other(tmp_path):
-    with pytest.raises(ValueError, match="`resume` keeps the run"):
+    with pytest.raises(ValueError, match="`resume` continues the run"):
         run_md(alloy(), CONFIG, tmp_path, resume=True, overwrite=True)
 
 
