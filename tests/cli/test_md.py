@@ -208,7 +208,7 @@ def test_continued_run_is_the_whole_run(command, copper_file, tmp_path, capsys):
     assert command(copper_file, *options, "--steps", 20, "--out", parts) == 0
     # the settings that a run wrote are enough to continue it
     assert command("--config", parts / "md.toml", "--resume", "--steps", 40) == 0
-    assert "continued after step 20" in capsys.readouterr().err
+    assert "continued 21/40: after step 20" in capsys.readouterr().err
     a, b = (read(folder / "trajectory.traj", index=":") for folder in (whole, parts))
     assert len(a) == len(b) == 3
     assert all((x.positions == y.positions).all() for x, y in zip(a, b, strict=True))

@@ -68,7 +68,7 @@ def test_many_structures_in_one_call(command, files, tmp_path, capsys):
     text = capsys.readouterr()
     for part in ("one by one: EMT computes", "4 converged, 2 failed"):
         assert part in text.out
-    assert "4/5 done" in text.err
+    assert "relaxation 4/5: " in text.err
 
 
 def test_resume_does_only_the_rest(command, files, tmp_path, capsys):

@@ -43,10 +43,13 @@ class Reporter:
         if self._began is None:
             self._began = now
             stage = "start" if sample.step == 0 else "continued"
-            text = (
-                f"{self.n_atoms} atoms, potential energy "
-                f"{sample.potential / self.n_atoms:.4f} eV/atom, {sample.temperature:.0f} K"
-            )
+            text = f"after step {sample.step - 1}, {sample.temperature:.0f} K"
+            if sample.step == 0:
+                per_atom = sample.potential / self.n_atoms
+                text = (
+                    f"{self.n_atoms} atoms, potential energy {per_atom:.4f} eV/atom, "
+                    f"{sample.temperature:.0f} K"
+                )
         elif sample.step == 1:
             # no estimate from it: the first step also pays for starting the threads
             text = f"first step done in {1e3 * (now - self._began):.0f} ms"
