@@ -22,6 +22,7 @@ MODULES = {
     "pet_calc.workflows.mechanics": "Equation of state, elastic constants, barriers",
     "pet_calc.workflows.observables": "Observables of trajectories",
     "pet_calc.workflows.report": "Reports",
+    "pet_calc.crystals": "Properties and generation of crystals",
     "pet_calc.doctor": "Examination of a calculator",
 }
 

@@ -15,9 +15,7 @@ from pet_calc.errors import PetCalcError
 
 if TYPE_CHECKING:
     from pet_calc.calculators import CrystalformerCalculator, PETCalculator
-    from pet_calc.crystals.generation.config import GenerateConfig
-    from pet_calc.crystals.generation.pipeline import generate
-    from pet_calc.crystals.properties.predictor import predict
+    from pet_calc.crystals import GenerateConfig, PredictConfig, generate, predict
     from pet_calc.workflows.guards.config import GuardConfig
     from pet_calc.workflows.md import MDConfig, run_md
     from pet_calc.workflows.mechanics import (
@@ -47,6 +45,7 @@ __all__ = [
     "PETCalculator",
     "PetCalcError",
     "PhononConfig",
+    "PredictConfig",
     "Progress",
     "ProgressBar",
     "QHAConfig",
@@ -68,9 +67,7 @@ __all__ = [
 #: Where each name is found when it is first asked for. Configurations load neither torch nor ASE.
 _HOMES = {
     "calculators": ("CrystalformerCalculator", "PETCalculator"),
-    "crystals.generation.config": ("GenerateConfig",),
-    "crystals.generation.pipeline": ("generate",),
-    "crystals.properties.predictor": ("predict",),
+    "crystals": ("GenerateConfig", "PredictConfig", "generate", "predict"),
     "workflows.guards.config": ("GuardConfig",),
     "workflows.md": ("MDConfig", "run_md"),
     "workflows.mechanics": (
