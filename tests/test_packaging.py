@@ -69,3 +69,5 @@ def test_source_archive_holds_potentials(repo_root: Path, tmp_path: Path) -> Non
         names = {name.split("/", 1)[1] for name in tar.getnames()}
     assert {f"potentials/{p}" for p in _shipped(repo_root)} <= names
     assert {"pyproject.toml", "README.md", "LICENSE", "constraints.txt"} <= names
+    # tests read the pages
+    assert {f"docs/{p.name}" for p in (repo_root / "docs").glob("*.md")} <= names

@@ -17,16 +17,13 @@ from pet_calc.geometry import Edges
 from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.io.structures.separation import require_separation
+from pet_calc.models.ecse.representations import cartesian_basis, from_cartesian, to_cartesian
+from pet_calc.models.ecse.ridge import cross_validated_ridge, fitted_columns
 from pet_calc.models.ecse.tensors import (
     TensorEnsemble,
     TensorHead,
-    cartesian_basis,
-    cross_validated_ridge,
     evaluate_tensor,
-    fitted_columns,
-    from_cartesian,
     head_shapes,
-    to_cartesian,
 )
 from pet_calc.models.pet import PET
 from pet_calc.neighbors import neighbor_list

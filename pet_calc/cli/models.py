@@ -259,6 +259,31 @@ def verify_model(
     console.print(f"{name}: everything is as recorded")
 
 
+@models_app.command("record")
+def record_results(
+    folder: Annotated[Path, typer.Argument(help="Folder of a potential or property model.")],
+    structures: Annotated[
+        Path, typer.Argument(help="File of the structures; three of different kinds are usual.")
+    ],
+) -> None:
+    """Record a new model's results in its expected.json, which `models verify` compares.
+
+    Example: pet-calc models record runs/mine/model structures.extxyz
+    """
+    from pet_calc.cli.inputs import read_structures
+    from pet_calc.crystals.io.property_weights import is_property_model
+    from pet_calc.crystals.properties.recorded_predictions import record_predictions
+    from pet_calc.io.models.expected import EXPECTED
+    from pet_calc.pretrained import record
+
+    frames = read_structures(structures)
+    if is_property_model(folder):
+        record_predictions(folder, frames)
+    else:
+        record(folder, frames)
+    typer.echo(f"results of {len(frames)} structure(s) in {folder / EXPECTED}")
+
+
 def print_numbers(numbers: Sequence[CardNumber], console: Console) -> None:
     """Print the numbers of a card beside those found."""
     from rich.table import Table

@@ -19,16 +19,14 @@ from pet_calc.errors import CheckpointError, InvalidStructureError, OutputError
 from pet_calc.geometry import edge_vectors
 from pet_calc.io.models.tensor_heads import load_tensor_head, save_tensor_head
 from pet_calc.io.structures.atoms import system_from_atoms
-from pet_calc.models.ecse.tensors import (
-    TensorEnsemble,
-    TensorHead,
+from pet_calc.models.ecse.representations import (
     from_cartesian,
     harmonics,
-    head_shapes,
     irreducible,
     to_cartesian,
     wigner,
 )
+from pet_calc.models.ecse.tensors import TensorEnsemble, TensorHead, head_shapes
 from pet_calc.models.pet import PET
 from pet_calc.neighbors import neighbor_list as neighbors
 
@@ -274,7 +272,8 @@ def test_representations_of_any_degree() -> None:
     atoms = molecules(2, 3)[1]
     head = random_head(model, "1e + 2x3o + 4e")
     from pet_calc.calculators.tensors import ensemble_of
-    from pet_calc.models.ecse.tensors import evaluate_tensor, turned_back
+    from pet_calc.models.ecse.representations import turned_back
+    from pet_calc.models.ecse.tensors import evaluate_tensor
 
     totals = []
     for matrix in (np.eye(3), -TURN):

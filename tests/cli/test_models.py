@@ -3,12 +3,14 @@
 import json
 
 import pytest
-from calculators.small_potentials import flip_a_bit, publish
+from ase.io import write
+from calculators.small_potentials import flip_a_bit, liquid, publish
 from typer.testing import CliRunner
 
 from pet_calc.cli.models import models_app
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
 from pet_calc.io.foreign.published import PUBLISHED
+from pet_calc.io.models.expected import EXPECTED
 from pet_calc.io.models.files import WEIGHTS
 from pet_calc.pretrained import list_potentials
 
@@ -95,6 +97,31 @@ def test_show_prints_the_card(root, run):
 
 def test_path_prints_the_folder_alone(root, run):
     assert run("path", "water") == f"{root / 'water-v1'}\n"
+
+
+def test_record_writes_what_verify_compares(root, run, tmp_path):
+    folder = root / "water-v1"
+    (folder / EXPECTED).unlink()
+    frames = [liquid(1, length=4.0), liquid(1, seed=1, length=5.0)]
+    frames[1].info["name"] = "dilute"
+    write(tmp_path / "frames.extxyz", frames)
+    assert "2 structure(s)" in run("record", str(folder), str(tmp_path / "frames.extxyz"))
+    assert "everything is as recorded" in run("verify", "water-v1")
+    recorded = json.loads((folder / EXPECTED).read_text())
+    assert [s["name"] for s in recorded["structures"]] == ["0-H2O", "dilute"]
+    recorded["structures"][1]["energy"] += 1.0
+    (folder / EXPECTED).write_text(json.dumps(recorded))
+    with pytest.raises(IntegrityError, match="the energy of 'dilute'"):
+        run("verify", "water-v1")
+
+
+def test_record_asks_for_structures_with_names_of_their_own(root, run, tmp_path):
+    frames = [liquid(1, length=4.0), liquid(1, seed=1, length=5.0)]
+    for atoms in frames:
+        atoms.info["name"] = "same"
+    write(tmp_path / "frames.extxyz", frames)
+    with pytest.raises(ValueError, match=r"2 structure\(s\) with 1 name"):
+        run("record", str(root / "water-v1"), str(tmp_path / "frames.extxyz"))
 
 
 def test_verify_says_what_it_compared(root, run):

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pet_calc.errors import CheckpointError
 from pet_calc.models.crystalformer.config import CrystalformerConfig
-from pet_calc.models.unpickling import read_checkpoint
 
 AVERAGED: Final = "swa_model.module."
 PLAIN: Final = "model."
@@ -66,20 +65,14 @@ def is_crystalformer(content: Mapping[str, Any]) -> bool:
     )
 
 
-def import_crystalformer(content: bytes) -> ImportedCrystalformer:
-    """The model in a checkpoint file, of which nothing is executed.
+def from_dictionary(checkpoint: Mapping[str, Any]) -> ImportedCrystalformer:
+    """The model in the dictionary of a checkpoint file.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, hostile, of another architecture, or of a variant that is not
-        supported.
+        If it is of another architecture, or of a variant that is not supported.
     """
-    return from_dictionary(read_checkpoint(content))
-
-
-def from_dictionary(checkpoint: Mapping[str, Any]) -> ImportedCrystalformer:
-    """The model in the dictionary of a checkpoint; errors as of `import_crystalformer`."""
     if not is_crystalformer(checkpoint):
         raise CheckpointError(
             "a Crystalformer checkpoint must hold 'state_dict' with lattice_pos_weights; this one "

@@ -19,7 +19,7 @@ layers ("layerwise", or attention that sees angles) are the same in every view: 
 and of atoms invariants are read.
 
 Components follow e3nn's irreps ("1o" is a vector, "0e + 2e" a symmetric second-rank tensor), in
-e3nn's basis and order; `to_cartesian` gives the Cartesian form.
+e3nn's basis and order (`pet_calc.models.ecse.representations`).
 
 Views without a frame leave directions open. An axial one, along one neighbor, is turned back to
 all azimuths about its axis, of which the mean is taken by a trapezoidal rule that is exact for the
@@ -30,97 +30,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pet_calc.errors import MissingDependencyError
-from pet_calc.geometry import Edges, System, edge_vectors, spherical_harmonics
+from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.kernels.gathers import edges_to_slots
 from pet_calc.models.derivatives import member_derivatives, sum_per_system
 from pet_calc.models.ecse.ensemble import Ensemble, portions
 from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, Orientations, oriented
+from pet_calc.models.ecse.representations import (
+    dimension,
+    edge_parts,
+    harmonics,
+    irreducible,
+    largest,
+    turned_back,
+)
 from pet_calc.models.pet.conditioning import Conditions
 from pet_calc.models.pet.model import PET
-
-
-def irreducible(irreps: str) -> tuple[tuple[int, int], ...]:
-    """Degree l and parity ±1 of each irreducible part, in order; "2x1o" counts twice.
-
-    Raises
-    ------
-    ValueError
-        For what e3nn does not take for irreps.
-    MissingDependencyError
-        Without e3nn.
-    """
-    o3 = require_e3nn()
-    try:
-        parts = o3.Irreps(irreps)
-    except ValueError as error:
-        raise ValueError(
-            f"`irreps` must be representations of O(3) in e3nn's notation, such as '1o' or "
-            f"'0e + 2e', got {irreps!r}"
-        ) from error
-    found = tuple((ir.l, ir.p) for mul, ir in parts for _ in range(mul))
-    if not found:
-        raise ValueError(f"`irreps` must have at least one part, got {irreps!r}")
-    return found
-
-
-def require_e3nn() -> Any:
-    """The module ``e3nn.o3``."""
-    try:
-        from e3nn import o3
-    except ImportError as error:
-        raise MissingDependencyError(
-            'covariant outputs need e3nn; pip install "pet-calc[tensors]"'
-        ) from error
-    return o3
-
-
-@cache
-def coupling(first: int, second: int, third: int) -> Tensor:
-    """Wigner 3j symbols (2 l1 + 1, 2 l2 + 1, 2 l3 + 1) in e3nn's real basis, float64."""
-    found: Tensor = require_e3nn().wigner_3j(first, second, third, dtype=torch.float64)
-    return found
-
-
-def wigner(degree: int, matrix: Tensor) -> Tensor:
-    r"""Representation (..., 2 l + 1, 2 l + 1) of rotations (..., 3, 3) on degree l, float64.
-
-    By its recursion in l, which is polynomial in the matrix and so has derivatives everywhere,
-    unlike the usual way over angles:
-
-    .. math:: D^l_{mn} = (2l+1) \sum C^{l-1,1,l}_{abm} \, D^{l-1}_{ac} D^1_{bd} \,
-              C^{l-1,1,l}_{cdn}
-    """
-    if degree == 0:
-        return matrix.new_ones((*matrix.shape[:-2], 1, 1))
-    found = matrix
-    for l in range(2, degree + 1):
-        c = coupling(l - 1, 1, l).to(matrix.device)
-        inner = torch.einsum("abm,...ac,...bd->...mcd", c, found, matrix)
-        found = (2 * l + 1) * torch.einsum("...mcd,cdn->...mn", inner, c)
-    return found
-
-
-def turned_back(values: Tensor, matrix: Tensor, parts: tuple[tuple[int, int], ...]) -> Tensor:
-    """Components (n, dim) that were read in views (n, 3, 3), orthogonal or zero, in the world's.
-
-    A view may be a reflection: parts of even and odd parity differ under it.
-    """
-    sign = torch.linalg.det(matrix.detach()).round()[:, None]
-    proper = matrix * sign[..., None]
-    found, begin = [], 0
-    for degree, parity in parts:
-        width = 2 * degree + 1
-        part = torch.einsum("nab,nb->na", wigner(degree, proper), values[:, begin : begin + width])
-        found.append(part if parity == 1 else sign * part)
-        begin += width
-    return torch.cat(found, dim=1)
 
 
 def directions(views: Orientations, degree: int) -> list[tuple[Tensor, Tensor, float]]:
@@ -153,26 +81,6 @@ def directions(views: Orientations, degree: int) -> list[tuple[Tensor, Tensor, f
     if len(isotropic):
         # the mean over all rotations and reflections leaves invariants alone, as does a zero matrix
         found.append((isotropic, views.matrix.new_zeros(len(isotropic), 3, 3), 1.0))
-    return found
-
-
-def harmonics(degree: int, unit: Tensor) -> Tensor:
-    """Real spherical harmonics (..., 2 l + 1) of unit vectors (..., 3), in e3nn's basis.
-
-    Polynomials of the components, of the length 1; `degree` is 1 or more.
-    """
-    # e3nn's polar axis is y, and its orders m run from -l to l
-    found = spherical_harmonics(unit[..., [2, 0, 1]], degree)[..., degree * degree - 1 :]
-    return found[..., [*range(2 * degree, 0, -2), 0, *range(1, 2 * degree, 2)]]
-
-
-def edge_parts(parts: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int]]:
-    """Parts that edges have harmonics for: index, degree and first component of each."""
-    found, begin = [], 0
-    for k, (degree, parity) in enumerate(parts):
-        if degree > 0 and parity == (-1) ** degree:
-            found.append((k, degree, begin))
-        begin += 2 * degree + 1
     return found
 
 
@@ -415,16 +323,6 @@ def head_shapes(model: PET, irreps: str) -> tuple[tuple[int, int], tuple[int, in
     )
 
 
-def largest(parts: tuple[tuple[int, int], ...]) -> int:
-    """The largest degree."""
-    return max(degree for degree, _ in parts)
-
-
-def dimension(parts: tuple[tuple[int, int], ...]) -> int:
-    """Number of components."""
-    return sum(2 * degree + 1 for degree, _ in parts)
-
-
 @dataclass(frozen=True, eq=False)
 class TensorResults:
     """What a head says of a batch, in components of its irreps, float64.
@@ -470,94 +368,3 @@ def evaluate_tensor(
         )
         found = -forces.permute(1, 2, 0)
     return TensorResults(sum_per_system(atomic, system), atomic, found)
-
-
-def fitted_columns(design: Tensor, values: Tensor, ridge: float) -> Tensor:
-    r"""Weights (n_columns,) of a head by ridge regression.
-
-    .. math:: \min_W |A W - y|^2 + \rho \, \bar{s} \, |W|^2
-
-    with the mean \bar{s} of the diagonal of AᵀA.
-
-    Parameters
-    ----------
-    design : Tensor, shape (n_systems, dim, n_columns)
-        From `TensorEnsemble.design`.
-    values : Tensor, shape (n_systems, dim)
-        Components to be met.
-    ridge : float
-        ρ, positive.
-    """
-    if not ridge > 0:
-        raise ValueError(f"`ridge` must be positive, got {ridge}")
-    a, y = design.reshape(-1, design.shape[2]), values.reshape(-1)
-    scale = (ridge * a.square().sum() / a.shape[1]).sqrt()
-    a = torch.cat([a, scale * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)])
-    y = torch.cat([y, y.new_zeros(a.shape[1])])
-    found: Tensor = torch.linalg.lstsq(a, y[:, None], driver="gels").solution[:, 0]
-    return found
-
-
-def cross_validated_ridge(design: Tensor, values: Tensor, folds: int = 5) -> float:
-    """The ρ of `fitted_columns` with the least squared error on systems that are left out.
-
-    Of 19 values from 1e-10 to 0.1; every `folds`-th system is left out in turn.
-
-    Parameters
-    ----------
-    design : Tensor, shape (n_systems, dim, n_columns)
-    values : Tensor, shape (n_systems, dim)
-    folds : int
-
-    Raises
-    ------
-    ValueError
-        If there are fewer systems than folds.
-    """
-    if len(design) < folds:
-        raise ValueError(
-            f"{folds} parts of the systems are left out in turn, but there are {len(design)}; "
-            f"give `ridge`"
-        )
-    ridges = torch.logspace(-10, -1, 19, dtype=torch.float64)
-    errors = torch.zeros(len(ridges), dtype=torch.float64)
-    part = torch.arange(len(design), device=design.device) % folds
-    for k in range(folds):
-        a, y = design[part != k].flatten(0, 1), values[part != k].flatten()
-        u, s, v = torch.linalg.svd(a, full_matrices=False)
-        spectrum = s[:, None] / (s.square()[:, None] + ridges.to(s) * s.square().sum() / a.shape[1])
-        weights = v.T @ (spectrum * (u.T @ y)[:, None])
-        gap = design[part == k].flatten(0, 1) @ weights - values[part == k].flatten()[:, None]
-        errors += gap.square().sum(0).cpu()
-    return float(ridges[errors.argmin()])
-
-
-def cartesian_basis(irreps: str) -> Tensor:
-    """Cartesian form of each component: (3, 3) for a vector, (dim, 3, 3) for second rank.
-
-    Raises
-    ------
-    ValueError
-        For representations other than "1o" and parts of "0e + 1e + 2e", each once.
-    """
-    parts = irreducible(irreps)
-    if parts == ((1, -1),):
-        return torch.eye(3, dtype=torch.float64)
-    if set(parts) <= {(0, 1), (1, 1), (2, 1)} and len(set(parts)) == len(parts):
-        blocks = [coupling(1, 1, l).permute(2, 0, 1) * (2 * l + 1) ** 0.5 for l, _ in parts]
-        return torch.cat(blocks)
-    raise ValueError(
-        f"a Cartesian form exists here for '1o' and for parts of '0e + 1e + 2e', got {irreps!r}; "
-        f"use the components"
-    )
-
-
-def to_cartesian(components: Tensor, irreps: str) -> Tensor:
-    """Cartesian vectors (..., 3) or tensors (..., 3, 3) from components (..., dim)."""
-    return torch.tensordot(components, cartesian_basis(irreps).to(components), dims=1)
-
-
-def from_cartesian(values: Tensor, irreps: str) -> Tensor:
-    """Components (..., dim); the parts of a tensor outside of `irreps` are dropped."""
-    basis = cartesian_basis(irreps).to(values)
-    return torch.tensordot(values, basis.movedim(0, -1), dims=basis.dim() - 1)

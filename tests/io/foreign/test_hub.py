@@ -200,6 +200,7 @@ def test_offline_asks_nobody_and_says_what_to_do(cache, hub, monkeypatch, value)
 def test_offline_can_be_switched_off(cache, hub, monkeypatch) -> None:
     monkeypatch.setenv("PET_CALC_OFFLINE", "0")
     PETCalculator("pet-mad-s")
+    assert hub.requests
 
 
 def test_no_network_says_what_to_do(cache, hub, monkeypatch) -> None:
