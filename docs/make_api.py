@@ -159,19 +159,19 @@ def markdown(text: str | None) -> str:
         else:
             out.append(line)
         k += 1
-    return "\n".join(out).rstrip()
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).rstrip()
 
 
 def plain(text: str) -> str:
     """Markup of Sphinx as that of markdown."""
+    text = text.replace("``", "`")
     text = re.sub(r":(?:class|func|mod|meth):`~?([^`]+)`", r"`\1`", text)
     text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
-    text = re.sub(
+    return re.sub(
         r"\.\. math::\s*\n?((?:.*\n?)(?:[ \t]+.*\n?|\n(?=[ \t]))*)",
         lambda found: "```math\n" + inspect.cleandoc(found[1]) + "\n```\n\n",
         text,
     )
-    return text.replace("``", "`")
 
 
 if __name__ == "__main__":
