@@ -113,10 +113,11 @@ class Run:
 
     def options(self, calculator: Any = None) -> dict[str, Any]:
         """The options under the names that ``--config`` reads, as plain values."""
+        given = self.context.params
         options = {
-            name: plain(value)
-            for name, value in self.context.params.items()
-            if name not in OutputFolder.unrecorded
+            p.name: plain(given[p.name])
+            for p in self.context.command.params
+            if p.name in given and p.name not in OutputFolder.unrecorded
         }
         if options.get("calculator") is not None:
             options["model"] = None

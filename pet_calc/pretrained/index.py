@@ -211,7 +211,7 @@ def unknown_name(name: str, kind: Kind = "energy") -> PotentialNotFoundError:
     hint = f"did you mean {' or '.join(similar)}? " if similar else ""
     return PotentialNotFoundError(
         f"no {what} is named {name!r} (shipped: {', '.join(shipped) or 'none'}) and no such path "
-        f"exists; {hint}`pet-calc models list` shows all names, those for download included"
+        f"exists; {hint}`pet-calc models list --all` shows all names, those for download included"
     )
 
 
