@@ -117,8 +117,8 @@ def prepared(mode: str, system: System, dtype: torch.dtype) -> EnergyModel:
         return network(64, layerwise=mode == "layerwise", dtype=dtype)
     plain = network(64, layerwise=False, dtype=dtype)
     if mode == "structure":
-        return Ensemble(plain, system, "structure", operations=operations_of(system))
-    return Ensemble(plain, system, "quadrature", order=int(mode.split()[1]))
+        return Ensemble(plain, "structure", find_operations=operations_of)
+    return Ensemble(plain, "quadrature", order=int(mode.split()[1]))
 
 
 def peak_mb() -> float:

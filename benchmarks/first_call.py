@@ -26,10 +26,10 @@ BAR = 2.0
 def measure(potential: str, repeats: int) -> dict[str, object]:
     """One row; nothing of the package is imported before."""
     marks = [time.process_time()]
-    from pet_calc.calculators.choice import calculator_for
+    from pet_calc import load_calculator
 
     marks.append(time.process_time())
-    calculator = calculator_for(potential)
+    calculator = load_calculator(potential)
     marks.append(time.process_time())
     from pet_step import cpu_time, processor
     from potential_speed import structure

@@ -24,8 +24,7 @@ from pet_step import cpu_time, processor
 from rich.console import Console
 from rich.table import Table
 
-from pet_calc import __version__
-from pet_calc.calculators.choice import calculator_for
+from pet_calc import __version__, load_calculator
 from pet_calc.pretrained import PotentialEntry, list_potentials
 from pet_calc.workflows.water_box import water_box
 
@@ -76,7 +75,7 @@ def main() -> None:
         if entry.kind != "energy" or (options.only and entry.name not in options.only):
             continue
         name, atoms = structure(entry)
-        calculator = calculator_for(entry.name)
+        calculator = load_calculator(entry.name)
 
         def step(calculator=calculator, atoms=atoms) -> None:  # type: ignore[no-untyped-def]
             calculator.results.clear()

@@ -60,7 +60,7 @@ def rows_of(
     rows: list[dict[str, object]] = []
     for crystal, start, outcome in zip(chosen, starts, outcomes, strict=True):
         label, n = crystal.labels["formation_energy"], len(crystal.atoms)
-        at_dft = float(calculator.evaluate(crystal.atoms).energy) / n
+        at_dft = calculator.evaluate(crystal.atoms)["energy"] / n
         row: dict[str, object] = {
             "formula": crystal.atoms.get_chemical_formula(),
             "n_atoms": n,

@@ -35,8 +35,7 @@ from ase import Atoms
 from matplotlib.figure import Figure
 from pet_step import cpu_time, processor
 
-from pet_calc import __version__
-from pet_calc.calculators.choice import calculator_for
+from pet_calc import __version__, load_calculator
 from pet_calc.workflows.water_box import water_box
 
 REPEATS = ("0,0,0", "1,1,1", "2,1,1", "2,2,2", "4,2,2", "4,4,2", "4,4,4", "8,4,4", "8,8,4", "8,8,8")
@@ -57,7 +56,7 @@ def peak() -> float:
 def measure(potential: str, repeat: Sequence[int], repeats: int) -> dict[str, object]:
     """One row."""
     torch.set_num_threads(1)
-    calculator = calculator_for(potential)
+    calculator = load_calculator(potential)
     small = box((0, 0, 0))
     small.calc = calculator
     small.get_forces()  # what is loaded once is not what an evaluation takes

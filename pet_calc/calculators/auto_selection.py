@@ -1,42 +1,33 @@
-"""Which shipped potential an "auto" calculator takes, and what it says of that."""
+"""The choice of a shipped potential by an "auto" calculator."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-import torch
+from ase import Atoms
 
-from pet_calc.geometry import System
 from pet_calc.io.structures.separation import symbol
 from pet_calc.pretrained import LoadedPotential, PotentialEntry, choose_for, in_order
 
 _log = logging.getLogger("pet_calc")
 
 
-def chemical_systems(system: System) -> list[frozenset[str]]:
-    """Chemical symbols of the elements in each structure of a batch, each set once."""
-    if system.n_systems == 1:
-        return [frozenset(symbol(z) for z in torch.unique(system.numbers).tolist())]
-    pairs = torch.unique(torch.stack([system.system_index, system.numbers]), dim=1)
-    found: dict[int, set[str]] = {}
-    for k, z in pairs.T.tolist():
-        found.setdefault(k, set()).add(symbol(z))
-    return list(dict.fromkeys(frozenset(s) for s in found.values()))
-
-
 def other_choice(
-    current: LoadedPotential | None, system: System, architecture: str, dtype: str
+    current: LoadedPotential | None, structures: Sequence[Atoms], architecture: str, dtype: str
 ) -> PotentialEntry | None:
-    """The shipped potential to load for `system`; None if the current one suits it.
+    """The shipped potential to load for structures; None if the current one suits them.
 
     Logs the choice, and warns if it replaces another one.
 
     Raises
     ------
     UnsupportedElementError
-        If no shipped potential of the architecture suits the system.
+        If no shipped potential of the architecture suits all of them.
     """
-    systems = chemical_systems(system)
+    systems = list(
+        dict.fromkeys(frozenset(symbol(z) for z in set(a.numbers.tolist())) for a in structures)
+    )
     if current is not None and all(map(current.suits, systems)):
         return None
     entry = choose_for(systems, architecture)

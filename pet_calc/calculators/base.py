@@ -1,14 +1,13 @@
 """An ASE calculator around any `EnergyModel`.
 
-The physics is `pet_calc.calculators.validation.checked_evaluation`, a function of model, system and
-edges. The calculator adds what ASE wants: conversion, a cache of the last structure, and a
-neighbor list with a skin.
+The physics is `pet_calc.models.evaluate`, a function of model, system and edges. The calculator
+adds what ASE wants: conversion, validation, a cache of the last structure, and a neighbor list with
+a skin.
 """
 
 from __future__ import annotations
 
 import builtins
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,56 +18,77 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.outputs import Properties, all_outputs
 
 from pet_calc.calculators.batches import EdgeLimit, evaluate_in_batches
-from pet_calc.calculators.conditions import same_info
 from pet_calc.calculators.results import (
     PERIODIC,
     PROPERTIES,
     ROTATION_PROPERTIES,
     array,
     ase_results,
+    ase_uncertainties,
 )
-from pet_calc.calculators.validation import checked_evaluation
+from pet_calc.calculators.validation import require_elements, require_finite
 from pet_calc.calculators.verification import SelfCheck
 from pet_calc.geometry import Edges, System
 from pet_calc.io.structures.atoms import system_from_atoms
+from pet_calc.io.structures.charge_and_spin import same_state
+from pet_calc.io.structures.separation import require_separation
+from pet_calc.kernels.operation import Kernels
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.ecse.spread import rotation_spread
-from pet_calc.neighbors import VerletState, neighbor_list, update_verlet
+from pet_calc.models.pet.uncertainty import LastLayerEnsemble
+from pet_calc.neighbors import VerletState, update_verlet
 from pet_calc.processors import tell_waiting_threads
-
-#: The model for a system of a structure's atoms.
-Modeler = Callable[[System], EnergyModel]
 
 
 class ModelCalculator(Calculator):
     """ASE's calculator interface to an `EnergyModel`.
 
-    A subclass says which model computes a system (`model_for`), and may say how (`evaluation`),
-    depending on what else of a structure (`modeler`), and with which results beside the usual
-    ones (`further_results`). Everything here is float64 in ASE units (eV, Å), whatever the model
-    computes in.
+    Everything here is float64 in ASE units (eV, Å), whatever the model computes in.
 
     Parameters
     ----------
+    model : EnergyModel, optional
+        A subclass may choose it later, see `model_for`.
+    device : torch.device
+        Where the model computes.
     skin : float
         The neighbor list reaches this much beyond the cutoff, in Å, and is kept until an atom
         has moved by half of it. It changes the speed, not the results. 0 rebuilds every time.
+    kernels : {"auto", "reference", "triton"}
+        See `pet_calc.kernels.operation.require_kernels`.
+
+    Attributes
+    ----------
+    model : EnergyModel or None
+        What computes energies now.
+    device : torch.device
+    skin : float
     """
 
     # ASE declares both without ClassVar
     implemented_properties: list[str] = [*PROPERTIES, *ROTATION_PROPERTIES]  # noqa: RUF012
-    # the models know neither charges nor spins of single atoms
+    # charges and spins of single atoms are no input of any model
     ignored_changes: builtins.set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
-    def __init__(self, *, skin: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: EnergyModel | None = None,
+        *,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+        skin: float = 1.0,
+        kernels: Kernels = "auto",
+    ) -> None:
         if not np.isfinite(skin) or skin < 0:
             raise ValueError(f"`skin` must be a number of Å and not negative, got {skin}")
         super().__init__()
         # a list of its own: extending that of one calculator must not change all the others
         self.implemented_properties = [*PROPERTIES, *ROTATION_PROPERTIES]
+        self.model = model
+        self.device = device
         self.skin = float(skin)
         self._verlet: VerletState | None = None
-        self._self_check = SelfCheck()
+        self.kernels: Kernels = kernels
+        self._self_check = SelfCheck(kernels)
 
     @property
     def accelerated(self) -> dict[str, str | None]:
@@ -82,80 +102,49 @@ class ModelCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation, charge and spin included."""
         changes: list[str] = super().check_state(atoms, tol)
-        if self.atoms is not None and not same_info(self.atoms, atoms):
+        if self.atoms is not None and not same_state(self.atoms, atoms):
             changes.append("info")
         return changes
 
-    @abstractmethod
-    def model_for(self, system: System) -> EnergyModel:
-        """The model that computes `system`."""
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where the model computes."""
-
-    def modeler(self, *structures: Atoms) -> Modeler:
-        """How structures are computed: the model for their joint system, which may be turned."""
-        return self.model_for
-
-    def selection(self, system: System) -> Any:
-        """What the calculator computes `system` with, chosen if need be.
-
-        Structures with the same one (by ``==``) can be computed together.
-        """
-        return None
-
-    def select(self, selection: Any) -> None:
-        """Compute with that `selection` from now on."""
-
-    @property
-    def one_model(self) -> bool:
-        """Whether a model holds for its structure in other geometries too."""
-        return True
-
-    def evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
-        """Energy, per-atom energies, forces and stress, unchecked."""
-        return evaluate(model, system, edges)
-
-    def believed_evaluation(self, model: EnergyModel, system: System, edges: Edges) -> Results:
-        """As `evaluation`, by accelerated kernels only as far as they agree with the reference."""
-        if self.device.type == "cpu":
-            tell_waiting_threads(torch.get_num_threads())
-        return self._self_check.evaluate(
-            self.evaluation, model, system, edges, lambda: self.selection(system)
-        )
-
-    def further_results(
-        self, names: Sequence[str], modeler: Modeler, system: System, edges: Edges
-    ) -> dict[str, Any]:
-        """Results that are computed only when one of `names` asks for them."""
-        if not set(names) & set(ROTATION_PROPERTIES):
-            return {}
-        spread = rotation_spread(modeler, system, edges, evaluation=self.believed_evaluation)
-        return {
-            "energy_rotation_std": float(spread.energy[0]),
-            "forces_rotation_std": array(spread.forces),
-        }
-
-    def evaluate(self, atoms: Atoms) -> Results:
-        """Energy, per-atom energies, forces and stress, without use or change of any cache.
-
-        Returns
-        -------
-        Results
-            Tensors in float64: energy (1,) in eV, energies (n_atoms,) in eV, forces (n_atoms, 3)
-            in eV/Å, stress (1, 6) in eV/Å³ (NaN if not periodic in three dimensions).
+    def model_for(self, *structures: Atoms) -> EnergyModel:
+        """The model that computes structures, which is chosen here if need be.
 
         Raises
         ------
-        InvalidStructureError, UnsupportedElementError, SimulationError
-            See `system_from_atoms` and `checked_evaluation`.
+        UnsupportedElementError
+            For an element that it does not cover.
+        InvalidStructureError
+            For a charge or spin that it does not support.
         """
+        if self.model is None:
+            raise ValueError(f"{type(self).__name__} was made without a model")
+        for atoms in structures:
+            require_elements(atoms, self.model.atomic_numbers, "the model")
+        return self.model
+
+    def evaluate(self, atoms: Atoms) -> dict[str, Any]:
+        """Results of a structure, without use or change of any cache.
+
+        Returns
+        -------
+        dict
+            By ASE's names, in NumPy arrays of float64: energy and free_energy in eV, energies
+            (n_atoms,) in eV, forces (n_atoms, 3) in eV/Å; stress (6,) in eV/Å³ if the structure is
+            periodic in three dimensions; uncertainties of a list of models.
+
+        Raises
+        ------
+        InvalidStructureError
+            For a structure without meaning, overlapping atoms, and unsupported charges.
+        UnsupportedElementError
+            For an element that the model does not cover.
+        SimulationError
+            If the model gives an energy or force that is not a finite number.
+        """
+        model = self.model_for(atoms)
         system = system_from_atoms(atoms, self.device)
-        model = self.modeler(atoms)(system)
-        edges = neighbor_list(system, model.cutoff)
-        return checked_evaluation(model, system, edges, self.believed_evaluation)
+        results = self._checked(model, system, self._self_check.neighbor_list(system, model.cutoff))
+        return ase_results(results, stress=bool(np.all(atoms.pbc)))
 
     def evaluate_many(
         self,
@@ -163,7 +152,7 @@ class ModelCalculator(Calculator):
         *,
         max_edges: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[Results]:
+    ) -> list[dict[str, Any]]:
         """As `evaluate` for each of many structures, several in one call of the model.
 
         They may differ in size, elements, periodicity, charge and spin. A batch takes as many as
@@ -181,7 +170,7 @@ class ModelCalculator(Calculator):
 
         Returns
         -------
-        list of Results
+        list of dict
             In the order of `structures`.
 
         Raises
@@ -194,12 +183,12 @@ class ModelCalculator(Calculator):
         limit = EdgeLimit.for_device(self.device, max_edges)
         answers = evaluate_in_batches(self, listed, limit, on_progress)
         found = []
-        for k, answer in enumerate(answers):
+        for k, (atoms, answer) in enumerate(zip(listed, answers, strict=True)):
             if not isinstance(answer, Results):
                 raise type(answer)(
-                    f"structure {k} of {len(listed)} ({listed[k].get_chemical_formula()}): {answer}"
+                    f"structure {k} of {len(listed)} ({atoms.get_chemical_formula()}): {answer}"
                 ) from answer
-            found.append(answer)
+            found.append(ase_results(answer, stress=bool(np.all(atoms.pbc))))
         return found
 
     def calculate(
@@ -225,8 +214,7 @@ class ModelCalculator(Calculator):
         structure = self.atoms if atoms is None else atoms
         if structure is None:
             raise ValueError("`atoms` must be given at the first calculation, got None")
-        periodic = bool(np.all(structure.pbc))
-        if not periodic and PERIODIC & set(properties):
+        if not np.all(structure.pbc) and PERIODIC & set(properties):
             # before anything is forgotten: energy and forces of the structure stay valid
             raise PropertyNotImplementedError(
                 f"stress is energy per volume and needs periodicity in three dimensions, but the "
@@ -242,34 +230,93 @@ class ModelCalculator(Calculator):
         self.atoms.info = {
             k: v.copy() if isinstance(v, np.ndarray) else v for k, v in structure.info.items()
         }
-        modeler = self.modeler(self.atoms)
-        if not known:
-            known = ase_results(self.step(self.atoms, modeler), stress=periodic)
-        missing = [name for name in properties if name not in known]
-        more: dict[str, Any] = {}
-        if missing:
-            system = system_from_atoms(self.atoms, self.device)
-            edges = self.edges(modeler(system), system)
-            more = self.further_results(missing, modeler, system, edges)
-        self.results = {**known, **more}
+        if known:
+            known = {**known, **self._more(self.atoms, [n for n in properties if n not in known])}
+        else:
+            known = self._first(self.atoms, properties)
+        self.results = known
 
-    def edges(self, model: EnergyModel, system: System) -> Edges:
+    def _first(self, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
+        """Results of a structure, with those of `names` that cost more."""
+        model = self.model_for(atoms)
+        ensemble = self._uncertainty_model(names)
+        together = ensemble is not None and ensemble.model is model
+        results = self._step(ensemble if ensemble is not None and together else model, atoms)
+        found = self._declared(ase_results(results, stress=bool(np.all(atoms.pbc))))
+        return {**found, **self._more(atoms, [n for n in names if n not in found])}
+
+    def _more(self, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
+        """Results that are computed only when one of `names` asks for them."""
+        found: dict[str, Any] = {}
+        model, ensemble = self.model_for(atoms), self._uncertainty_model(names)
+        spread = bool(set(names) & set(ROTATION_PROPERTIES))
+        if ensemble is None and not spread:
+            return found
+        system = system_from_atoms(atoms, self.device)
+        edges = self._edges(model, system)
+        if spread:
+            deviation = rotation_spread(model, system, edges, evaluation=self._evaluate)
+            found["energy_rotation_std"] = float(deviation.energy[0])
+            found["forces_rotation_std"] = array(deviation.forces)
+        if ensemble is not None:
+            results = ensemble.evaluate(system, edges, forces=False, stress=False)
+            assert results.uncertainties is not None
+            found |= ase_uncertainties(results.uncertainties, stress=bool(np.all(atoms.pbc)))
+        return self._declared(found)
+
+    def _declared(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Those of the results that the calculator declares."""
+        return {k: v for k, v in results.items() if k in self.implemented_properties}
+
+    def _step(self, model: EnergyModel, atoms: Atoms) -> Results:
+        """Checked results of a structure that follows the last one."""
+        system = system_from_atoms(atoms, self.device)
+        return self._checked(model, system, self._edges(model, system))
+
+    def _edges(self, model: EnergyModel, system: System) -> Edges:
         """Pairs within the model's cutoff, from the list with a skin where it still holds."""
         self._verlet, edges = update_verlet(
-            self._verlet, system, cutoff=model.cutoff, skin=self.skin
+            self._verlet,
+            system,
+            cutoff=model.cutoff,
+            skin=self.skin,
+            build=self._self_check.neighbor_list,
         )
         return edges
 
-    def step(self, atoms: Atoms, modeler: Modeler) -> Results:
-        """Checked results of a structure that follows the last one."""
-        system = system_from_atoms(atoms, self.device)
-        model = modeler(system)
-        return checked_evaluation(
-            model, system, self.edges(model, system), self.believed_evaluation
+    def _checked(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """Results of structures whose atoms do not overlap, all of them finite numbers."""
+        require_separation(system, edges)
+        results = self._evaluate(model, system, edges)
+        require_finite(results)
+        return results
+
+    def _evaluate(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """Results by verified kernels, for batches too."""
+        if self.device.type == "cpu":
+            tell_waiting_threads(torch.get_num_threads())
+        return self._self_check.evaluate(
+            self._unverified, model, system, edges, lambda: self._selection
         )
 
+    def _unverified(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """Energy, per-atom energies, forces and stress as the model gives them."""
+        return evaluate(model, system, edges)
+
+    def _uncertainty_model(self, names: Sequence[str]) -> LastLayerEnsemble | None:
+        """The model with the uncertainties that `names` ask for; None if they ask for none."""
+        return None
+
+    @property
+    def _selection(self) -> Any:
+        """What the calculator computes with now; structures with one selection share a batch."""
+        return None
+
+    def _select(self, selection: Any) -> None:
+        """Compute with that `selection` from now on."""
+
     def export_properties(self) -> Properties:
-        """Results under the names that ASE knows, for ``Atoms.get_properties``."""
+        """Results under the names that ASE has, for ``Atoms.get_properties``."""
         return Properties({k: v for k, v in self.results.items() if k in all_outputs})
 
     def reset(self) -> None:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import torch
 from ase import Atoms
 from torch import Tensor
 
-from pet_calc.calculators.validation import require_elements, require_finite
+from pet_calc.calculators.validation import require_finite
 from pet_calc.errors import PetCalcError, SimulationError
 from pet_calc.geometry import Edges, System
 from pet_calc.geometry.graph import BATCH_EDGES
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.io.structures.separation import require_separation
-from pet_calc.models import Results
-from pet_calc.models.committee import CommitteeResults, Uncertainties
+from pet_calc.models import EnergyModel, Results
+from pet_calc.models.interface import Uncertainties
 from pet_calc.neighbors import neighbor_list
-
-if TYPE_CHECKING:
-    from pet_calc.calculators.base import ModelCalculator
 
 
 @dataclass(eq=False)
@@ -78,8 +75,27 @@ class Part:
 Answer = Results | PetCalcError
 
 
+class BatchCalculator(Protocol):
+    """What a calculator must offer to compute several structures at once."""
+
+    device: torch.device
+
+    def model_for(self, *structures: Atoms) -> EnergyModel:
+        """The model that computes structures, chosen if need be."""
+
+    @property
+    def _selection(self) -> Any:
+        """What the calculator computes with now."""
+
+    def _select(self, selection: Any) -> None:
+        """Compute with that selection from now on."""
+
+    def _evaluate(self, model: EnergyModel, system: System, edges: Edges) -> Results:
+        """Results by verified kernels."""
+
+
 def evaluate_in_batches(
-    calculator: ModelCalculator,
+    calculator: BatchCalculator,
     structures: Sequence[Atoms],
     limit: EdgeLimit,
     on_progress: Callable[[int, int], None] | None = None,
@@ -88,7 +104,7 @@ def evaluate_in_batches(
 
     Parameters
     ----------
-    calculator : ModelCalculator
+    calculator : BatchCalculator
         A calculator that chooses its potential ("auto") computes all structures that a potential
         covers before it takes the next one.
     structures : sequence of Atoms
@@ -107,7 +123,7 @@ def evaluate_in_batches(
             on_progress(len(answers), len(structures))
 
     for selection, indices in groups(calculator, structures, answers):
-        calculator.select(selection)
+        calculator._select(selection)
         chosen: list[tuple[int, Part]] = []
         total = 0
         for index in indices:
@@ -127,7 +143,7 @@ def evaluate_in_batches(
 
 
 def groups(
-    calculator: ModelCalculator, structures: Sequence[Atoms], failures: dict[int, Any]
+    calculator: BatchCalculator, structures: Sequence[Atoms], failures: dict[int, Any]
 ) -> list[tuple[Any, list[int]]]:
     """Structures that can share a batch, by what computes them.
 
@@ -140,7 +156,8 @@ def groups(
         elements = frozenset(atoms.numbers.tolist())
         try:
             if elements not in known:
-                known[elements] = calculator.selection(system_from_atoms(atoms, calculator.device))
+                calculator.model_for(atoms)
+                known[elements] = calculator._selection
         except PetCalcError as error:
             failures[index] = error
             continue
@@ -153,25 +170,24 @@ def groups(
     return found
 
 
-def prepare(calculator: ModelCalculator, atoms: Atoms) -> Part:
-    """A structure with its neighbors, which passes the checks of `checked_evaluation`."""
+def prepare(calculator: BatchCalculator, atoms: Atoms) -> Part:
+    """A structure that can be computed, with its neighbors."""
+    model = calculator.model_for(atoms)
     system = system_from_atoms(atoms, calculator.device)
-    model = calculator.modeler(atoms)(system)
-    require_elements(system, model.atomic_numbers)
     edges = neighbor_list(system, model.cutoff)
     require_separation(system, edges)
     return Part(atoms, system, edges)
 
 
 def compute_together(
-    calculator: ModelCalculator, parts: Sequence[Part], limit: EdgeLimit
+    calculator: BatchCalculator, parts: Sequence[Part], limit: EdgeLimit
 ) -> list[Answer]:
     """Results of each part; a batch that does not fit, or that has a bad member, is divided."""
     try:
         system = System.concatenate([p.system for p in parts])
         edges = Edges.concatenate([p.edges for p in parts], [p.system.n_atoms for p in parts])
-        model = calculator.modeler(*(p.atoms for p in parts))(system)
-        results = calculator.believed_evaluation(model, system, edges)
+        model = calculator.model_for(*(p.atoms for p in parts))
+        results = calculator._evaluate(model, system, edges)
         require_finite(results)
     except (torch.OutOfMemoryError, PetCalcError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -204,23 +220,20 @@ _PER_ATOM: Final = ("energies", "forces")
 def divided(results: Results, sizes: Sequence[int]) -> list[Answer]:
     """The results of each system of a batch, which have `sizes` atoms."""
     values = tensors(results, sizes)
-    if not isinstance(results, CommitteeResults):
-        return [Results(**v) for v in values]
-    spreads = tensors(results.uncertainties, sizes)
-    return [
-        CommitteeResults(**v, uncertainties=Uncertainties(**s))
-        for v, s in zip(values, spreads, strict=True)
-    ]
+    if results.uncertainties is not None:
+        for value, spread in zip(values, tensors(results.uncertainties, sizes), strict=True):
+            value["uncertainties"] = Uncertainties(**spread)
+    return [Results(**v) for v in values]
 
 
 def tensors(source: object, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """The tensors of a data class, cut into those of each system."""
     parts: list[dict[str, Any]] = [{} for _ in sizes]
-    for name in (f.name for f in fields(source) if f.name != "uncertainties"):  # type: ignore[arg-type]
-        value: Tensor | None = getattr(source, name)
+    for name, value in vars(source).items():
+        if not isinstance(value, Tensor):
+            continue
         lengths = list(sizes) if name.startswith(_PER_ATOM) else [1] * len(sizes)
-        axis = 1 if name in _MEMBERS_FIRST else 0
-        cut = [None] * len(sizes) if value is None else value.split(lengths, dim=axis)
+        cut = value.split(lengths, dim=1 if name in _MEMBERS_FIRST else 0)
         for part, tensor in zip(parts, cut, strict=True):
             part[name] = tensor
     return parts

@@ -9,9 +9,9 @@
 
 from __future__ import annotations
 
-from pet_calc.calculators.potential import PotentialCalculator
+from pet_calc.calculators.potential import PotentialCalculator, Source
 from pet_calc.models.crystalformer import Crystalformer
-from pet_calc.pretrained import LoadedPotential
+from pet_calc.pretrained import LoadedPotential, PotentialEntry
 
 
 class CrystalformerCalculator(PotentialCalculator):
@@ -22,15 +22,16 @@ class CrystalformerCalculator(PotentialCalculator):
     """
 
     architecture = "crystalformer"
-    model_type = Crystalformer
+    model_types = (Crystalformer,)
 
-    def _accept(self, potential: LoadedPotential) -> LoadedPotential:
-        accepted = super()._accept(potential)
-        model = accepted.model
-        if isinstance(model, Crystalformer) and model.config.readout != "atoms":
+    def _load(self, source: Source | PotentialEntry) -> LoadedPotential:
+        potential = super()._load(source)
+        assert isinstance(potential.model, Crystalformer)
+        config = potential.model.config
+        if config.readout != "atoms":
             raise ValueError(
                 f"a calculator needs a potential, but {potential.name} predicts "
-                f"{', '.join(model.config.targets)} of whole crystals; use its "
+                f"{', '.join(config.targets)} of whole crystals; use its "
                 f"`Crystalformer.properties`"
             )
-        return accepted
+        return potential

@@ -24,7 +24,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pet_calc.calculators.validation import require_elements, require_finite
+from pet_calc.calculators.validation import require_finite
 from pet_calc.calculators.verification import disagreement, tolerance
 from pet_calc.errors import SimulationError
 from pet_calc.geometry import System
@@ -34,7 +34,6 @@ from pet_calc.kernels.operation import Kernels, reference_only, require_kernels,
 from pet_calc.kernels.precision import current_precision
 from pet_calc.models import EnergyModel, Results, evaluate
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.conditioning import Conditions
 from pet_calc.models.pet.fixed_shape import (
     BucketPlan,
     SlotGraph,
@@ -85,7 +84,6 @@ class PreparedStep:
     Parameters
     ----------
     model : PET
-    conditions : Conditions or None
     system : System
         On the host.
     graph : SlotGraph
@@ -94,12 +92,9 @@ class PreparedStep:
         Slots in the network.
     """
 
-    def __init__(
-        self, model: PET, conditions: Conditions | None, system: System, graph: SlotGraph,
-        plan: BucketPlan,
-    ) -> None:  # fmt: skip
+    def __init__(self, model: PET, system: System, graph: SlotGraph, plan: BucketPlan) -> None:
         device = graph.occupied.device
-        self.model, self.conditions, self.plan = model, conditions, plan
+        self.model, self.plan = model, plan
         self.host = system.detached_copy()
         if device.type == "cuda":  # from where copies do not wait
             self.host = replace(self.host, positions=self.host.positions.pin_memory())
@@ -107,32 +102,27 @@ class PreparedStep:
         self.graph = graph
         self.built_at = self.system.positions.clone()
         self.species = model.species(self.system.numbers)
-        self.condition: Tensor | None = None
-        if model.conditioning is not None:
-            with torch.no_grad():
-                self.condition = model.conditioning(conditions, system.n_atoms)
         self._captured: tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None = None
         if device.type == "cuda":
             self._captured = self._capture(device)
 
-    def fits(self, model: PET, conditions: Conditions | None, system: System) -> bool:
-        """Whether it computes this model and structure, whatever its positions, cell and elements.
+    def fits(self, model: PET, system: System) -> bool:
+        """Whether it computes this model and structure, wherever its atoms are.
+
+        Elements, cell, charge and spin may change as well.
 
         A change of periodicity or of the number of atoms needs other memory.
         """
         mine, theirs = self.host, system
         return (
             self.model is model
-            and same_conditions(self.conditions, conditions)
             and mine.n_atoms == theirs.n_atoms
             and torch.equal(mine.pbc, theirs.pbc)
         )
 
     def packed(self) -> Tensor:
         """The step: everything that the host wants to know, in one tensor of float64."""
-        found = evaluate_fixed(
-            self.model, self.system, self.species, self.graph, self.condition, self.plan
-        )
+        found = evaluate_fixed(self.model, self.system, self.species, self.graph, self.plan)
         r = found.results
         assert r.forces is not None
         assert r.stress is not None
@@ -150,9 +140,11 @@ class PreparedStep:
         # the buffers are those of the host copy, pinned where there is a GPU
         self.host.positions.copy_(system.positions)
         self.system.positions.copy_(self.host.positions, non_blocking=True)
-        if not torch.equal(self.host.cell, system.cell):
-            self.host.cell.copy_(system.cell)
-            self.system.cell.copy_(self.host.cell)
+        for name in ("cell", "charge", "spin_multiplicity"):
+            mine, theirs = getattr(self.host, name), getattr(system, name)
+            if not torch.equal(mine, theirs):
+                mine.copy_(theirs)
+                getattr(self.system, name).copy_(mine)
         if not torch.equal(self.host.numbers, system.numbers):
             self.host.numbers.copy_(system.numbers)
             self.system.numbers.copy_(self.host.numbers)
@@ -197,7 +189,7 @@ class PreparedStep:
             raise
         except RuntimeError as error:
             raise SimulationError(
-                f"a step must be capturable as a CUDA graph, but torch {torch.__version__} says: "
+                f"a step must be capturable as a CUDA graph, but torch {torch.__version__} fails: "
                 f"{str(error).splitlines()[0]}; leave out `cuda_graph`"
             ) from error
 
@@ -212,13 +204,6 @@ def on_host(results: Results) -> Results:
         forces=results.forces.cpu(),
         stress=results.stress.cpu(),
     )
-
-
-def same_conditions(a: Conditions | None, b: Conditions | None) -> bool:
-    """Whether charges and spins are the same."""
-    if a is None or b is None:
-        return a is b
-    return torch.equal(a.charge, b.charge) and torch.equal(a.spin_multiplicity, b.spin_multiplicity)
 
 
 class FixedStep:
@@ -253,27 +238,29 @@ class FixedStep:
         self._due = False
 
     def __call__(self, model: EnergyModel, system: System) -> Results:
-        """Results on the host for a structure on the host; checked as by `checked_evaluation`.
+        """Results on the host for a structure on the host, all of them finite.
 
         Raises
         ------
         ValueError
             For a model that has no fixed shape, see `require_fixed_shape`.
-        UnsupportedElementError, InvalidStructureError, SimulationError
-            See `checked_evaluation`; the last also if the step cannot be captured.
+        InvalidStructureError
+            For overlapping atoms.
+        SimulationError
+            If the model gives an energy or force that is not a finite number, or the step cannot
+            be captured.
         """
         with using_kernels(require_kernels(self.kernels, self.device)):
             return self._step(model, system)
 
     def _step(self, model: EnergyModel, system: System) -> Results:
         """As `__call__`, by the kernels in force."""
-        plain, conditions = require_fixed_shape(model)
-        require_elements(system, plain.atomic_numbers)
+        plain = require_fixed_shape(model)
         n_prepared = self.n_prepared
         here = self._prepared
-        if here is None or not here.fits(plain, conditions, system):
+        if here is None or not here.fits(plain, system):
             del here  # and with it the memory of another structure
-            self._prepare(plain, conditions, system)
+            self._prepare(plain, system)
         else:
             changed = not torch.equal(here.host.cell, system.cell)
             here.move(system)
@@ -285,7 +272,7 @@ class FixedStep:
             if found.moved > 0.5 * self.skin:
                 self._renew()
             elif found.lacking > 0:
-                self._prepare(plain, conditions, system)
+                self._prepare(plain, system)
             else:
                 break
         self._due = found.moved + FORESIGHT * max(0.0, found.moved - self._moved) > 0.5 * self.skin
@@ -318,14 +305,14 @@ class FixedStep:
         self.n_steps += 1
         return self._prepared.run()
 
-    def _prepare(self, model: PET, conditions: Conditions | None, system: System) -> None:
+    def _prepare(self, model: PET, system: System) -> None:
         """Memory for a structure, with room for its neighbors and some more."""
         # what an earlier graph holds is free for the next one
         self._prepared = None
         there = system.to(self.device)
         graph = self._list(model, system, there, capacity=None)
         plan = BucketPlan.of(neighbor_counts(model, there, graph), model.config.d_pet)
-        self._started(PreparedStep(model, conditions, system, graph, plan))
+        self._started(PreparedStep(model, system, graph, plan))
         self.n_prepared += 1
 
     def _renew(self) -> None:
@@ -334,7 +321,7 @@ class FixedStep:
         assert step is not None
         graph = self._list(step.model, step.host, step.system, step.graph.capacity)
         if graph.capacity > step.graph.capacity:
-            arguments = (step.model, step.conditions, step.host)
+            arguments = (step.model, step.host)
             del step, graph
             self._prepare(*arguments)
             return

@@ -8,13 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from pet_calc.models import Results
-from pet_calc.models.committee import CommitteeResults, Uncertainties
+from pet_calc.models.interface import Uncertainties
 
 #: What every calculator gives.
 PROPERTIES: Final = ("energy", "free_energy", "energies", "forces", "stress")
 #: Spread over orientations of the structure (`pet_calc.models.ecse.spread`).
 ROTATION_PROPERTIES: Final = ("energy_rotation_std", "forces_rotation_std")
-#: Further results of models that know their uncertainty.
+#: Further results of models with uncertainties.
 ENERGY_UNCERTAINTIES: Final = ("energy_uncertainty", "energies_uncertainty", "energy_ensemble")
 DERIVATIVE_UNCERTAINTIES: Final = ("forces_uncertainty", "stress_uncertainty")
 #: Results that are defined with three periodic directions only.
@@ -32,7 +32,7 @@ def ase_results(results: Results, *, stress: bool) -> dict[str, Any]:
     values["forces"] = array(results.forces)
     if stress:
         values["stress"] = array(results.stress[0])
-    if isinstance(results, CommitteeResults):
+    if results.uncertainties is not None:
         values |= ase_uncertainties(results.uncertainties, stress=stress)
     return values
 

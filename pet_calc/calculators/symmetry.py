@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from pet_calc.calculators.space_group import operations_of
-from pet_calc.geometry import System
 from pet_calc.models import EnergyModel
 from pet_calc.models.architectures import Model
 from pet_calc.models.ecse.ensemble import Ensemble, is_strictly_local
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 
 Symmetry = Literal["auto", "local", "layerwise", "structure", "quadrature"]
 MODES: Final = ("auto", "local", "layerwise", "structure", "quadrature")
@@ -44,35 +42,22 @@ def is_ensemble(model: EnergyModel, ecse: Symmetry | Literal[False] | None) -> b
     return ecse is not None and ecse is not False and not is_invariant(model)
 
 
-def symmetrized(
-    model: Model,
-    system: System,
-    ecse: Symmetry | Literal[False] | None,
-    order: int,
-    conditions: Conditions | None = None,
-) -> EnergyModel:
-    """The model of one batch of systems, symmetric in the way that is asked for.
+def symmetrized(model: Model, ecse: Symmetry | Literal[False] | None) -> EnergyModel:
+    """A model that is symmetric in the way that is asked for.
 
     Parameters
     ----------
     model : Model
-    system : System
-        The batch that will be evaluated.
     ecse : str, False or None
         See `PETCalculator`.
-    order : int
-        Of the quadrature.
-    conditions : Conditions, optional
-        Charge and spin multiplicity of each atom's system, for a PET that knows them.
 
     Raises
     ------
     ValueError
         If the model does not allow it.
     """
-    plain = model if conditions is None else at(model, conditions)
     if ecse is None:
-        return plain
+        return model
     layerwise = is_layerwise(model)
     if ecse is False:
         if layerwise:
@@ -80,7 +65,7 @@ def symmetrized(
                 "`ecse` cannot be False for this potential: it was trained in local frames and is "
                 "another function without them; leave `ecse` out"
             )
-        return plain
+        return model
     if ecse == "layerwise" and not layerwise:
         raise ValueError(
             "`ecse` can be 'layerwise' only for a potential that was trained so ([model] "
@@ -88,20 +73,7 @@ def symmetrized(
             "one"
         )
     if is_invariant(model):
-        return plain
+        return model
     mode = exact_mode(model) if ecse == "auto" else ecse
     assert mode != "layerwise"
-    return Ensemble(
-        model,
-        system,
-        mode,
-        order=order,
-        backbone_for=None if conditions is None else lambda atoms: at(model, conditions.of(atoms)),
-        operations=operations_of(system) if mode == "structure" else None,
-    )
-
-
-def at(model: Model, conditions: Conditions) -> ConditionedPET:
-    """A PET at given charges and spins."""
-    assert isinstance(model, PET)
-    return ConditionedPET(model, conditions)
+    return Ensemble(model, mode, find_operations=operations_of if mode == "structure" else None)

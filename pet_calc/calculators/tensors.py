@@ -11,10 +11,8 @@ import torch
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
-from pet_calc.calculators.conditions import known_conditions
-from pet_calc.calculators.validation import require_elements
+from pet_calc.calculators.validation import require_elements, require_state
 from pet_calc.geometry import Edges
-from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.io.structures.separation import require_separation
 from pet_calc.models.ecse.representations import cartesian_basis, from_cartesian, to_cartesian
@@ -108,7 +106,7 @@ def fit_tensor_head(
 def tensor_property(
     model: PET, head: TensorHead, atoms: Atoms, *, derivative: bool = False, mode: str = "auto"
 ) -> TensorProperty:
-    """What a head says of a structure; it turns and reflects exactly with it.
+    """Prediction of a head for a structure; it turns and reflects exactly with it.
 
     Parameters
     ----------
@@ -135,8 +133,8 @@ def ensemble_of(model: PET, atoms: Atoms, mode: str) -> tuple[TensorEnsemble, Ed
     """The model of one structure, and its edges."""
     device = next(model.parameters()).device
     system = system_from_atoms(atoms, device)
-    conditions = known_conditions(model, *charge_and_spin(atoms), system.n_atoms, "the model")
-    require_elements(system, model.atomic_numbers)
+    require_state(atoms, model, "the model")
+    require_elements(atoms, model.atomic_numbers, "the model")
     edges = neighbor_list(system, model.cutoff)
     require_separation(system, edges)
-    return TensorEnsemble(model, system, mode, conditions=conditions), edges
+    return TensorEnsemble(model, system, mode), edges

@@ -29,11 +29,13 @@ from pet_calc.kernels.operation import (
 )
 from pet_calc.kernels.precision import Precision
 from pet_calc.models import EnergyModel, Results
-from pet_calc.models.committee import Evaluation
 from pet_calc.neighbors import neighbor_list
 from pet_calc.neighbors.device import difference
 
 T = TypeVar("T")
+
+#: How a model is evaluated: `pet_calc.models.evaluate`, or a function like it.
+Evaluation = Callable[[EnergyModel, System, Edges], Results]
 
 _log = logging.getLogger("pet_calc")
 

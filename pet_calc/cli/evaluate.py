@@ -56,12 +56,10 @@ def evaluate(
     console.print(census_table({"evaluated": census}))
     if not any(census.count(label) for label in ("energy", "forces", "stress")):
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
-    conditions = isinstance(network, PET) and network.config.system_conditioning
-    prepared = [
-        prepare(f, network.cutoff, conditions=conditions) for f in tracked(frames, "neighbors")
-    ]
-    for batch in prepared:
-        require_elements(batch.system, network.atomic_numbers, f"the potential {potential.name}")
+    state = isinstance(network, PET) and network.config.system_conditioning
+    prepared = [prepare(f, network.cutoff, state=state) for f in tracked(frames, "neighbors")]
+    for frame in frames:
+        require_elements(frame.atoms, network.atomic_numbers, f"the potential {potential.name}")
     progress = tracked(prepared, potential.name)
     console.print(evaluation_table({"evaluated": evaluate_frames(network, progress)}))
     if rotations:

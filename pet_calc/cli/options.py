@@ -136,11 +136,11 @@ class Potential:
                     param_hint="--calculator",
                 )
             return import_named(self.calculator, "--calculator")()
-        from pet_calc.calculators import calculator_for
+        from pet_calc.calculators import load_calculator
 
         direct = True if self.non_conservative == "both" else self.non_conservative
         several = "," in self.model and not Path(self.model).exists()
-        return calculator_for(
+        return load_calculator(
             self.model.split(",") if several else self.model,
             **given
             | {

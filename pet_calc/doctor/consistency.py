@@ -183,31 +183,14 @@ def batch_error(
     check = "batch against single"
     if not isinstance(calculator, ModelCalculator):
         return skipped(check, f"{type(calculator).__name__} takes one structure at a time")
-    from pet_calc.geometry import System
-    from pet_calc.io.structures.atoms import system_from_atoms
-    from pet_calc.models import Results
-    from pet_calc.neighbors import neighbor_list
-
     members = [displaced(atoms, rng, 0.05), displaced(atoms, rng, 0.02)]
     if len(atoms) > 1:
         members.insert(0, members[0][: len(atoms) // 2])
-    systems = [system_from_atoms(a, calculator.device) for a in members]
-    modeler = calculator.modeler(atoms)
-
-    def evaluated(system: System) -> Results:
-        model = modeler(system)
-        return calculator.believed_evaluation(model, system, neighbor_list(system, model.cutoff))
-
-    results = evaluated(System.concatenate(systems))
-    assert results.forces is not None
-    change, forces, begin = 0.0, 0.0, 0
-    for k, system in enumerate(systems):
-        single = evaluated(system)
-        assert single.forces is not None
-        end = begin + system.n_atoms
-        energy = abs(float(results.energy[k] - single.energy[0])) / system.n_atoms
-        difference = (results.forces[begin:end] - single.forces).cpu().numpy()
-        change, forces, begin = max(change, energy), max(forces, largest(difference)), end
+    change, forces = 0.0, 0.0
+    for atoms_of, together in zip(members, calculator.evaluate_many(members), strict=True):
+        single = calculator.evaluate(atoms_of)
+        change = max(change, abs(together["energy"] - single["energy"]) / len(atoms_of))
+        forces = max(forces, largest(together["forces"] - single["forces"]))
     return compared(check, change, forces, *limits(members[-1], calculator, noise, rng))
 
 

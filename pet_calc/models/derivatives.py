@@ -1,6 +1,6 @@
 r"""Energy, forces and stress of any `EnergyModel` from one backward pass.
 
-The energy depends on positions and cell through the edge vectors only, so one gradient
+Most models depend on positions and cell through the edge vectors alone, so that one gradient
 g_e = ∂E/∂r_e serves both derivatives:
 
 .. math::
@@ -8,46 +8,23 @@ g_e = ∂E/∂r_e serves both derivatives:
    F_i = \sum_{e:\,i(e)=i} g_e - \sum_{e:\,j(e)=i} g_e, \qquad
    \frac{\partial E}{\partial \varepsilon_{ab}} = \sum_e r_{e,a}\, g_{e,b}
 
-Models that depend on more than the edges (`SystemEnergyModel`) are differentiated by positions
-and by a strain of positions and cell.
+A model that depends on positions and cell beyond that, such as by a sum in reciprocal space, adds
+its gradients by the positions and by a strain of positions and cell.
 
-This is the only module that calls ``torch.autograd.grad``.
+This is the only module that calls ``torch.autograd.grad`` for a model's derivatives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import stress_from_virial
-from pet_calc.models.interface import EnergyModel, SummedModel, SystemEnergyModel
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """Output of `evaluate`; what was not asked for is None.
-
-    Attributes
-    ----------
-    energy : Tensor, shape (n_systems,), float64
-        Potential energy in eV.
-    energies : Tensor, shape (n_atoms,), float64
-        Per-atom energies in eV.
-    forces : Tensor or None, shape (n_atoms, 3), float64
-        In eV/Å.
-    stress : Tensor or None, shape (n_systems, 6), float64
-        In eV/Å³, Voigt order xx, yy, zz, yz, xz, xy, tension positive. NaN for a system that is
-        not periodic in three dimensions: its stress is not defined.
-    """
-
-    energy: Tensor
-    energies: Tensor
-    forces: Tensor | None
-    stress: Tensor | None
+from pet_calc.models.interface import DerivedModel, EnergyModel, Results
 
 
 def evaluate(
@@ -78,75 +55,62 @@ def evaluate(
     -------
     Results
     """
-    if isinstance(model, SystemEnergyModel) and model.needs_system:
-        return evaluate_system(
-            model, system, edges, forces=forces, stress=stress, create_graph=create_graph
-        )
-    derivatives = forces or stress
-    with torch.set_grad_enabled(derivatives or create_graph):
-        exact = edge_vectors(system, edges).detach()
-        # a tensor of its own, so that `exact` stays out of the graph in float64 too
-        vectors = exact.to(model.dtype).detach().requires_grad_(derivatives)
-        gradient = None
-        if isinstance(model, SummedModel) and derivatives and not create_graph:
-            energies, gradient = gradient_of_sum(model, system.numbers, edges, vectors)
-        else:
-            energies = model.energies(system.numbers, edges, vectors)
-        energy = sum_per_system(energies, system)
-        f = s = None
-        if derivatives:
-            if gradient is None:
-                # every per-atom energy belongs to one system, so one sum gives all gradients
-                (gradient,) = torch.autograd.grad(
-                    energies.sum(), vectors, create_graph=create_graph
-                )
-            gradient = gradient.to(exact.dtype)
-            if forces:
-                f = forces_from_gradient(gradient, edges, system.n_atoms)
-            if stress:
-                s = stress_from_gradient(gradient, exact, edges, system)
-    if not create_graph:
-        energy, energies = energy.detach(), energies.detach()
-    results = Results(energy=energy, energies=energies, forces=f, stress=s)
-    if isinstance(model, SummedModel) and derivatives and not create_graph:
-        results = model.complete(results)
-    return results
-
-
-def evaluate_system(
-    model: SystemEnergyModel,
-    system: System,
-    edges: Edges,
-    *,
-    forces: bool = True,
-    stress: bool = True,
-    create_graph: bool = False,
-) -> Results:
-    """As `evaluate`, by the gradients on positions and on a strain of each system."""
-    derivatives = forces or stress
-    with torch.set_grad_enabled(derivatives or create_graph):
-        positions = system.positions.detach().clone().requires_grad_(derivatives)
-        strain = torch.zeros_like(system.cell).requires_grad_(derivatives)
-        here = strain[system.system_index]
+    if isinstance(model, DerivedModel) and not create_graph:
+        return model.evaluate(system, edges, forces=forces, stress=stress)
+    if not (forces or stress):
+        with torch.set_grad_enabled(create_graph):
+            vectors = edge_vectors(system, edges).detach().to(model.dtype)
+            energies = model.energies(system, edges, vectors)
+            return results_of(energies, system)
+    with torch.enable_grad():
+        exact, vectors = edge_variables(system, edges, model.dtype)
+        positions = system.positions.detach().clone().requires_grad_()
+        strain = torch.zeros_like(system.cell).requires_grad_()
         moved = replace(
             system,
-            positions=positions + torch.einsum("nab,nb->na", here, positions.detach()),
+            positions=positions
+            + torch.einsum("nab,nb->na", strain[system.system_index], positions.detach()),
             cell=system.cell.detach() + system.cell.detach() @ strain.transpose(1, 2),
         )
-        vectors = edge_vectors(moved, edges).to(model.dtype)
-        energies = model.system_energies(moved, edges, vectors)
-        energy = sum_per_system(energies, system)
-        f = s = None
-        if derivatives:
-            by_position, virial = torch.autograd.grad(
-                energies.sum(), (positions, strain), create_graph=create_graph
-            )
-            f = -by_position if forces else None
-            if stress:
-                s = defined_stress(stress_from_virial(virial, system.cell), system)
-    if not create_graph:
-        energy, energies = energy.detach(), energies.detach()
-    return Results(energy=energy, energies=energies, forces=f, stress=s)
+        energies = model.energies(moved, edges, vectors)
+        # every per-atom energy belongs to one system, so one sum gives all gradients
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            energies.sum(),
+            (vectors, positions, strain),
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+        by_edge, by_position, virial = found
+        gradient = torch.zeros_like(exact) if by_edge is None else by_edge.to(exact.dtype)
+        results = results_of(
+            energies if create_graph else energies.detach(),
+            system,
+            forces_from_gradient(gradient, edges, system.n_atoms) if forces else None,
+            stress_from_gradient(gradient, exact, edges, system) if stress else None,
+        )
+    if by_position is None or virial is None:
+        return results
+    return replace(
+        results,
+        forces=None if results.forces is None else results.forces - by_position,
+        stress=None
+        if results.stress is None
+        else results.stress + stress_from_virial(virial, system.cell),
+    )
+
+
+def edge_variables(system: System, edges: Edges, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Edge vectors (n_edges, 3) in Å, and the same as variables of a model in `dtype`."""
+    exact = edge_vectors(system, edges).detach()
+    # a tensor of its own, so that `exact` stays out of the graph in float64 too
+    return exact, exact.to(dtype).detach().requires_grad_()
+
+
+def results_of(
+    energies: Tensor, system: System, forces: Tensor | None = None, stress: Tensor | None = None
+) -> Results:
+    """Results from per-atom energies (n_atoms,) and derivatives."""
+    return Results(sum_per_system(energies, system), energies, forces, stress)
 
 
 def evaluate_slots(
@@ -189,30 +153,36 @@ def evaluate_slots(
     forces = (gradient - gradient.index_select(0, edges.reverse_edge)).view(rows).sum(1)
     pulls = torch.einsum("nma,nmb->nab", exact.view(rows), gradient.view(rows))
     virial = sum_per_system(pulls, system)
-    energies = energies.detach()
-    return Results(
-        energy=sum_per_system(energies, system),
-        energies=energies,
-        forces=forces,
-        stress=defined_stress(stress_from_virial(virial, system.cell), system),
-    )
+    stress = defined_stress(stress_from_virial(virial, system.cell), system)
+    return results_of(energies.detach(), system, forces, stress)
 
 
 def gradient_of_sum(
-    model: SummedModel, numbers: Tensor, edges: Edges, vectors: Tensor
+    terms: Callable[[Tensor, tuple[Tensor, ...]], Iterator[Tensor]],
+    vectors: Tensor,
+    shared: tuple[Tensor, ...],
+    n_atoms: int,
 ) -> tuple[Tensor, Tensor]:
     """Per-atom energies (n_atoms,) and their sum's gradient (n_edges, 3), term by term.
 
     The graph of each term is freed before the next one is built, so that memory is that of the
     largest term. What the terms share is differentiated once, at the end.
+
+    Parameters
+    ----------
+    terms : callable
+        From the vectors and the shared tensors to one term's energies (n_atoms,) after the other.
+    vectors : Tensor, shape (n_edges, 3)
+        Variables.
+    shared : tuple of Tensor
+        Functions of the vectors.
+    n_atoms : int
     """
-    prepared = model.prepare(numbers, edges, vectors)
-    shared = prepared.tensors
     leaves = tuple(t.detach().requires_grad_(t.requires_grad) for t in shared)
     inputs = (vectors, *(t for t in leaves if t.requires_grad))
     total: list[Tensor] = [torch.zeros_like(t) for t in inputs]
-    energies = torch.zeros(len(numbers), dtype=torch.float64, device=numbers.device)
-    for term in prepared.terms(vectors, leaves):
+    energies = torch.zeros(n_atoms, dtype=torch.float64, device=vectors.device)
+    for term in terms(vectors, leaves):
         gradients = torch.autograd.grad(term.sum(), inputs, allow_unused=True)
         energies += term.detach()
         for kept, part in zip(total, gradients, strict=True):
@@ -226,43 +196,11 @@ def gradient_of_sum(
     return energies, total[0]
 
 
-def member_derivatives(
-    member_energies: Callable[[Tensor], Tensor],
-    dtype: torch.dtype,
-    system: System,
-    edges: Edges,
-) -> tuple[Tensor, Tensor]:
-    """Forces and stress of every member of an ensemble that shares its forward pass.
-
-    One forward pass, and one backward pass for each member.
-
-    Parameters
-    ----------
-    member_energies : callable
-        From edge vectors (n_edges, 3) to per-atom energies (n_atoms, n_members) in eV.
-    dtype : torch.dtype
-        Of the vectors that it takes.
-    system : System
-    edges : Edges
-
-    Returns
-    -------
-    forces : Tensor, shape (n_members, n_atoms, 3), float64
-        In eV/Å.
-    stress : Tensor, shape (n_members, n_systems, 6), float64
-        In eV/Å³; NaN where it is not defined.
-    """
-    exact = edge_vectors(system, edges).detach()
-    vectors = exact.to(dtype).detach().requires_grad_()
-    forces, stress = [], []
-    with torch.enable_grad():
-        totals = member_energies(vectors).sum(0)
-        for total in totals.unbind():
-            (gradient,) = torch.autograd.grad(total, vectors, retain_graph=True)
-            gradient = gradient.to(exact.dtype)
-            forces.append(forces_from_gradient(gradient, edges, system.n_atoms))
-            stress.append(stress_from_gradient(gradient, exact, edges, system))
-    return torch.stack(forces), torch.stack(stress)
+def gradients_of_members(energies: Tensor, vectors: Tensor) -> Iterator[Tensor]:
+    """Gradient (n_edges, 3) of the summed energies of each member, from (n_atoms, n_members)."""
+    for total in energies.sum(0).unbind():
+        (gradient,) = torch.autograd.grad(total, vectors, retain_graph=True)
+        yield gradient
 
 
 def sum_per_system(values: Tensor, system: System) -> Tensor:

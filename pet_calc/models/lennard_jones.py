@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pet_calc.geometry import Edges
+from pet_calc.geometry import Edges, System
 from pet_calc.models.cutoff import bump
 
 
@@ -47,10 +47,10 @@ class LennardJones(torch.nn.Module):
         self.cutoff_width = cutoff_width
         self.dtype = dtype
 
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV; see `EnergyModel.energies`."""
         r = vectors.square().sum(-1).sqrt()
         x6 = (self.sigma / r) ** 6
         pair = 2.0 * self.epsilon * (x6 * x6 - x6) * bump(r, self.cutoff, self.cutoff_width)
-        zero = torch.zeros(len(numbers), dtype=torch.float64, device=vectors.device)
+        zero = torch.zeros(system.n_atoms, dtype=torch.float64, device=vectors.device)
         return zero.index_add(0, edges.edge_index[0], pair.to(torch.float64))

@@ -63,7 +63,8 @@ class EffectiveMedium:
     def switch(self, r):
         return torch.sigmoid(-self.steepness * (r - self.step))
 
-    def energies(self, numbers, edges, vectors):
+    def energies(self, system, edges, vectors):
+        numbers = system.numbers
         i, j = edges.edge_index
         a, b = numbers[i], numbers[j]
         r = vectors.square().sum(-1).sqrt()
@@ -102,12 +103,9 @@ class EffectiveMediumCalculator(ModelCalculator):
         self.asap_cutoff = asap_cutoff
         self.models = {}
 
-    @property
-    def device(self):
-        return torch.device("cpu")
-
-    def model_for(self, system):
-        present = tuple(torch.unique(system.numbers).tolist()) if self.asap_cutoff else ()
+    def model_for(self, *structures):
+        numbers = {z for atoms in structures for z in atoms.numbers.tolist()}
+        present = tuple(sorted(numbers)) if self.asap_cutoff else ()
         if present not in self.models:
             self.models[present] = (
                 EffectiveMedium([chemical_symbols[z] for z in present], lambda step: 1.045 * step)

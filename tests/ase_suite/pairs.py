@@ -15,23 +15,15 @@ class Pairs:
         self.energy = energy
         self.cutoff = float(cutoff)
 
-    def energies(self, numbers, edges, vectors):
+    def energies(self, system, edges, vectors):
         r = vectors.square().sum(-1).sqrt()
-        zero = torch.zeros(len(numbers), dtype=torch.float64)
+        zero = torch.zeros(system.n_atoms, dtype=torch.float64)
         return zero.index_add(0, edges.edge_index[0], 0.5 * self.energy(r))
 
 
 class PairCalculator(ModelCalculator):
     def __init__(self, energy, cutoff):
-        super().__init__(skin=0.3)
-        self.pairs = Pairs(energy, cutoff)
-
-    @property
-    def device(self):
-        return torch.device("cpu")
-
-    def model_for(self, system):
-        return self.pairs
+        super().__init__(Pairs(energy, cutoff), skin=0.3)
 
 
 class LennardJonesCalculator(PairCalculator):

@@ -13,7 +13,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from calculators.small_potentials import liquid, rare_pet, small_pet
 
 from pet_calc import PETCalculator
-from pet_calc.calculators import pet as pet_calculator
 from pet_calc.calculators.results import (
     DERIVATIVE_UNCERTAINTIES,
     ENERGY_UNCERTAINTIES,
@@ -23,7 +22,8 @@ from pet_calc.calculators.results import (
 from pet_calc.errors import IntegrityError, PotentialNotFoundError
 from pet_calc.io.models.uncertainty import UNCERTAINTY, write_uncertainty
 from pet_calc.io.models.weights import load_model, save_model
-from pet_calc.models.pet.uncertainty import LLPR, fit_llpr
+from pet_calc.models.pet import PET
+from pet_calc.models.pet.uncertainty import LLPR, LastLayerEnsemble, fit_llpr
 
 #: Of a calculator whose model does not know its uncertainty.
 WITHOUT = [*PROPERTIES, *ROTATION_PROPERTIES]
@@ -101,13 +101,13 @@ def test_shapes_and_declaration(calculator) -> None:
 
 def test_uncertainties_are_computed_only_when_asked_for(calculator, monkeypatch) -> None:
     calls = []
-    plain = pet_calculator.evaluate_uncertainty
+    plain = LastLayerEnsemble.evaluate
 
-    def counted(*arguments, **options):
-        calls.append(options["derivatives"])
-        return plain(*arguments, **options)
+    def counted(self, *arguments, **options):
+        calls.append(self.derivatives)
+        return plain(self, *arguments, **options)
 
-    monkeypatch.setattr(pet_calculator, "evaluate_uncertainty", counted)
+    monkeypatch.setattr(LastLayerEnsemble, "evaluate", counted)
     atoms = liquid()
     atoms.calc = calculator
     atoms.get_forces()
@@ -125,6 +125,29 @@ def test_uncertainties_are_computed_only_when_asked_for(calculator, monkeypatch)
     assert calls == [False, True]
     atoms.get_potential_energy()
     assert calls == [False, True]
+
+
+def test_one_forward_pass_gives_results_and_uncertainties(calculator, monkeypatch) -> None:
+    passes = []
+    plain = PET.features
+
+    def counted(self, *arguments):
+        passes.append(1)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(PET, "features", counted)
+    atoms = liquid()
+    expected = PETCalculator(calculator.potential.folder, dtype="float64").evaluate(atoms)
+    passes.clear()
+    calculator.get_property("forces_uncertainty", atoms)
+    assert len(passes) == 1
+    for name in PROPERTIES:
+        np.testing.assert_allclose(calculator.results[name], expected[name], rtol=0, atol=1e-12)
+    # control: what is asked for later takes a pass of its own
+    other = liquid(seed=4)
+    calculator.get_property("forces", other)
+    calculator.get_property("energy_uncertainty", other)
+    assert len(passes) == 3
 
 
 def test_no_uncertainty_is_stale(calculator, folder) -> None:

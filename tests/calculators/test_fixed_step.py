@@ -18,7 +18,6 @@ from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.models.committee import Committee
 from pet_calc.models.pet import fixed_shape
-from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
 from pet_calc.models.pet.fixed_shape import (
     BucketPlan,
     SlotGraph,
@@ -78,6 +77,12 @@ def in_slots(model, system, skin=0.7):
     return SlotGraph.of(matrix)
 
 
+def charged(system, charge, spin_multiplicity=1):
+    return replace(
+        system, charge=torch.tensor([charge]), spin_multiplicity=torch.tensor([spin_multiplicity])
+    )
+
+
 def planned(model, system, graph, less=0):
     """A plan for the system, or for one with `less` neighbors of each atom."""
     counts = neighbor_counts(model, system, graph)
@@ -94,20 +99,17 @@ def test_every_variant_is_the_ordinary_model(name, pbc):
     if model.repulsion is not None:
         model.repulsion.onset.fill_(1.7)
     system = structure(model, pbc)
-    plain, condition = model, None
     if model.conditioning is not None:
-        states = Conditions.uniform(system.n_atoms, charge=-2, spin_multiplicity=3)
-        model = ConditionedPET(model, states)
-        condition = plain.conditioning(states, system.n_atoms)
+        system = charged(system, -2, 3)
     graph = in_slots(model, system)
-    arguments = (plain, system, plain.species(system.numbers), graph, condition)
-    found = evaluate_fixed(*arguments, planned(plain, system, graph))
+    arguments = (model, system, model.species(system.numbers), graph)
+    found = evaluate_fixed(*arguments, planned(model, system, graph))
     assert int(found.lacking) <= -2
     expected = ordinary(model, system)
     assert deviation(found.results, expected) < 1e-10
     assert float(expected.forces.abs().max()) > 1e-2
     # slots that are too few are told, and would be seen
-    short = evaluate_fixed(*arguments, planned(plain, system, graph, less=3))
+    short = evaluate_fixed(*arguments, planned(model, system, graph, less=3))
     assert int(short.lacking) > 0
     assert deviation(short.results, expected) > 1e-8
 
@@ -124,7 +126,7 @@ def test_two_lists_are_one():
         SlotGraph.of(matrix_from_edges(edges, system.n_atoms, 60)),
     ):
         plan = planned(model, system, graph)
-        found = evaluate_fixed(model, system, species, graph, None, plan).results
+        found = evaluate_fixed(model, system, species, graph, plan).results
         assert deviation(found, ordinary(model, system)) < 1e-10
     with pytest.raises(ValueError, match="`capacity` must be at least"):
         matrix_from_edges(edges, system.n_atoms, 5)
@@ -138,7 +140,7 @@ def test_several_buckets(monkeypatch):
     atoms.pbc = False
     system = system_from_atoms(atoms)
     graph = in_slots(model, system)
-    arguments = (model, system, model.species(system.numbers), graph, None)
+    arguments = (model, system, model.species(system.numbers), graph)
     for kept, part in ((2**30, 2**20), (0, 200)):
         monkeypatch.setattr(fixed_shape, "kept_elements", lambda device, kept=kept: kept)
         monkeypatch.setattr(fixed_shape, "PART", part)
@@ -153,7 +155,7 @@ def test_several_buckets(monkeypatch):
         flipped = system_from_atoms(atoms[::-1])
         graph_of_flipped = in_slots(model, flipped)
         numbers = model.species(flipped.numbers)
-        found = evaluate_fixed(model, flipped, numbers, graph_of_flipped, None, plan)
+        found = evaluate_fixed(model, flipped, numbers, graph_of_flipped, plan)
         assert deviation(found.results, ordinary(model, flipped)) < 1e-10
 
 
@@ -211,9 +213,8 @@ def test_what_waits_is_noticed(waits):
 def test_no_operation_of_a_step_waits(name):
     model = rare_pet(**VARIANTS[name])
     system = structure(model)
-    conditions = Conditions.uniform(system.n_atoms) if model.conditioning is not None else None
     graph = in_slots(model, system)
-    step = PreparedStep(model, conditions, system, graph, planned(model, system, graph))
+    step = PreparedStep(model, system, graph, planned(model, system, graph))
     with NothingWaits():
         packed = step.packed()
     assert packed.shape == (3 + 1 + 6 + 4 * system.n_atoms,)
@@ -317,10 +318,13 @@ def test_charges_are_told_apart():
     model = rare_pet(system_conditioning=True)
     step = FixedStep(torch.device("cpu"), 1.0)
     system = structure(model)
+    found = []
     for charge in (0, 1, 1):
-        charged = ConditionedPET(model, Conditions.uniform(system.n_atoms, charge))
-        assert deviation(step(charged, system), ordinary(charged, system)) < 1e-10
-    assert step.n_prepared == 2
+        state = charged(system, charge)
+        found.append(step(model, state))
+        assert deviation(found[-1], ordinary(model, state)) < 1e-10
+    assert deviation(found[0], found[1]) > 1e-6
+    assert step.n_prepared == 1
 
 
 def test_a_first_step_that_differs_is_not_believed(model, monkeypatch, caplog):

@@ -24,6 +24,7 @@ from pet_calc.calculators.space_group import operations_of
 from pet_calc.geometry import System, edge_vectors
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import Results, evaluate
+from pet_calc.models.ecse import ensemble as ensemble_module
 from pet_calc.models.ecse import operations as merging
 from pet_calc.models.ecse.ensemble import Ensemble
 from pet_calc.neighbors import neighbor_list
@@ -73,9 +74,12 @@ def both(system: System, seed: int = 0, **options) -> tuple[Results, Results, in
     edges = neighbor_list(system, model.cutoff)
     vectors = edge_vectors(system, edges)
     found = []
-    for operations in (None, operations_of(system)):
-        wrapped = Ensemble(model, system, "structure", operations=operations, **options)
-        views = wrapped.prepare(system.numbers, edges, vectors).views
+    for find_operations in (None, operations_of):
+        wrapped = Ensemble(model, "structure", find_operations=find_operations, **options)
+        views = wrapped.views(system, edges, vectors)
+        operations = wrapped.operations(system)
+        if operations is not None:
+            views = merging.merged(views, operations)
         found.append((evaluate(wrapped, system, edges), views.n_views))
     return found[0][0], found[1][0], found[0][1], found[1][1]
 
@@ -131,14 +135,16 @@ def test_a_loose_precision_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         agree(*both(system_from_atoms(atoms, CPU))[:2])
 
 
-def test_results_without_the_mean_over_the_group_are_wrong() -> None:
+def test_results_without_the_mean_over_the_group_are_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Positive control: forces of the classes alone."""
     system = system_from_atoms(quartz(), CPU)
     model = random_pet()
     edges = neighbor_list(system, model.cutoff)
-    wrapped = Ensemble(model, system, "structure", operations=operations_of(system))
+    wrapped = Ensemble(model, "structure", find_operations=operations_of)
     complete = evaluate(wrapped, system, edges)
-    wrapped.complete = lambda results: results  # type: ignore[method-assign]
+    monkeypatch.setattr(ensemble_module, "averaged", lambda results, *_: results)
     raw = evaluate(wrapped, system, edges)
     assert (raw.energy - complete.energy).abs().max() < 1e-10
     assert raw.forces is not None
@@ -199,9 +205,8 @@ def test_no_group_where_there_is_no_crystal(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_operations_belong_to_whole_structures() -> None:
-    system = system_from_atoms(bulk("Si"), CPU)
     with pytest.raises(ValueError, match="'structure' alone"):
-        Ensemble(random_pet(), system, "quadrature", operations=operations_of(system))
+        Ensemble(random_pet(), "quadrature", find_operations=operations_of)
 
 
 RELAXED = {

@@ -338,5 +338,5 @@ def test_refusals() -> None:
         tensor_property(model, random_head(small_pet(), "1o"), atoms)
     ion = molecule("H2O")
     ion.info["charge"] = 1
-    with pytest.raises(InvalidStructureError, match="knows no charges"):
+    with pytest.raises(InvalidStructureError, match="does not support charged systems"):
         tensor_property(model, random_head(model, "1o"), ion)

@@ -398,7 +398,7 @@ def no_cross_talk(potential: Potential, system: System) -> None:
     batch = System.concatenate(companions(system))
     edges = neighbor_list(batch, potential.model.cutoff)
     vectors = edge_vectors(batch, edges).to(potential.model.dtype).requires_grad_()
-    energies = potential.model.energies(batch.numbers, edges, vectors)
+    energies = potential.model.energies(batch, edges, vectors)
     owner = batch.system_index[edges.edge_index[0]]
     for k in range(batch.n_systems):
         mine = energies[batch.system_index == k].sum()

@@ -154,10 +154,10 @@ class BrokenModel(LennardJones):
     def __init__(self) -> None:
         super().__init__(ELEMENTS, **LJ_OPTIONS)
 
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        return self.spoil(super().energies(numbers, edges, vectors), numbers, edges, vectors)
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
+        return self.spoil(super().energies(system, edges, vectors), system, edges, vectors)
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -174,21 +174,21 @@ class _TooSteep(torch.autograd.Function):
 class WrongGradient(BrokenModel):
     """The backward pass is 0.1 % too large."""
 
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        return LennardJones.energies(self, numbers, edges, _TooSteep.apply(vectors))
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
+        return LennardJones.energies(self, system, edges, _TooSteep.apply(vectors))
 
 
 class NumberedAtoms(BrokenModel):
     """The energy of an atom depends on its place in the list."""
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        return energies * (1 + 1e-6 * torch.arange(len(numbers)))
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
+        return energies * (1 + 1e-6 * torch.arange(system.n_atoms))
 
 
 class SeesCellShifts(BrokenModel):
     """The energy depends on which image of an atom was given."""
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         far = 1e-6 * edges.cell_shifts.square().sum(-1).double()
         return energies.index_add(0, edges.edge_index[0], far)
 
@@ -196,31 +196,31 @@ class SeesCellShifts(BrokenModel):
 class NotExtensive(BrokenModel):
     """The energy per atom depends on the number of atoms."""
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        return energies + 1e-6 * len(numbers)
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
+        return energies + 1e-6 * system.n_atoms
 
 
 class LeaksAcrossBatch(BrokenModel):
     """A batch normalization: the mean over all atoms enters every energy."""
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         return energies + 1e-6 * energies.mean()
 
 
 class SharpCutoff(BrokenModel):
     """Pairs are cut off at once: the energy jumps."""
 
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         r = vectors.square().sum(-1).sqrt()
         x6 = (self.sigma / r) ** 6
-        zero = torch.zeros(len(numbers), dtype=torch.float64)
+        zero = torch.zeros(system.n_atoms, dtype=torch.float64)
         return zero.index_add(0, edges.edge_index[0], 2 * self.epsilon * (x6 * x6 - x6))
 
 
 class KinkAtCutoff(BrokenModel):
     """The energy goes to zero linearly at the cutoff: the force jumps."""
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         r = vectors.square().sum(-1).sqrt()
         return energies.index_add(0, edges.edge_index[0], 1e-4 * (self.cutoff - r))
 
@@ -228,7 +228,7 @@ class KinkAtCutoff(BrokenModel):
 class Anisotropic(BrokenModel):
     """Bonds along z count more."""
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         r = vectors.square().sum(-1).sqrt()
         along = 1e-6 * vectors[:, 2].square() * (1 - r / self.cutoff) ** 4
         return energies.index_add(0, edges.edge_index[0], along)
@@ -237,8 +237,8 @@ class Anisotropic(BrokenModel):
 class NotANumberWhenAlone(BrokenModel):
     """An atom without neighbors has 0 / 0."""
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        count = torch.bincount(edges.edge_index[0], minlength=len(numbers))
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
+        count = torch.bincount(edges.edge_index[0], minlength=system.n_atoms)
         return energies * (count / count)
 
 
@@ -249,7 +249,7 @@ class Forgetful(BrokenModel):
         super().__init__()
         self.strength = strength
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         return self.strength * energies
 
 
@@ -258,7 +258,7 @@ class Remembers(BrokenModel):
 
     calls = 0
 
-    def spoil(self, energies: Tensor, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def spoil(self, energies: Tensor, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         self.calls += 1
         return energies + 1e-9 * self.calls
 
@@ -281,7 +281,7 @@ class OneSided(Potential):
         r = super().__call__(system)
         edges = neighbor_list(system, self.model.cutoff)
         vectors = edge_vectors(system, edges).requires_grad_()
-        energies = self.model.energies(system.numbers, edges, vectors).sum()
+        energies = self.model.energies(system, edges, vectors).sum()
         (g,) = torch.autograd.grad(energies, vectors)
         forces = torch.zeros(system.n_atoms, 3).double().index_add(0, edges.edge_index[0], g)
         forces[0] *= 2.0

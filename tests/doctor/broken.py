@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import torch
 from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
@@ -196,20 +195,12 @@ class LennardJonesCalculator(ModelCalculator):
     dtype = "float64"
 
     def __init__(self, model=None):
-        super().__init__()
-        self.model = model or LennardJones((29,), epsilon=0.3, sigma=2.3)
-
-    def model_for(self, system):
-        return self.model
-
-    @property
-    def device(self):
-        return torch.device("cpu")
+        super().__init__(model or LennardJones((29,), epsilon=0.3, sigma=2.3))
 
 
 class LeakyLennardJones(LennardJones):
     """The energy of an atom depends on all that are in the batch."""
 
-    def energies(self, numbers, edges, vectors):
-        energies = super().energies(numbers, edges, vectors)
+    def energies(self, system, edges, vectors):
+        energies = super().energies(system, edges, vectors)
         return energies + 1e-3 * energies.mean()

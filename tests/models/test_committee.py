@@ -7,7 +7,7 @@ from contracts.models import LJ_OPTIONS, lennard_jones, random_pet
 from contracts.structures import dense_random
 
 from pet_calc.models import EnergyModel, LennardJones, evaluate
-from pet_calc.models.committee import Committee, evaluate_committee
+from pet_calc.models.committee import Committee
 from pet_calc.neighbors import neighbor_list
 
 
@@ -22,9 +22,10 @@ def test_mean_and_spread_are_those_of_the_members() -> None:
     assert committee.cutoff == 4.0
     box = dense_random()
     edges = neighbor_list(box, committee.cutoff)
-    found = evaluate_committee(committee, box, edges)
+    found = evaluate(committee, box, edges)
     alone = [evaluate(m, box, neighbor_list(box, m.cutoff)) for m in models]
     spread = found.uncertainties
+    assert spread is not None
     for mean, sigma, values in (
         (found.energy, spread.energy_uncertainty, [r.energy for r in alone]),
         (found.energies, spread.energies_uncertainty, [r.energies for r in alone]),
@@ -38,7 +39,8 @@ def test_mean_and_spread_are_those_of_the_members() -> None:
         assert torch.allclose(sigma, stacked.std(0), rtol=0, atol=1e-11)
         assert sigma.max() > 1e-3
     assert spread.energy_ensemble.shape == (1, 4)
-    one_pass = evaluate(committee, box, edges)
+    # control: derivatives of the mean energy in one graph
+    one_pass = evaluate(committee, box, edges, create_graph=True)
     assert found.forces is not None
     assert one_pass.forces is not None
     assert torch.allclose(one_pass.forces, found.forces, rtol=0, atol=1e-11)
@@ -53,7 +55,8 @@ def test_the_mean_is_a_potential() -> None:
 def test_equal_members_have_no_spread() -> None:
     box = dense_random()
     model = random_pet(1)
-    found = evaluate_committee(Committee([model, model]), box, neighbor_list(box, model.cutoff))
+    found = evaluate(Committee([model, model]), box, neighbor_list(box, model.cutoff))
+    assert found.uncertainties is not None
     assert found.uncertainties.energy_uncertainty.abs().max() < 1e-12
 
 

@@ -413,11 +413,6 @@ def test_long_range_sees_beyond_the_cutoff(long_range):
 def test_slabs_are_refused_by_long_range_models(long_range):
     with pytest.raises(InvalidStructureError, match="three dimensions or none"):
         long_range(STRUCTURES["slab-9"]())
-    model = long_range.model
-    system = STRUCTURES["silicon-2-strained"]()
-    edges = neighbor_list(system, model.cutoff)
-    with pytest.raises(ValueError, match="reciprocal space"):
-        model.energies(system.numbers, edges, torch.zeros(edges.n_edges, 3))
 
 
 def test_wave_vectors_converge_to_the_sum_over_images(folder):

@@ -10,7 +10,7 @@ from contracts.models import pet_config, random_pet
 from contracts.structures import dense_random, left_handed_cell, molecule, system, water_box
 from torch.nn import functional
 
-import pet_calc.models.pet.model as pet_model
+import pet_calc.models.pet.network as pet_model
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, NodeEdgeLayout, node_edge_layout
 from pet_calc.models.pet import PETConfig, tokens
@@ -235,7 +235,7 @@ def test_second_derivatives(encoding: str, degree: int) -> None:
     ]).requires_grad_()  # fmt: skip
 
     def energies(v: torch.Tensor) -> torch.Tensor:
-        return model.energies(crystal.numbers, edges, v)
+        return model.energies(crystal, edges, v)
 
     assert torch.autograd.gradcheck(energies, (vectors,), atol=1e-7)
     ones = torch.ones(4, dtype=torch.float64, requires_grad=True)

@@ -11,9 +11,9 @@ from contracts.energy_model import Potential, batch_equals_single, forces_match_
 from contracts.models import random_pet
 from contracts.structures import dense_random, molecule, one_atom, slab, system, water_box
 
-import pet_calc.models.pet.model as pet_model
+import pet_calc.models.pet.network as pet_model
 from pet_calc.geometry import Edges, System, edge_vectors
-from pet_calc.models import EnergyModel
+from pet_calc.models import evaluate
 from pet_calc.models.cutoff import bump, bump_slope, cosine
 from pet_calc.models.pet.adaptive_cutoff import (
     Environment,
@@ -22,8 +22,7 @@ from pet_calc.models.pet.adaptive_cutoff import (
     neighbor_count,
     solved_cutoffs,
 )
-from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
-from pet_calc.models.pet.direct import evaluate_direct
+from pet_calc.models.pet.direct import DirectHeads
 from pet_calc.models.pet.zbl import ZBL, covalent_radius
 from pet_calc.neighbors import neighbor_list
 
@@ -176,14 +175,18 @@ def test_radii_are_those_of_ase() -> None:
 # --- charge and spin ---------------------------------------------------------------------------
 
 
+def charged(system: System, charge: int, spin_multiplicity: int = 1) -> System:
+    return replace(
+        system, charge=torch.tensor([charge]), spin_multiplicity=torch.tensor([spin_multiplicity])
+    )
+
+
 def test_charge_and_spin_change_the_energy() -> None:
     model = random_pet(6, system_conditioning=True)
     pair = molecule()
     energies = []
     for charge, spin in ((0, 1), (1, 1), (-1, 1), (0, 3)):
-        conditioned = ConditionedPET(model, Conditions.uniform(4, charge, spin))
-        assert isinstance(conditioned, EnergyModel)
-        energies.append(Potential(conditioned)(pair).energy.item())
+        energies.append(Potential(model)(charged(pair, charge, spin)).energy.item())
     assert energies[0] == Potential(model)(pair).energy.item()
     assert len({round(e, 6) for e in energies}) == 4
     forces_match_energy(
@@ -193,21 +196,19 @@ def test_charge_and_spin_change_the_energy() -> None:
 
 def test_conditions_belong_to_the_atoms_of_their_system() -> None:
     model = random_pet(6, system_conditioning=True)
-    batch = System.concatenate([molecule(), molecule()])
-    charges = torch.tensor([0] * 4 + [2] * 4)
-    both = ConditionedPET(model, Conditions(charges, torch.ones(8, dtype=torch.int64)))
-    one = ConditionedPET(model, Conditions.uniform(4, 2))
-    found = Potential(both)(batch).energy
-    assert found[0].item() == pytest.approx(Potential(model)(molecule()).energy.item(), abs=1e-11)
-    assert found[1].item() == pytest.approx(Potential(one)(molecule()).energy.item(), abs=1e-11)
+    parts = [molecule(), charged(molecule(), 2)]
+    found = Potential(model)(System.concatenate(parts)).energy
+    for energy, part in zip(found, parts, strict=True):
+        assert energy.item() == pytest.approx(Potential(model)(part).energy.item(), abs=1e-11)
+    assert abs(found[0] - found[1]) > 1e-6
 
 
 def test_untrained_conditioning_changes_nothing() -> None:
     model = random_pet(6, system_conditioning=True)
     torch.nn.init.zeros_(model.conditioning.project[2].weight)
     torch.nn.init.zeros_(model.conditioning.project[2].bias)
-    charged = ConditionedPET(model, Conditions.uniform(4, 1))
-    assert Potential(charged)(molecule()).energy == Potential(model)(molecule()).energy
+    neutral, ion = molecule(), charged(molecule(), 1)
+    assert Potential(model)(ion).energy == Potential(model)(neutral).energy
 
 
 @pytest.mark.parametrize(
@@ -221,12 +222,7 @@ def test_untrained_conditioning_changes_nothing() -> None:
 def test_unknown_charge_and_spin_are_refused(charge: int, spin: int, message: str) -> None:
     model = random_pet(6, system_conditioning=True)
     with pytest.raises(ValueError, match=message):
-        Potential(ConditionedPET(model, Conditions.uniform(4, charge, spin)))(molecule())
-
-
-def test_plain_model_refuses_conditions() -> None:
-    with pytest.raises(ValueError, match="knows neither charge nor spin"):
-        ConditionedPET(random_pet(6), Conditions.uniform(4))
+        Potential(model)(charged(molecule(), charge, spin))
 
 
 # --- direct heads ------------------------------------------------------------------------------
@@ -236,7 +232,7 @@ def test_direct_forces_have_no_net_force_in_any_system() -> None:
     model = random_pet(7, direct_forces=True, direct_stress=True)
     batch = System.concatenate([water_box(), slab(), dense_random()])
     edges = neighbor_list(batch, model.cutoff)
-    found = evaluate_direct(model, batch, edges)
+    found = evaluate(DirectHeads(model), batch, edges)
     plain = Potential(model)(batch)
     assert found.forces is not None
     assert found.stress is not None
@@ -251,12 +247,12 @@ def test_one_of_the_two_may_be_direct() -> None:
     model = random_pet(7, direct_forces=True)
     box = water_box()
     edges = neighbor_list(box, model.cutoff)
-    found = evaluate_direct(model, box, edges, stress=False)
+    found = evaluate(DirectHeads(model, stress=False), box, edges)
     plain = Potential(model)(box)
     assert found.stress is not None
     assert torch.equal(found.stress, plain.stress)
     with pytest.raises(ValueError, match="`stress` cannot be direct: this PET model has no head"):
-        evaluate_direct(model, box, edges)
+        DirectHeads(model)
 
 
 # --- energy heads ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pet_calc.geometry import System, voigt_from_matrix
 from pet_calc.io.foreign.checkpoints import load_published, read_published
 from pet_calc.models import Results, evaluate
 from pet_calc.models.pet import PET
-from pet_calc.models.pet.direct import evaluate_direct
+from pet_calc.models.pet.direct import DirectHeads
 from pet_calc.neighbors import neighbor_list
 
 # eV, eV/Å, eV/Å³
@@ -152,7 +152,7 @@ def test_direct_forces_and_stress(reference_dir: Path, structures: dict[str, ase
     assert len(expected) == 2
     for name, values in expected.items():
         structure = to_system(structures[name])
-        found = evaluate_direct(model, structure, neighbor_list(structure, model.cutoff))
+        found = evaluate(DirectHeads(model), structure, neighbor_list(structure, model.cutoff))
         compare(found, values, (1e-5, 1e-10, 1e-12))
         assert found.forces is not None
         assert found.forces.sum(0).abs().max() < 1e-12

@@ -13,7 +13,7 @@ from pet_calc.geometry import Edges, edge_vectors
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.models import evaluate
 from pet_calc.models.ecse.frames import FrameConfig
-from pet_calc.models.pet import model as module
+from pet_calc.models.pet import network as module
 from pet_calc.models.recomputation import by_rows, recomputed
 from pet_calc.neighbors import neighbor_list
 from pet_calc.workflows.water_box import water_box
@@ -107,7 +107,7 @@ def saved_bytes(model, system, edges: Edges) -> int:
 
     system = replace(system, positions=system.positions.clone().requires_grad_())
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        energies = model.energies(system.numbers, edges, edge_vectors(system, edges))
+        energies = model.energies(system, edges, edge_vectors(system, edges))
     assert energies.requires_grad
     return sum(held.values())
 

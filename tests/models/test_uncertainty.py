@@ -13,7 +13,7 @@ from contracts.models import random_pet
 from contracts.structures import dense_random, system, water_box
 
 from pet_calc.errors import IntegrityError
-from pet_calc.geometry import System, edge_vectors
+from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.io.foreign.checkpoints import (
     convert_checkpoint,
     load_published,
@@ -22,7 +22,8 @@ from pet_calc.io.foreign.checkpoints import (
 )
 from pet_calc.io.models.uncertainty import UNCERTAINTY, find_uncertainty, write_uncertainty
 from pet_calc.io.models.weights import load_model, read_config, save_model
-from pet_calc.models import evaluate
+from pet_calc.models import Results, evaluate
+from pet_calc.models.interface import Uncertainties
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.published.checkpoints import in_electronvolts
 from pet_calc.models.pet.published.migrations import Target
@@ -30,9 +31,8 @@ from pet_calc.models.pet.uncertainty import (
     CALIBRATIONS,
     LLPR,
     Calibration,
-    EnsembleMember,
+    LastLayerEnsemble,
     calibration_factor,
-    evaluate_uncertainty,
     fit_llpr,
 )
 from pet_calc.neighbors import neighbor_list
@@ -40,10 +40,30 @@ from pet_calc.neighbors import neighbor_list
 RELATIVE = 1e-8
 
 
+class Member(LastLayerEnsemble):
+    """One member of a last-layer ensemble as an energy model, differentiated by itself."""
+
+    def __init__(self, model: PET, llpr: LLPR, index: int) -> None:
+        super().__init__(model, llpr)
+        self.index = index
+
+    def energies(self, system: System, edges: Edges, vectors: torch.Tensor) -> torch.Tensor:
+        energies, features = self.energies_and_features(system, edges, vectors)
+        return energies + self.llpr.deviations(features)[:, self.index]
+
+    def evaluate(self, system: System, edges: Edges, **_: bool) -> Results:
+        return evaluate(self, system, edges, create_graph=True)
+
+
+def uncertainties(model: LastLayerEnsemble, structure: System) -> Uncertainties:
+    found = evaluate(model, structure, neighbor_list(structure, model.cutoff)).uncertainties
+    assert found is not None
+    return found
+
+
 def summed_features(model: PET, structure: System) -> torch.Tensor:
     edges = neighbor_list(structure, model.cutoff)
-    species = model.species(structure.numbers)
-    features = model.features(species, edges, edge_vectors(structure, edges).to(model.dtype))
+    features = model.features(structure, edges, edge_vectors(structure, edges).to(model.dtype))
     return model.last_layer_features(features).detach()
 
 
@@ -60,7 +80,7 @@ def test_published_uncertainties(reference_dir: Path) -> None:
     for name in names:
         atoms = structures[name]
         s = system(atoms.positions, atoms.numbers, np.array(atoms.cell), atoms.pbc.tolist())
-        found = evaluate_uncertainty(model, llpr, s, neighbor_list(s, model.cutoff))
+        found = uncertainties(LastLayerEnsemble(model, llpr), s)
         for value, key in (
             (found.energy_uncertainty, "system/energy_uncertainty"),
             (found.energies_uncertainty, "atom/energy_uncertainty"),
@@ -99,8 +119,7 @@ def test_energy_is_linear_in_the_last_layer_features(featurizer: str) -> None:
     structure = dense_random()
     weights, bias = [], torch.zeros(structure.n_atoms, dtype=torch.float64)
     edges = neighbor_list(structure, model.cutoff)
-    species = model.species(structure.numbers)
-    features = model.features(species, edges, edge_vectors(structure, edges))
+    features = model.features(structure, edges, edge_vectors(structure, edges))
     for node, edge in model.readouts("energy"):
         weights += [node[-1].weight[0], edge[-1].weight[0]]
         bias = bias + features.per_atom(
@@ -130,7 +149,7 @@ def fitted() -> tuple[PET, LLPR]:
 def test_ensemble_spreads_as_the_formula_says(fitted: tuple[PET, LLPR]) -> None:
     model, llpr = fitted
     box = water_box(seed=50)
-    found = evaluate_uncertainty(model, llpr, box, neighbor_list(box, model.cutoff))
+    found = uncertainties(LastLayerEnsemble(model, llpr), box)
     spread = found.energy_ensemble.std(1)
     assert torch.allclose(spread, found.energy_uncertainty, rtol=0.15)
     energy = evaluate(model, box, neighbor_list(box, model.cutoff)).energy
@@ -140,10 +159,10 @@ def test_ensemble_spreads_as_the_formula_says(fitted: tuple[PET, LLPR]) -> None:
 def test_members_have_forces_of_their_energies(fitted: tuple[PET, LLPR]) -> None:
     model, llpr = fitted
     few = LLPR(llpr.cholesky, llpr.multiplier, llpr.ensemble[:3])
-    forces_match_energy(Potential(EnsembleMember(model, few, 1)), dense_random())
+    forces_match_energy(Potential(Member(model, few, 1)), dense_random())
     box = dense_random()
     edges = neighbor_list(box, model.cutoff)
-    found = evaluate_uncertainty(model, few, box, edges, derivatives=True)
+    found = uncertainties(LastLayerEnsemble(model, few, derivatives=True), box)
     assert found.forces_ensemble is not None
     assert found.forces_uncertainty is not None
     plain = evaluate(model, box, edges).forces
@@ -151,7 +170,7 @@ def test_members_have_forces_of_their_energies(fitted: tuple[PET, LLPR]) -> None
     assert torch.allclose(found.forces_ensemble.mean(0), plain, rtol=0, atol=1e-10)
     assert found.forces_uncertainty.shape == plain.shape
     for k in range(3):  # one forward pass for all members, and one for each, are the same
-        alone = evaluate(EnsembleMember(model, few, k), box, edges)
+        alone = evaluate(Member(model, few, k), box, edges)
         assert alone.forces is not None
         assert alone.stress is not None
         assert found.stress_ensemble is not None
@@ -159,7 +178,7 @@ def test_members_have_forces_of_their_energies(fitted: tuple[PET, LLPR]) -> None
         assert torch.allclose(found.stress_ensemble[k], alone.stress, rtol=0, atol=1e-12)
     one = LLPR(llpr.cholesky, llpr.multiplier, llpr.ensemble[:1])
     with pytest.raises(ValueError, match="at least two members, got 1"):
-        evaluate_uncertainty(model, one, box, edges, derivatives=True)
+        LastLayerEnsemble(model, one, derivatives=True)
 
 
 @pytest.mark.parametrize("method", CALIBRATIONS)

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from pet_calc import CrystalformerCalculator, PETCalculator, pretrained
-from pet_calc.calculators import calculator_for
+from pet_calc.calculators import load_calculator
 from pet_calc.errors import UnsupportedElementError
 from pet_calc.io.models.domain import measure_domain
 from pet_calc.io.models.expected import EXPECTED, compare_expected, read_expected
@@ -80,7 +80,7 @@ def test_recorded_results_are_reproduced(entry, dtype):
 
 
 def test_exactly_its_elements_are_accepted(entry):
-    calculator = calculator_for(entry.name)
+    calculator = load_calculator(entry.name)
     for number in range(1, 119):
         atoms = Atoms(numbers=[number], positions=[[0, 0, 0]])
         atoms.calc = calculator

@@ -39,7 +39,7 @@ def arguments(model, system):
     from pet_calc.neighbors import neighbor_list
 
     edges = neighbor_list(system, model.cutoff)
-    return system.numbers, edges, edge_vectors(system, edges)
+    return system, edges, edge_vectors(system, edges)
 
 
 def test_vectors_may_be_left_out_of_the_tokens() -> None:

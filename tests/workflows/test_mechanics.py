@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc100
 from ase.calculators.emt import EMT
@@ -38,11 +37,10 @@ from pet_calc.workflows.relax import RelaxConfig, relax, why_not_batched
 class Argon(ModelCalculator):
     """Lennard-Jones argon as a model of ours, so that its copies are computed together."""
 
-    device = torch.device("cpu")
     name = "argon"
 
-    def model_for(self, system):
-        return LennardJones((18,), epsilon=0.0104, sigma=3.4, cutoff=7.0)
+    def __init__(self):
+        super().__init__(LennardJones((18,), epsilon=0.0104, sigma=3.4, cutoff=7.0))
 
 
 def copper(turned=False):

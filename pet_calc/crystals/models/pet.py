@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pet_calc.crystals.models.graph import CrystalGraph, GraphConfig
-from pet_calc.geometry import Edges
+from pet_calc.geometry import Edges, System
 from pet_calc.models.pet import PET, PETConfig
 
 
@@ -89,7 +89,10 @@ class PETBackbone(nn.Module):
             torch.zeros(len(graph.distances), 3, dtype=torch.int64),
             reverse_edges(graph.edge_index, graph.vectors),
         )
-        found = self.network.features(species, edges, graph.vectors)
+        # the network's elements are counted from 1, and it depends on vectors, not on positions
+        positions = torch.full((len(species), 3), torch.nan, dtype=torch.float64)
+        system = System.single(positions, species + 1)
+        found = self.network.features(system, edges, graph.vectors)
         return self.network.last_layer_features(found)
 
 

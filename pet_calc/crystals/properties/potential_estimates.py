@@ -50,7 +50,7 @@ class PotentialEstimates:
         total = 0
         for atoms in crystals:
             system = system_from_atoms(atoms)
-            require_elements(system, self.model.atomic_numbers)
+            require_elements(atoms, self.model.atomic_numbers, f"the potential {self.name}")
             edges = neighbor_list(system, self.model.cutoff)
             require_separation(system, edges)
             if waiting and total + edges.n_edges > BATCH_EDGES:

@@ -20,8 +20,8 @@ from ase.io.formats import get_compression, open_with_compression
 from numpy.typing import NDArray
 
 from pet_calc.errors import DatasetError
-from pet_calc.io.conditions import INFO_KEYS
 from pet_calc.io.data.crystals import TABLES, structures_of_table
+from pet_calc.io.structures.charge_and_spin import INFO_KEYS
 
 #: Names under which each label is looked for, in this order.
 LABEL_KEYS: Final[dict[str, tuple[str, ...]]] = {

@@ -15,13 +15,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pet_calc.errors import UnsupportedElementError
 from pet_calc.geometry import Edges, System, edge_vectors, gaussians
 from pet_calc.models.crystalformer.attention import Block
 from pet_calc.models.crystalformer.config import CrystalformerConfig
 from pet_calc.models.crystalformer.images import Images, box_images, smooth_images
 from pet_calc.models.crystalformer.reciprocal import Waves, box_waves, cast, smooth_waves
 from pet_calc.models.pet.repulsion import ShortRangeRepulsion
+from pet_calc.models.species import species_of, species_table
 
 
 class Crystalformer(nn.Module):
@@ -70,9 +70,7 @@ class Crystalformer(nn.Module):
         # what follows stays in float64
         repulsion = config.short_range_repulsion
         self.repulsion = ShortRangeRepulsion(n_species) if repulsion else None
-        species = torch.full((119,), -1, dtype=torch.int64)
-        species[list(config.elements)] = torch.arange(n_species)
-        self.register_buffer("species_of_number", species, persistent=False)
+        self.register_buffer("species_of_number", species_table(config.elements), persistent=False)
         spacing = config.radial_max / max(1, config.num_radial)
         centers = spacing * torch.arange(1, config.num_radial + 1, dtype=torch.float64)
         self.register_buffer("radial_centers", centers, persistent=False)
@@ -100,50 +98,22 @@ class Crystalformer(nn.Module):
         return self.embedding.weight.dtype
 
     @property
-    def needs_system(self) -> bool:
-        """Whether energies depend on more than the edges: on all atoms, in reciprocal space."""
-        return self.config.domain != "real"
-
-    @property
     def last_layers(self) -> tuple[nn.Linear, ...]:
         """The last linear maps, which the energy is a sum of."""
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
         return (last,)
 
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
-        if self.needs_system:
-            raise ValueError(
-                "this model has heads in reciprocal space, whose energy is no function of the "
-                "edges; call `system_energies`, or `pet_calc.models.evaluate`"
-            )
-        return self._energies(numbers, edges, vectors, None)
-
-    def system_energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
-        """Per-atom energies (n_atoms,) in eV, float64, of a model that needs the system.
-
-        Parameters
-        ----------
-        system : System
-            Positions and cell may carry gradients.
-        edges : Edges
-        vectors : Tensor, shape (n_edges, 3)
-            Those of `system`, in the model's dtype.
-        """
-        return self._energies(system.numbers, edges, vectors, system)
-
-    def _energies(
-        self, numbers: Tensor, edges: Edges, vectors: Tensor, system: System | None
-    ) -> Tensor:
         config = self.config
         if config.readout != "atoms":
             raise ValueError(
                 f"this model predicts {', '.join(config.targets)} of whole crystals and is no "
                 f"potential; call `properties`"
             )
-        species = self.species(numbers)
-        images = self.images(edges, vectors, len(numbers))
+        species = self.species(system.numbers)
+        images = self.images(edges, vectors, system.n_atoms)
         network = self.head(self.features(species, images, self.waves(system, images)))[:, 0]
         energies = self.reference_energies[species] + self.energy_scale * network.double()
         if self.repulsion is not None:
@@ -178,12 +148,11 @@ class Crystalformer(nn.Module):
         out = self.head(total / counts[:, None]).double()
         return out * self.target_scale + self.target_mean
 
-    def waves(self, system: System | None, images: Images) -> list[Waves]:
+    def waves(self, system: System, images: Images) -> list[Waves]:
         """What heads in reciprocal space need; nothing where there are none."""
         config = self.config
-        if not self.needs_system:
+        if config.domain == "real":
             return []
-        assert system is not None
         rows = torch.argsort(images.layout.atom_order)
         if config.images == "box":
             found = box_waves(system, rows, config.image_range)
@@ -195,14 +164,7 @@ class Crystalformer(nn.Module):
 
     def species(self, numbers: Tensor) -> Tensor:
         """Index of each atom's element in ``config.elements``."""
-        species = self.species_of_number[numbers.clamp(0, 118)]
-        if bool((species < 0).any()):
-            unknown = sorted(set(numbers[species < 0].tolist()))
-            raise UnsupportedElementError(
-                f"this Crystalformer covers the atomic numbers {list(self.config.elements)}, but "
-                f"the structure contains {unknown}"
-            )
-        return species
+        return species_of(self.species_of_number, numbers, self.config.elements, "Crystalformer")
 
     def images(self, edges: Edges, vectors: Tensor, n_atoms: int) -> Images:
         """Smooth images of the edges."""

@@ -48,7 +48,7 @@ def canonical_energies(model: EnergyModel, system: System, edges: Edges) -> Tens
     views = canonical_views(system, edges, vectors, model.cutoff)
     of_edge = system.system_index[edges.edge_index[0]]
     turned = oriented(vectors, views.matrix[of_edge], views.sign[of_edge], views.kind[of_edge])
-    energies = model.energies(system.numbers, edges, turned.to(model.dtype)).double()
+    energies = model.energies(system, edges, turned.to(model.dtype)).double()
     return segment_sum(energies, system.system_index, system.n_systems)
 
 

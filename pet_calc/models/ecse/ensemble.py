@@ -17,19 +17,25 @@ forgotten in portions (see `pet_calc.models.derivatives`): memory does not grow 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pet_calc.geometry import Edges, System
-from pet_calc.models.derivatives import Results
+from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.models.derivatives import (
+    edge_variables,
+    forces_from_gradient,
+    gradient_of_sum,
+    results_of,
+    stress_from_gradient,
+)
 from pet_calc.models.ecse.frames import FrameConfig
 from pet_calc.models.ecse.operations import Operations, averaged, merged
 from pet_calc.models.ecse.orientations import Orientations, orientations, oriented
 from pet_calc.models.ecse.quadrature import quadrature
-from pet_calc.models.interface import EnergyModel
+from pet_calc.models.interface import DerivedModel, EnergyModel, Results
 
 Mode = Literal["local", "structure", "quadrature"]
 
@@ -62,52 +68,61 @@ class Copies:
     row: Tensor
     row_view: Tensor
 
+    def system(self, batch: System) -> System:
+        """The copied atoms with the state of the systems that they come from.
 
-class Ensemble:
-    """A backbone made symmetric, as an `EnergyModel` of one batch of systems.
+        Their positions are NaN: a backbone depends on the vectors alone.
+        """
+        draw = batch.frame_draw
+        return replace(
+            batch,
+            positions=torch.full_like(batch.positions[:1], torch.nan).expand(len(self.atom), 3),
+            numbers=batch.numbers[self.atom],
+            system_index=batch.system_index[self.atom],
+            frame_draw=None if draw is None else draw[self.atom],
+        )
+
+
+class Ensemble(DerivedModel):
+    """A backbone made symmetric.
 
     Parameters
     ----------
     model : EnergyModel
-        The backbone.
-    system : System
-        The batch that will be evaluated.
+        The backbone, whose energies depend on positions through the edge vectors alone.
     mode : {"local", "structure", "quadrature"}
     frames : FrameConfig
     mirrored : bool
         O(3) rather than SO(3).
     order : int
         Of the quadrature.
-    backbone_for : callable, optional
-        Gives the backbone for copied atoms from their indices in the batch, where it depends on
-        the system that an atom belongs to (charge, spin).
-    operations : sequence of Operations, optional
-        Symmetry of each system of the batch, for the mode "structure": views that it makes equal
-        are evaluated once.
+    portion : int
+        Edges of one portion of copies.
+    find_operations : callable, optional
+        Gives the symmetry operations of each system of a batch, for the mode "structure": views
+        that they make equal are evaluated once.
 
     Raises
     ------
     ValueError
-        For "local" with a backbone that sees beyond an atom's neighbors.
+        For "local" with a backbone that sees beyond an atom's neighbors, and for operations in
+        another mode than "structure".
     """
 
     def __init__(
         self,
         model: EnergyModel,
-        system: System,
         mode: Mode,
         *,
         frames: FrameConfig | None = None,
         mirrored: bool = True,
         order: int = 3,
         portion: int = PORTION,
-        backbone_for: Callable[[Tensor], EnergyModel] | None = None,
-        operations: Sequence[Operations] | None = None,
+        find_operations: Callable[[System], Sequence[Operations]] | None = None,
     ) -> None:
-        if operations is not None and (mode != "structure" or len(operations) != system.n_systems):
+        if find_operations is not None and mode != "structure":
             raise ValueError(
-                f"`operations` must be given for each system, and in the mode 'structure' alone, "
-                f"got {len(operations)} for {system.n_systems} system(s) and {mode!r}"
+                f"`find_operations` merges views in the mode 'structure' alone, got {mode!r}"
             )
         if mode == "local" and not is_strictly_local(model):
             raise ValueError(
@@ -115,61 +130,59 @@ class Ensemble:
                 "alone (one message-passing layer, residual featurizer, no adaptive cutoff), and "
                 "this one sees further; use 'structure'"
             )
-        self.model = model
-        self.system = system
-        self.mode = mode
+        super().__init__(model)
+        self.mode: Mode = mode
         self.frames = frames or FrameConfig()
         self.mirrored = mirrored
         self.order = order
         self.portion = portion
-        self.backbone_for = backbone_for or (lambda atoms: model)
-        self.operations = operations
-        if operations is not None and not mirrored:
-            self.operations = [o.proper for o in operations]
+        self.find_operations = find_operations
 
-    @property
-    def cutoff(self) -> float:
-        """Radius in Å within which neighbors matter."""
-        return self.model.cutoff
-
-    @property
-    def atomic_numbers(self) -> tuple[int, ...]:
-        """Elements covered, ascending."""
-        return self.model.atomic_numbers
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the computation."""
-        return self.model.dtype
-
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
         # every view for itself: the derivatives of this sum are those of the energies as they are
-        prepared = PreparedEnsemble(self, numbers, edges, self.views(edges, vectors))
-        total = torch.zeros(len(numbers), dtype=torch.float64, device=numbers.device)
-        for term in prepared.terms(vectors, prepared.tensors):
+        oriented_copies = OrientedCopies(self, system, edges, self.views(system, edges, vectors))
+        total = torch.zeros(system.n_atoms, dtype=torch.float64, device=vectors.device)
+        for term in oriented_copies.terms(vectors, oriented_copies.shared):
             total = total + term
         return total
 
-    def prepare(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> PreparedEnsemble:
-        """Views and weights of the batch, merged where its symmetry makes them equal.
+    def evaluate(
+        self, system: System, edges: Edges, *, forces: bool = True, stress: bool = True
+    ) -> Results:
+        """As `pet_calc.models.evaluate`, view by view, so that memory does not grow with them."""
+        if not (forces or stress):
+            with torch.no_grad():
+                vectors = edge_vectors(system, edges).to(self.dtype)
+                return results_of(self.energies(system, edges, vectors), system)
+        operations = self.operations(system)
+        with torch.enable_grad():
+            exact, vectors = edge_variables(system, edges, self.dtype)
+            views = self.views(system, edges, vectors)
+            if operations is not None:
+                views = merged(views, operations)
+            copies = OrientedCopies(self, system, edges, views)
+            energies, gradient = gradient_of_sum(
+                copies.terms, vectors, copies.shared, system.n_atoms
+            )
+        gradient = gradient.to(exact.dtype)
+        results = results_of(
+            energies,
+            system,
+            forces_from_gradient(gradient, edges, system.n_atoms) if forces else None,
+            stress_from_gradient(gradient, exact, edges, system) if stress else None,
+        )
+        return results if operations is None else averaged(results, system, operations)
 
-        Derivatives of the terms are complete after `complete`.
-        """
-        views = self.views(edges, vectors)
-        if self.operations is not None:
-            views = merged(views, self.operations)
-        return PreparedEnsemble(self, numbers, edges, views)
+    def operations(self, system: System) -> Sequence[Operations] | None:
+        """The symmetry of each system by which views are merged; None if they are not."""
+        if self.find_operations is None:
+            return None
+        found = self.find_operations(system)
+        return found if self.mirrored else [o.proper for o in found]
 
-    def complete(self, results: Results) -> Results:
-        """Results of the terms of `prepare`, averaged over the symmetry of each system."""
-        if self.operations is None:
-            return results
-        return averaged(results, self.system, self.operations)
-
-    def views(self, edges: Edges, vectors: Tensor) -> Orientations:
+    def views(self, system: System, edges: Edges, vectors: Tensor) -> Orientations:
         """Views of all groups, sorted by group."""
-        system = self.system
         if self.mode == "quadrature":
             return quadrature(self.order, system.n_systems, vectors.device, mirrored=self.mirrored)
         whole = self.mode == "structure"
@@ -184,37 +197,27 @@ class Ensemble:
             mirrored=self.mirrored,
         )
 
-    def copies(self, edges: Edges, group: Tensor) -> Copies:
-        """Copies for views of the given groups (n_views,)."""
-        center = edges.edge_index[0]
-        if self.mode == "local":
-            return stars(edges, group, ranges(center, self.system.n_atoms))
-        n = self.system.n_systems
-        index = self.system.system_index
-        return replicas(edges, group, ranges(index, n), ranges(index[center], n))
-
 
 @dataclass(frozen=True, eq=False)
-class PreparedEnsemble:
+class OrientedCopies:
     """Views of a batch; their energies come in terms that can be differentiated one by one."""
 
     ensemble: Ensemble
-    numbers: Tensor
+    system: System
     edges: Edges
     views: Orientations
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def shared(self) -> tuple[Tensor, ...]:
         """What the terms share and depend on, beside the vectors."""
         return self.views.weight, self.views.matrix
 
-    def terms(self, vectors: Tensor, tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    def terms(self, vectors: Tensor, shared: tuple[Tensor, ...]) -> Iterator[Tensor]:
         """Weighted energies (n_atoms,) of portions of the views, which add up to the energies."""
-        weight, matrix = tensors
-        ensemble, views = self.ensemble, self.views
-        sizes = self.sizes()
-        for part in portions(sizes, ensemble.portion):
-            copies = ensemble.copies(self.edges, views.group[part])
+        weight, matrix = shared
+        views = self.views
+        for part in self.portions():
+            copies = self.copies(views.group[part])
             view = copies.view
             local = oriented(
                 vectors.double()[copies.edge],
@@ -222,16 +225,30 @@ class PreparedEnsemble:
                 views.sign[part][view],
                 views.kind[part][view],
             )
-            model = ensemble.backbone_for(copies.atom)
-            found = model.energies(self.numbers[copies.atom], copies.edges, local.to(vectors.dtype))
+            found = self.ensemble.model.energies(
+                copies.system(self.system), copies.edges, local.to(vectors.dtype)
+            )
             weighted = weight[part][copies.row_view] * found[copies.row]
             yield torch.zeros(
-                len(self.numbers), dtype=weighted.dtype, device=weighted.device
+                self.system.n_atoms, dtype=weighted.dtype, device=weighted.device
             ).index_add(0, copies.atom[copies.row], weighted)
+
+    def portions(self) -> list[slice]:
+        """Runs of consecutive views that are evaluated at once."""
+        return portions(self.sizes(), self.ensemble.portion)
+
+    def copies(self, group: Tensor) -> Copies:
+        """Copies for views of the given groups (n_views,)."""
+        system = self.system
+        center = self.edges.edge_index[0]
+        if self.ensemble.mode == "local":
+            return stars(self.edges, group, ranges(center, system.n_atoms))
+        index, n = system.system_index, system.n_systems
+        return replicas(self.edges, group, ranges(index, n), ranges(index[center], n))
 
     def sizes(self) -> Tensor:
         """Edges of each view's copy, plus its atoms."""
-        system = self.ensemble.system
+        system = self.system
         center = self.edges.edge_index[0]
         if self.ensemble.mode == "local":
             per_group = 1 + torch.bincount(center, minlength=system.n_atoms)

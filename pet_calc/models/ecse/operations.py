@@ -28,8 +28,8 @@ from torch import Tensor
 from pet_calc.geometry import System
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
 from pet_calc.kernels.ecse_frames.switches import segment_sum
-from pet_calc.models.derivatives import Results
 from pet_calc.models.ecse.orientations import FRAME, Orientations
+from pet_calc.models.interface import Results
 
 #: Largest difference of the elements of two views that are taken for one. The energy differs by
 #: less than this times its slope as the structure turns, an eV or so.

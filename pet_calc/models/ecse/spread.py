@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System
-from pet_calc.models.derivatives import Results, evaluate
-from pet_calc.models.interface import EnergyModel
+from pet_calc.models.derivatives import evaluate
+from pet_calc.models.interface import EnergyModel, Results
 
 # constants of the super-Fibonacci spiral
 _PHI, _PSI = 2.0**0.5, 1.533751168755204288118041
@@ -50,7 +50,7 @@ def spiral_rotations(n: int) -> Tensor:
 
 
 def rotation_spread(
-    model_for: Callable[[System], EnergyModel],
+    model: EnergyModel,
     system: System,
     edges: Edges,
     n: int = 16,
@@ -61,8 +61,7 @@ def rotation_spread(
 
     Parameters
     ----------
-    model_for : callable
-        Gives the model for a system, since an ensemble is bound to one.
+    model : EnergyModel
     system : System
     edges : Edges
         Neighbor list of `system` at the model's cutoff; turning leaves it valid.
@@ -74,7 +73,7 @@ def rotation_spread(
     for k, rotation in enumerate(spiral_rotations(n).to(system.positions)):
         matrix = rotation * (-1.0) ** k
         turned = replace(system, positions=system.positions @ matrix, cell=system.cell @ matrix)
-        found = evaluation(model_for(turned), turned, edges)
+        found = evaluation(model, turned, edges)
         assert found.forces is not None
         energies.append(found.energy)
         forces.append(found.forces @ matrix.T)

@@ -36,8 +36,13 @@ from torch import Tensor
 
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.kernels.gathers import edges_to_slots
-from pet_calc.models.derivatives import member_derivatives, sum_per_system
-from pet_calc.models.ecse.ensemble import Ensemble, portions
+from pet_calc.models.derivatives import (
+    edge_variables,
+    forces_from_gradient,
+    gradients_of_members,
+    sum_per_system,
+)
+from pet_calc.models.ecse.ensemble import Ensemble, OrientedCopies
 from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, Orientations, oriented
 from pet_calc.models.ecse.representations import (
     dimension,
@@ -47,7 +52,6 @@ from pet_calc.models.ecse.representations import (
     largest,
     turned_back,
 )
-from pet_calc.models.pet.conditioning import Conditions
 from pet_calc.models.pet.model import PET
 
 
@@ -142,28 +146,17 @@ class TensorEnsemble:
         The batch that will be evaluated.
     mode : {"auto", "local", "structure"}
         As for energies; "auto" is the cheaper one that is exact.
-    conditions : Conditions, optional
-        Charge and spin multiplicity of each atom's system.
-
     """
 
-    def __init__(
-        self,
-        model: PET,
-        system: System,
-        mode: str = "auto",
-        *,
-        conditions: Conditions | None = None,
-    ) -> None:
+    def __init__(self, model: PET, system: System, mode: str = "auto") -> None:
         if mode not in ("auto", "local", "structure"):
             raise ValueError(f"`mode` must be 'auto', 'local' or 'structure', got {mode!r}")
         if mode == "auto":
             mode = "local" if model.strictly_local else "structure"
         self.model = model
         self.system = system
-        self.conditions = conditions
         self.invariant = model.config.invariant
-        self.ensemble = Ensemble(model, system, "local" if mode == "local" else "structure")
+        self.ensemble = Ensemble(model, "local" if mode == "local" else "structure")
 
     def require_readable(self, parts: tuple[tuple[int, int], ...]) -> None:
         """Raise a ValueError for components that invariant features cannot give."""
@@ -178,14 +171,14 @@ class TensorEnsemble:
             )
 
     def features(
-        self, atoms: Tensor, edges: Edges, local: Tensor, world: Tensor, degrees: set[int]
+        self, system: System, edges: Edges, local: Tensor, world: Tensor, degrees: set[int]
     ) -> Readable:
         """What a head reads of each atom.
 
         Parameters
         ----------
-        atoms : Tensor, shape (n_rows,)
-            Atom of the batch that each one is.
+        system : System
+            Atoms of the batch, or copies of them.
         edges : Edges
             Between them.
         local, world : Tensor, shape (n_edges, 3)
@@ -194,10 +187,9 @@ class TensorEnsemble:
             Of the harmonics.
         """
         model = self.model
-        species = model.species(self.system.numbers[atoms])
-        conditions = None if self.conditions is None else self.conditions.of(atoms)
-        found = model.environment(edges, local.to(model.dtype), len(species))
-        tokens = model.features_within(species, found, conditions)
+        found = model.environment(edges, local.to(model.dtype), system.n_atoms)
+        tokens = model.features_within(system, found)
+        species = tokens.species
         of_edges = model.last_edge_features(tokens)
         of_atoms = model.last_layer_features(tokens, of_edges).double()
         one_hot = torch.nn.functional.one_hot(species, len(model.config.elements)).to(of_atoms)
@@ -230,16 +222,15 @@ class TensorEnsemble:
         ensemble, system = self.ensemble, self.system
         degrees = {degree for _, degree, _ in edge_parts(parts)}
         if self.invariant:
-            atoms = torch.arange(system.n_atoms, device=vectors.device)
-            features = self.features(atoms, edges, vectors, vectors, degrees)
+            features = self.features(system, edges, vectors, vectors, degrees)
             # a zero matrix leaves invariants alone
             return read(features, features.view.new_zeros(system.n_atoms, 3, 3))
-        prepared = ensemble.prepare(system.numbers, edges, vectors)
-        views = prepared.views
+        views = ensemble.views(system, edges, vectors)
+        oriented_copies = OrientedCopies(ensemble, system, edges, views)
         total: Tensor | None = None
-        for part in portions(prepared.sizes(), ensemble.portion):
+        for part in oriented_copies.portions():
             here = views.select(part)
-            copies = ensemble.copies(edges, here.group)
+            copies = oriented_copies.copies(here.group)
             world = vectors.double()[copies.edge]
             local = oriented(
                 world,
@@ -247,7 +238,7 @@ class TensorEnsemble:
                 here.sign[copies.view],
                 here.kind[copies.view],
             )
-            features = self.features(copies.atom, copies.edges, local, world, degrees)
+            features = self.features(copies.system(system), copies.edges, local, world, degrees)
             features = features.select(copies.row)
             atom = copies.atom[copies.row]
             for index, matrix, share in directions(here, largest(parts)):
@@ -325,7 +316,7 @@ def head_shapes(model: PET, irreps: str) -> tuple[tuple[int, int], tuple[int, in
 
 @dataclass(frozen=True, eq=False)
 class TensorResults:
-    """What a head says of a batch, in components of its irreps, float64.
+    """Prediction of a head for a batch, in components of its irreps, float64.
 
     Attributes
     ----------
@@ -363,8 +354,10 @@ def evaluate_tensor(
         atomic = ensemble.atomic(head, edges, edge_vectors(system, edges))
     found = None
     if derivative:
-        forces, _ = member_derivatives(
-            lambda vectors: ensemble.atomic(head, edges, vectors), torch.float64, system, edges
-        )
-        found = -forces.permute(1, 2, 0)
+        _, vectors = edge_variables(system, edges, torch.float64)
+        with torch.enable_grad():
+            components = ensemble.atomic(head, edges, vectors)
+            gradients = gradients_of_members(components, vectors)
+            forces = [forces_from_gradient(g, edges, system.n_atoms) for g in gradients]
+        found = -torch.stack(forces).permute(1, 2, 0)
     return TensorResults(sum_per_system(atomic, system), atomic, found)

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from pet_calc.geometry import Bucket, Edges, NeighborMatrix, NodeEdgeLayout, System
 from pet_calc.geometry.graph import bucket_boundaries
-from pet_calc.models.derivatives import Results, evaluate_slots
-from pet_calc.models.interface import EnergyModel
+from pet_calc.models.derivatives import evaluate_slots
+from pet_calc.models.interface import EnergyModel, Results
 from pet_calc.models.pet.adaptive_cutoff import Environment, adaptive_cutoffs
-from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
-from pet_calc.models.pet.model import PART, PET, kept_elements
+from pet_calc.models.pet.model import PET
+from pet_calc.models.pet.network import PART, kept_elements
 
 #: Slots beyond those that are needed at first.
 HEADROOM: Final = 1.1
@@ -34,28 +34,25 @@ MANY_ATOMS: Final = 2000
 _TINY: Final = 1e-15
 
 
-def require_fixed_shape(model: EnergyModel) -> tuple[PET, Conditions | None]:
-    """The PET of a model that can be evaluated here, and the charge and spin that it is under.
+def require_fixed_shape(model: EnergyModel) -> PET:
+    """The model, if it can be evaluated here.
 
     Raises
     ------
     ValueError
         For models whose shapes depend on the structure.
     """
-    plain, conditions = model, None
-    if isinstance(model, ConditionedPET):
-        plain, conditions = model.model, model.conditions
-    if not isinstance(plain, PET):
+    if not isinstance(model, PET):
         raise ValueError(
             f"steps of fixed shape need one plain PET, got {type(model).__name__}; leave out "
             f"`cuda_graph`, or `ecse` and all models but one"
         )
-    if plain.config.ecse != "none":
+    if model.config.ecse != "none":
         raise ValueError(
             "steps of fixed shape need a model without local frames, whose number depends on the "
-            f"structure, but this one has `ecse` {plain.config.ecse!r}; leave out `cuda_graph`"
+            f"structure, but this one has `ecse` {model.config.ecse!r}; leave out `cuda_graph`"
         )
-    return plain, conditions
+    return model
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +196,7 @@ def with_room(n: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class StepResults:
-    """What a step says, all of it on the device.
+    """Outcome of a step, all of it on the device.
 
     Attributes
     ----------
@@ -217,9 +214,8 @@ class StepResults:
 
 
 def evaluate_fixed(
-    model: PET, system: System, species: Tensor, graph: SlotGraph, condition: Tensor | None,
-    plan: BucketPlan,
-) -> StepResults:  # fmt: skip
+    model: PET, system: System, species: Tensor, graph: SlotGraph, plan: BucketPlan
+) -> StepResults:
     """Energy, forces and stress in fixed shapes.
 
     Parameters
@@ -231,8 +227,6 @@ def evaluate_fixed(
         From ``model.species``.
     graph : SlotGraph
         Holds every pair within ``model.cutoff``, and may hold more.
-    condition : Tensor or None
-        From ``model.conditioning``.
     plan : BucketPlan
         Where the network's edges go.
     """
@@ -246,9 +240,9 @@ def evaluate_fixed(
         layout, beyond = layout_of(graph, keep, plan)
         lacking.append(beyond)
         tokens = model.plain_tokens(species, seen, layout, plan.rows)
-        features = model.passed(species, tokens, condition)
+        features = model.passed(system, species, tokens)
         pairs = model.pair_energies(species, graph.edges, vectors)
-        return model.read_out(species, features) + pairs
+        return model.read_out(system, features) + pairs
 
     results = evaluate_slots(
         energies, model.dtype, system, graph.edges, exact, inside, beyond=2.0 * model.cutoff

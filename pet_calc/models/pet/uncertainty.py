@@ -12,17 +12,23 @@ uncertainty on to forces.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-from pet_calc.geometry import Edges, System, edge_vectors
-from pet_calc.models.committee import Uncertainties
-from pet_calc.models.derivatives import member_derivatives, sum_per_system
-from pet_calc.models.pet.conditioning import Conditions
-from pet_calc.models.pet.derived import DerivedPET
+from pet_calc.geometry import Edges, System
+from pet_calc.models.committee import stacked
+from pet_calc.models.derivatives import (
+    edge_variables,
+    forces_from_gradient,
+    gradients_of_members,
+    results_of,
+    stress_from_gradient,
+    sum_per_system,
+)
+from pet_calc.models.interface import DerivedModel, Results, Uncertainties
 from pet_calc.models.pet.model import PET
 
 Calibration = Literal["absolute_residuals", "squared_residuals", "crps"]
@@ -83,110 +89,78 @@ class LLPR:
         return energies - energies.mean(1, keepdim=True)
 
 
-class LastLayerEnsemble(DerivedPET):
-    """A PET with the ensemble of last layers of its uncertainty model.
+class LastLayerEnsemble(DerivedModel):
+    """A PET with the uncertainty model of its energy head.
+
+    Its results are those of the PET, with uncertainties from the same forward pass.
 
     Parameters
     ----------
     model : PET
     llpr : LLPR
         Of the model's energy head.
-    conditions : Conditions, optional
-        Charge and spin multiplicity of each atom's system.
+    derivatives : bool
+        Uncertainties of forces and stress too, by a backward pass for each member.
+
+    Raises
+    ------
+    ValueError
+        If derivatives are asked for and the ensemble has less than two members.
     """
 
-    def __init__(self, model: PET, llpr: LLPR, conditions: Conditions | None = None) -> None:
+    def __init__(self, model: PET, llpr: LLPR, *, derivatives: bool = False) -> None:
+        if derivatives and llpr.n_members < 2:
+            raise ValueError(
+                f"`derivatives` need an ensemble of at least two members, got {llpr.n_members}"
+            )
         super().__init__(model)
-        self.llpr, self.conditions = llpr, conditions
+        self.pet, self.llpr, self.derivatives = model, llpr, derivatives
+
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
+        """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
+        return self.pet.energies(system, edges, vectors)
 
     def energies_and_features(
-        self, numbers: Tensor, edges: Edges, vectors: Tensor
+        self, system: System, edges: Edges, vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Per-atom energies (n_atoms,) in eV and last-layer features (n_atoms, n), float64."""
-        model = self.model
-        species = model.species(numbers)
-        features = model.features(species, edges, vectors, self.conditions)
-        energies = model.read_out(species, features) + model.pair_energies(species, edges, vectors)
-        return energies, model.last_layer_features(features).double()
+        features = self.pet.features(system, edges, vectors)
+        energies = self.pet.read_out(system, features)
+        energies = energies + self.pet.pair_energies(features.species, edges, vectors)
+        return energies, self.pet.last_layer_features(features).double()
 
-    def member_energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        """Per-atom energies (n_atoms, n_members) in eV, float64."""
-        energies, features = self.energies_and_features(numbers, edges, vectors)
-        return energies[:, None] + self.llpr.deviations(features)
-
-
-class EnsembleMember(LastLayerEnsemble):
-    """One member of a last-layer ensemble as an `EnergyModel`.
-
-    Parameters
-    ----------
-    model : PET
-    llpr : LLPR
-    index : int
-        Of the member.
-    """
-
-    def __init__(self, model: PET, llpr: LLPR, index: int) -> None:
-        super().__init__(model, llpr)
-        self.index = index
-
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
-        """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
-        return self.member_energies(numbers, edges, vectors)[:, self.index]
-
-
-def evaluate_uncertainty(
-    model: PET,
-    llpr: LLPR,
-    system: System,
-    edges: Edges,
-    *,
-    derivatives: bool = False,
-    conditions: Conditions | None = None,
-) -> Uncertainties:
-    """Uncertainties of the energy, and of forces and stress through the ensemble.
-
-    Parameters
-    ----------
-    model : PET
-    llpr : LLPR
-        Of the model's energy head.
-    system : System
-    edges : Edges
-        Neighbor list of `system` at ``model.cutoff``.
-    derivatives : bool
-        Forces and stress of every member too, which costs a backward pass for each.
-    conditions : Conditions, optional
-        Charge and spin multiplicity of each atom's system.
-    """
-    if derivatives and llpr.n_members < 2:
-        raise ValueError(
-            f"`derivatives` need an ensemble of at least two members, got {llpr.n_members}"
-        )
-    ensemble = LastLayerEnsemble(model, llpr, conditions)
-    with torch.no_grad():
-        vectors = edge_vectors(system, edges).to(model.dtype)
-        energies, features = ensemble.energies_and_features(system.numbers, edges, vectors)
-        deviations = llpr.deviations(features) if llpr.n_members else features[:, :0]
-        members = energies[:, None] + deviations
-    forces = stress = None
-    if derivatives:
-        forces, stress = member_derivatives(
-            lambda v: ensemble.member_energies(system.numbers, edges, v),
-            model.dtype,
+    def evaluate(
+        self, system: System, edges: Edges, *, forces: bool = True, stress: bool = True
+    ) -> Results:
+        """As `pet_calc.models.evaluate`, with uncertainties."""
+        exact, vectors = edge_variables(system, edges, self.dtype)
+        own = forces or stress
+        with torch.set_grad_enabled(own or self.derivatives):
+            energies, features = self.energies_and_features(system, edges, vectors)
+            members = energies[:, None] + self.llpr.deviations(features)
+            differentiated = torch.cat(
+                [energies[:, None][:, : int(own)], members if self.derivatives else members[:, :0]],
+                dim=1,
+            )
+            gradients = [g.to(exact.dtype) for g in gradients_of_members(differentiated, vectors)]
+        force = [forces_from_gradient(g, edges, system.n_atoms) for g in gradients]
+        pressure = [stress_from_gradient(g, exact, edges, system) for g in gradients]
+        results = results_of(
+            energies.detach(),
             system,
-            edges,
+            force.pop(0) if own else None,
+            pressure.pop(0) if own else None,
         )
-    return Uncertainties(
-        energy_uncertainty=llpr.sigma(sum_per_system(features, system)),
-        energies_uncertainty=llpr.sigma(features),
-        energy_ensemble=sum_per_system(members, system),
-        energies_ensemble=members,
-        forces_ensemble=forces,
-        forces_uncertainty=None if forces is None else forces.std(0),
-        stress_ensemble=stress,
-        stress_uncertainty=None if stress is None else stress.std(0),
-    )
+        features, members = features.detach(), members.detach()
+        uncertainties = Uncertainties.of_members(
+            sum_per_system(members, system),
+            members,
+            stacked(force),
+            stacked(pressure),
+            energy_uncertainty=self.llpr.sigma(sum_per_system(features, system)),
+            energies_uncertainty=self.llpr.sigma(features),
+        )
+        return replace(results, uncertainties=uncertainties)
 
 
 def fit_llpr(

@@ -82,14 +82,14 @@ def measure(
     for file in files:
         options = {"file": file} if isinstance(file, str) else dict(file)
         frames += read_set(build(DataSet, options, "files"), data, model.atomic_numbers)[0]
-    conditions = isinstance(model, PET) and model.config.system_conditioning
+    state = isinstance(model, PET) and model.config.system_conditioning
     leveled = has_levels(model, frames)
 
     def prepared() -> Iterator[Batch]:
         for k, frame in enumerate(frames):
             if on_frame is not None:
                 on_frame(k, len(frames))
-            batch = prepare(frame, model.cutoff, conditions=conditions)
+            batch = prepare(frame, model.cutoff, state=state)
             if leveled and isinstance(model, PET):
                 batch = at_level(batch, frame, model.config, model.energy_head)
             yield batch

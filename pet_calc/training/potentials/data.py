@@ -15,17 +15,12 @@ from pet_calc.errors import DatasetError
 from pet_calc.geometry import Edges, System, edge_vectors
 from pet_calc.geometry.cell import matrix_from_voigt, voigt_from_matrix
 from pet_calc.geometry.graph import BATCH_EDGES
-from pet_calc.io.conditions import charge_and_spin
 from pet_calc.io.data.datasets import LabeledFrame, LeastRise
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.io.structures.separation import require_separation
 from pet_calc.models import EnergyModel, evaluate
-from pet_calc.models.pet import PET
-from pet_calc.models.pet.conditioning import ConditionedPET, Conditions
-from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.neighbors import neighbor_list
 from pet_calc.training.core.parallel import ALONE, Team
-from pet_calc.training.potentials.levels_of_theory import LeveledPET
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +93,6 @@ class Batch:
         Atoms in each system.
     floor : Tensor, shape (n_systems,), eV
         Lower bounds of the energy.
-    conditions : Conditions or None
-        Charge and spin of each atom's system, for models that are conditioned on them.
-    level : Tensor or None, shape (n_systems,), int64
-        Level of theory of each system, as index into the energy heads of the model; None where
-        all are read from the head in use.
     rise : Rise or None
         None where no energy is known to rise.
     """
@@ -114,9 +104,13 @@ class Batch:
     stress: Tensor
     n_atoms: Tensor
     floor: Tensor
-    conditions: Conditions | None = None
-    level: Tensor | None = None
     rise: Rise | None = None
+
+    @property
+    def level(self) -> int | None:
+        """Energy head of a single frame, by its index; None for the one in use."""
+        head = self.system.energy_head
+        return None if head is None else int(head)
 
     @property
     def has_derivatives(self) -> bool:
@@ -136,10 +130,6 @@ class Batch:
             stress=torch.cat([p.stress for p in parts]),
             n_atoms=torch.cat([p.n_atoms for p in parts]),
             floor=torch.cat([p.floor for p in parts]),
-            conditions=Conditions.concatenate([p.conditions for p in parts]),
-            level=None
-            if parts[0].level is None
-            else torch.cat([p.level for p in parts if p.level is not None]),
             rise=Rise.concatenate(parts),
         )
 
@@ -159,7 +149,7 @@ class Batch:
         )
 
 
-def prepare(frame: LabeledFrame, cutoff: float, *, conditions: bool = False) -> Batch:
+def prepare(frame: LabeledFrame, cutoff: float, *, state: bool = False) -> Batch:
     """A frame as a batch of one, with its edges; these stay valid under rotation.
 
     Parameters
@@ -167,16 +157,16 @@ def prepare(frame: LabeledFrame, cutoff: float, *, conditions: bool = False) -> 
     frame : LabeledFrame
     cutoff : float
         Of the model, in Å.
-    conditions : bool
+    state : bool
         With charge and spin, for models made with `system_conditioning`.
 
     Raises
     ------
     InvalidStructureError
         For a structure without atoms or without meaning, for overlapping atoms, and with
-        `conditions` for a charge or spin that means nothing.
+        `state` for a charge or spin that means nothing.
     """
-    system = system_from_atoms(frame.atoms)
+    system = system_from_atoms(frame.atoms, state=state)
     edges = neighbor_list(system, cutoff)
     require_separation(system, edges)
     n = system.n_atoms
@@ -193,31 +183,8 @@ def prepare(frame: LabeledFrame, cutoff: float, *, conditions: bool = False) -> 
         else torch.from_numpy(frame.stress.copy())[None],
         n_atoms=torch.tensor([n]),
         floor=torch.tensor([nan if frame.floor is None else frame.floor], dtype=torch.float64),
-        conditions=Conditions.uniform(n, *charge_and_spin(frame.atoms)) if conditions else None,
         rise=None if frame.rise is None else Rise.of(frame.rise),
     )
-
-
-def conditioned(model: EnergyModel, batch: Batch, draw: Tensor | None = None) -> EnergyModel:
-    """The model as the systems of a batch see it: at their charge, spin and level of theory.
-
-    Parameters
-    ----------
-    model : EnergyModel
-    batch : Batch
-    draw : Tensor, optional, shape (n_atoms,)
-        See `pet_calc.models.pet.sampled.SampledPET`.
-    """
-    if batch.level is not None and isinstance(model, PET):
-        level = batch.level[batch.system.system_index]
-        return LeveledPET(model, level, batch.conditions, draw)
-    if draw is not None and isinstance(model, PET):
-        return SampledPET(model, draw, batch.conditions)
-    if batch.conditions is None:
-        return model
-    if isinstance(model, PET) and model.config.system_conditioning:
-        return ConditionedPET(model, batch.conditions)
-    return model
 
 
 def random_orthogonal(generator: np.random.Generator) -> Tensor:
@@ -291,8 +258,7 @@ def energy_errors(model: EnergyModel, frames: Sequence[Batch], team: Team = ALON
     done = 0
     for group in in_batches(frames[k] for k in mine):
         b = Batch.concatenate(group)
-        seen = conditioned(model, b)
-        found = evaluate(seen, b.system, b.edges, forces=False, stress=False)
+        found = evaluate(model, b.system, b.edges, forces=False, stress=False)
         errors[list(mine[done : done + len(group)])] = b.energy - found.energy
         done += len(group)
     return team.total(errors)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pet_calc.models import EnergyModel, evaluate
 from pet_calc.training.core.parallel import ALONE, Team
-from pet_calc.training.potentials.data import Batch, conditioned, in_batches, random_orthogonal
+from pet_calc.training.potentials.data import Batch, in_batches, random_orthogonal
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def evaluate_frames(model: EnergyModel, frames: Iterable[Batch], team: Team = AL
     sums = torch.zeros(3 + len(elements), 3, dtype=torch.float64)
     for group in in_batches(team.share(list(frames)) if team.size > 1 else frames):
         frame = Batch.concatenate(group)
-        results = evaluate(conditioned(model, frame), frame.system, frame.edges)
+        results = evaluate(model, frame.system, frame.edges)
         assert results.forces is not None
         assert results.stress is not None
         forces = results.forces - frame.forces
@@ -146,9 +146,7 @@ def rotation_error(
         for _ in range(orientations):
             matrix = random_orthogonal(generator)
             turned = frame.transformed(matrix)
-            results = evaluate(
-                conditioned(model, turned), turned.system, turned.edges, stress=False
-            )
+            results = evaluate(model, turned.system, turned.edges, stress=False)
             assert results.forces is not None
             energies.append((results.energy / frame.n_atoms).numpy())
             forces.append((results.forces @ matrix.T).numpy())

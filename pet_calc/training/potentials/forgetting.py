@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pet_calc.models import EnergyModel, evaluate
-from pet_calc.training.potentials.data import Batch, conditioned, fit_composition
+from pet_calc.training.potentials.data import Batch, fit_composition
 from pet_calc.training.potentials.evaluate import Error, evaluate_frames
 
 
@@ -50,7 +50,7 @@ def without_references(model: EnergyModel, frames: Sequence[Batch]) -> Error:
     if not found:
         return Error(float("nan"), float("nan"), 0)
     errors = torch.cat([
-        evaluate(conditioned(model, f), f.system, f.edges, forces=False, stress=False).energy
+        evaluate(model, f.system, f.edges, forces=False, stress=False).energy
         - f.energy
         for f in found
     ])  # fmt: skip

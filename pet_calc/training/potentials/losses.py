@@ -137,12 +137,11 @@ def direct_loss(
     """
     limits = huber or HuberConfig()
     system = batch.system
-    species = model.species(system.numbers)
     vectors = edge_vectors(system, batch.edges).to(model.dtype)
-    features = model.features(species, batch.edges, vectors, batch.conditions)
+    features = model.features(system, batch.edges, vectors)
     total = batch.energy.new_zeros(())
     if model.config.direct_forces and weights.forces > 0:
-        forces = direct_forces(model, features, species, system)
+        forces = direct_forces(model, features, system)
         total = total + weights.forces * forces_term(forces, batch, limits) / counts.forces
     if model.config.direct_stress and weights.stress > 0:
         stress = direct_stress(model, features, system)

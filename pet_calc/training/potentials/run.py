@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from pet_calc.training.core.optimizers import make_optimizer, take_step
 from pet_calc.training.core.parallel import ALONE, Team
 from pet_calc.training.core.weight_average import start_average, update_exponential
 from pet_calc.training.potentials.config import HuberConfig, LossConfig, StageConfig, TrainConfig
-from pet_calc.training.potentials.data import Batch, conditioned, energy_shift, turned
+from pet_calc.training.potentials.data import Batch, energy_shift, turned
 from pet_calc.training.potentials.evaluate import Error, Evaluation, evaluate_frames
 from pet_calc.training.potentials.frame_order import Order
 from pet_calc.training.potentials.initial_model import constants, starting_model
@@ -158,8 +159,8 @@ class Run:
         if not derivatives and weights.energy == 0:  # nothing of these frames is learnt
             return torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         results = evaluate(
-            conditioned(self.model, batch, draw),
-            batch.system,
+            self.model,
+            replace(batch.system, frame_draw=draw),
             batch.edges,
             forces=derivatives,
             stress=derivatives and (weights.stress > 0 or batch.rise is not None),

@@ -221,8 +221,8 @@ def check_labels(census: LabelCensus, stages: Sequence[StageConfig]) -> None:
 def prepare_all(frames: Sequence[LabeledFrame], config: TrainConfig) -> list[Batch]:
     """Frames as the model of a configuration needs them."""
     model = config.model
-    conditions = isinstance(model, PETConfig) and model.system_conditioning
-    prepared = [prepare(f, model.cutoff, conditions=conditions) for f in frames]
+    state = isinstance(model, PETConfig) and model.system_conditioning
+    prepared = [prepare(f, model.cutoff, state=state) for f in frames]
     if not config.levels or not isinstance(model, PETConfig):
         return prepared
     return [
@@ -234,14 +234,14 @@ def prepare_all(frames: Sequence[LabeledFrame], config: TrainConfig) -> list[Bat
 def at_level(batch: Batch, frame: LabeledFrame, model: PETConfig, main: str) -> Batch:
     """A frame's batch with the energy head of its level, by default `main`."""
     place = model.energy_heads.index(frame.level or main)
-    return replace(batch, level=torch.tensor([place]))
+    return replace(batch, system=replace(batch.system, energy_head=torch.tensor([place])))
 
 
 def by_level(
     model: TrainableModel, frames: Sequence[Batch]
 ) -> list[tuple[TrainableModel, list[Batch]]]:
     """Single frames by their level of theory, each with the model read through its head."""
-    levels = {int(f.level) for f in frames if f.level is not None}
+    levels = {f.level for f in frames if f.level is not None}
     if not levels or not isinstance(model, PET):
         return [(model, list(frames))]
     heads = model.config.energy_heads

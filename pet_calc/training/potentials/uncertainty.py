@@ -16,7 +16,7 @@ from pet_calc.models.derivatives import sum_per_system
 from pet_calc.models.pet import PET
 from pet_calc.models.pet.uncertainty import LLPR, fit_llpr
 from pet_calc.training.potentials.config import UncertaintyConfig
-from pet_calc.training.potentials.data import Batch, conditioned
+from pet_calc.training.potentials.data import Batch
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,7 @@ def energy_errors(model: PET, frames: Iterable[Batch]) -> tuple[Tensor, Tensor, 
         present = torch.isfinite(frame.energy)
         if not bool(present.any()):
             continue
-        found = evaluate(
-            conditioned(model, frame), frame.system, frame.edges, forces=False, stress=False
-        )
+        found = evaluate(model, frame.system, frame.edges, forces=False, stress=False)
         errors.append((found.energy - frame.energy)[present])
         features.append(summed_features(model, frame)[present])
         counts.append(frame.n_atoms[present])
@@ -165,6 +163,5 @@ def summed_features(model: PET, frame: Batch) -> Tensor:
     with torch.no_grad():
         system, edges = frame.system, frame.edges
         vectors = edge_vectors(system, edges).to(model.dtype)
-        species = model.species(system.numbers)
-        tokens = model.features(species, edges, vectors, frame.conditions)
+        tokens = model.features(system, edges, vectors)
         return sum_per_system(model.last_layer_features(tokens).double(), system)

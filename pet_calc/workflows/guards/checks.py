@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError
 from pet_calc.io.models.domain import TrainingDomain
-from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.neighbors.api import check_cell, check_finite
 from pet_calc.neighbors.vesin_cpu import complete_cell, vesin_half_list
 from pet_calc.workflows.guards.violations import Violation
@@ -63,12 +62,11 @@ def require_covered(atoms: Atoms) -> None:
     ------
     UnsupportedElementError
         For an element that the potential does not cover.
-    ValueError
-        For a charge that it does not know.
+    InvalidStructureError
+        For a charge or spin that it does not support.
     """
     if isinstance(atoms.calc, ModelCalculator):
-        system = system_from_atoms(atoms, atoms.calc.device)
-        atoms.calc.modeler(atoms)(system)
+        atoms.calc.model_for(atoms)
 
 
 def name_atom(atoms: Atoms, index: int) -> str:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 import pet_calc
 from pet_calc.errors import CheckpointError
-from pet_calc.io.conditions import conditions_text
 from pet_calc.io.runs.provenance import calculator_record, installed
+from pet_calc.io.structures.charge_and_spin import state_text
 from pet_calc.workflows.md.config import MDConfig
 from pet_calc.workflows.md.records import Mark
 from pet_calc.workflows.md.swaps import CARRIED
@@ -155,7 +155,7 @@ def structure_digest(atoms: Atoms) -> str:
         digest.update(np.ascontiguousarray(array).tobytes())
     for constraint in atoms.constraints:
         digest.update(repr(constraint.todict()).encode())
-    digest.update(conditions_text(atoms).encode())
+    digest.update(state_text(atoms).encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from pet_calc.errors import InvalidStructureError
-from pet_calc.io.conditions import charge_and_spin
+from pet_calc.io.structures.charge_and_spin import charge_and_spin
 from pet_calc.workflows.guards import check_structure
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
@@ -49,8 +48,7 @@ def forces_of(
 
     if isinstance(calculator, ModelCalculator):
         found = calculator.evaluate_many(structures, max_edges=batch_edges, on_progress=told)
-        together = [r.forces.cpu().numpy() for r in found if r.forces is not None]
-        return torch.cat([r.energy for r in found]).cpu().numpy(), np.stack(together)
+        return np.array([r["energy"] for r in found]), np.stack([r["forces"] for r in found])
     energies, forces = [], []
     for k, atoms in enumerate(structures):
         energy, force = _single(calculator, atoms)

@@ -102,7 +102,7 @@ def relax_batched(
     for index, error in failures.items():
         done(index, failed(structures[index], error))
     for selection, indices in found:
-        calculator.select(selection)
+        calculator._select(selection)
         batch = Batch(calculator, config, limit, end)
         batch.run(deque((i, structures[i]) for i in indices), done, on_step)
     return [outcomes[i] for i in range(len(structures))]
@@ -169,7 +169,7 @@ class Batch:
     def count(self, atoms: Atoms) -> int:
         """Directed edges of a structure."""
         system = system_from_atoms(atoms, self.device)
-        return neighbor_list(system, self.calculator.modeler(atoms)(system).cutoff).n_edges
+        return neighbor_list(system, self.calculator.model_for(atoms).cutoff).n_edges
 
     def advance(
         self, state: FireState, queue: deque[tuple[int, Atoms]], done: OnResult

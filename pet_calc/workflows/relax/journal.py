@@ -21,8 +21,8 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 
-from pet_calc.io.conditions import conditions_text
 from pet_calc.io.runs.provenance import stamp
+from pet_calc.io.structures.charge_and_spin import state_text
 from pet_calc.io.structures.extxyz import extxyz_frame
 from pet_calc.units import EV_PER_A3_TO_GPA
 from pet_calc.workflows.relax.result import Relaxation
@@ -72,7 +72,7 @@ def structure_digest(atoms: Atoms) -> str:
         digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
     for constraint in atoms.constraints:
         digest.update(repr(constraint.todict()).encode())
-    digest.update(conditions_text(atoms).encode())
+    digest.update(state_text(atoms).encode())
     return digest.hexdigest()[:16]
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
+import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
 from pet_calc.calculators.base import ModelCalculator
 from pet_calc.errors import InvalidStructureError, PetCalcError, UnsupportedElementError
-from pet_calc.geometry import System
 from pet_calc.workflows.guards import Guard, require_covered
 from pet_calc.workflows.progress import OnProgress, Progress
 from pet_calc.workflows.relax.batched import CONSTRAINTS, OnResult, OnStep, relax_batched
@@ -43,8 +42,6 @@ def why_not_batched(structures: Sequence[Atoms], config: RelaxConfig) -> str | N
         return "the structures have different calculators"
     if not isinstance(calculator, ModelCalculator):
         return f"{type(calculator).__name__} computes one structure at a time"
-    if not calculator.one_model:
-        return f"{calculator.name} is evaluated in the orientations of one structure"
     if config.optimizer != "fire":
         return f"a batch is relaxed by FIRE, not by {config.optimizer.upper()}"
     kinds = {c.todict()["name"] for atoms in structures for c in atoms.constraints}
@@ -75,19 +72,11 @@ def settle_model(
     systems |= {frozenset([atomic_numbers[e]]) for e in elements}
     if not systems:
         return
-    examples = [
-        System.single(
-            positions=torch.zeros(len(numbers), 3, dtype=torch.float64),
-            numbers=torch.tensor(sorted(numbers), dtype=torch.int64),
-            # what has no cell would be warned of
-            cell=torch.eye(3, dtype=torch.float64),
-            pbc=(True, True, True),
-        )
-        for numbers in sorted(systems, key=sorted)
-    ]
+    # cells, as a potential for crystals would warn of molecules
+    examples = [Atoms(sorted(numbers), cell=np.eye(3), pbc=True) for numbers in systems]
     with contextlib.suppress(UnsupportedElementError):
         # each structure is asked about again, and named if no potential covers it
-        calculator.model_for(System.concatenate(examples).to(calculator.device))
+        calculator.model_for(*sorted(examples, key=lambda a: a.numbers.tolist()))
 
 
 def starting_problem(atoms: Atoms, config: RelaxConfig) -> Exception | None:

@@ -89,7 +89,7 @@ def test_the_network_alone_is_not_symmetric():
     def plain(a: Atoms) -> float:
         system, edges = prepared(a, model.cutoff)
         with torch.no_grad():
-            return model.energies(system.numbers, edges, edge_vectors(system, edges)).sum().item()
+            return model.energies(system, edges, edge_vectors(system, edges)).sum().item()
 
     others = given_otherwise(atoms, 3)
     assert abs(plain(others["turned"]) - plain(atoms)) > 1e-3

@@ -19,7 +19,6 @@ from pet_calc.models import Results, evaluate
 from pet_calc.models.ecse.ensemble import Ensemble, portions
 from pet_calc.models.ecse.orientations import AXIAL, FRAME, ISOTROPIC, drawn
 from pet_calc.models.ecse.quadrature import rotations
-from pet_calc.models.pet.sampled import SampledPET
 from pet_calc.neighbors import neighbor_list
 
 Evaluate = Callable[[System], Results]
@@ -27,7 +26,7 @@ Evaluate = Callable[[System], Results]
 
 def ensemble(model, mode: str, **options) -> Evaluate:
     def run(structure: System) -> Results:
-        wrapped = Ensemble(model, structure, mode, **options)
+        wrapped = Ensemble(model, mode, **options)
         return evaluate(wrapped, structure, neighbor_list(structure, model.cutoff))
 
     return run
@@ -224,14 +223,14 @@ def test_a_jump_would_be_seen() -> None:
     from pet_calc.models.ecse import ensemble as module
 
     class Published(Ensemble):
-        def views(self, edges, vectors):
+        def views(self, system, edges, vectors):
             return module.orientations(
-                edges.edge_index[0], vectors.double(), self.system.n_atoms,
+                edges.edge_index[0], vectors.double(), system.n_atoms,
                 self.cutoff + self.frames.taper, self.frames,
             )  # fmt: skip
 
     def run(structure: System) -> Results:
-        wrapped = Published(model, structure, "local")
+        wrapped = Published(model, "local")
         return evaluate(wrapped, structure, neighbor_list(structure, model.cutoff))
 
     # the middle of a grid of 21 points is the place where the third atom leaves the cutoff
@@ -271,7 +270,7 @@ def test_views_say_which_limit_they_are() -> None:
         edges = neighbor_list(structure, model.cutoff)
         from pet_calc.geometry import edge_vectors
 
-        views = Ensemble(model, structure, "local").views(edges, edge_vectors(structure, edges))
+        views = Ensemble(model, "local").views(structure, edges, edge_vectors(structure, edges))
         totals = torch.zeros(structure.n_atoms).double().index_add(0, views.group, views.weight)
         assert torch.allclose(totals, torch.ones_like(totals), atol=1e-14)
         return set(views.kind.tolist())
@@ -299,7 +298,7 @@ def test_energies_without_derivatives_and_in_a_batch() -> None:
     together = ensemble(model, "structure")(batch)
     alone = torch.cat([ensemble(model, "structure")(p).energy for p in parts])
     assert torch.allclose(together.energy, alone, atol=1e-12)
-    wrapped = Ensemble(model, batch, "structure")
+    wrapped = Ensemble(model, "structure")
     edges = neighbor_list(batch, model.cutoff)
     only = evaluate(wrapped, batch, edges, forces=False, stress=False).energy
     assert torch.allclose(only, alone, atol=1e-12)
@@ -307,7 +306,7 @@ def test_energies_without_derivatives_and_in_a_batch() -> None:
 
 def test_local_refuses_a_model_that_sees_further() -> None:
     with pytest.raises(ValueError, match="its neighbors alone"):
-        Ensemble(random_pet(4), CASES["molecule-4"](), "local")
+        Ensemble(random_pet(4), "local")
 
 
 def test_an_invariant_backbone_is_left_as_it_is() -> None:
@@ -336,7 +335,7 @@ def test_drawn_frames_have_the_probabilities_of_their_weights() -> None:
     from pet_calc.geometry import edge_vectors
 
     edges = neighbor_list(structure, model.cutoff)
-    views = Ensemble(model, structure, "local").views(edges, edge_vectors(structure, edges))
+    views = Ensemble(model, "local").views(structure, edges, edge_vectors(structure, edges))
     generator = torch.Generator().manual_seed(0)
     n = 1000
     counts: Tensor = torch.zeros_like(views.weight)
@@ -354,10 +353,11 @@ def test_training_on_drawn_frames_costs_one_view_and_needs_layerwise() -> None:
     structure, model = CASES["water-24"](), layerwise_pet()
     edges = neighbor_list(structure, model.cutoff)
     draw = torch.rand(structure.n_atoms, generator=torch.Generator().manual_seed(0))
-    once = evaluate(SampledPET(model, draw), structure, edges)
-    again = evaluate(SampledPET(model, draw), structure, edges)
+    drawn_frames = replace(structure, frame_draw=draw)
+    once = evaluate(model, drawn_frames, edges)
+    again = evaluate(model, drawn_frames, edges)
     assert torch.equal(once.energy, again.energy)
-    other = evaluate(SampledPET(model, 1.0 - draw), structure, edges)
+    other = evaluate(model, replace(structure, frame_draw=1.0 - draw), edges)
     assert abs((once.energy - other.energy).item()) > 1e-6
     with pytest.raises(ValueError, match="no frames to draw"):
-        SampledPET(random_pet(), draw)
+        evaluate(random_pet(), drawn_frames, edges)

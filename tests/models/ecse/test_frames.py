@@ -71,7 +71,7 @@ def published_energy(
     """(Σ w E(A Q) + w_aux E_aux) / (Σ w + w_aux) over the frames of the whole structure."""
     frames = found.frames
     n = len(frames.weight)
-    invariant = auxiliary.energies(structure.numbers, edges, vectors).sum()
+    invariant = auxiliary.energies(structure, edges, vectors).sum()
     total = found.frame_free[0] * invariant
     norm = found.frame_free[0] + frames.weight.sum()
     if n:
@@ -79,7 +79,7 @@ def published_energy(
         index = structure.system_index
         copies = replicas(edges, zero, ranges(index, 1), ranges(index[edges.edge_index[0]], 1))
         turned = torch.einsum("na,nab->nb", vectors[copies.edge], frames.matrix[copies.view])
-        energies = main.energies(structure.numbers[copies.atom], copies.edges, turned)
+        energies = main.energies(copies.system(structure), copies.edges, turned)
         per_copy = torch.zeros(n, dtype=torch.float64).index_add(0, copies.row_view, energies)
         total = total + (frames.weight * per_copy).sum()
     return total / norm

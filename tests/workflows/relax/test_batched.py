@@ -138,11 +138,11 @@ class Sick(torch.nn.Module):
     atomic_numbers = property(lambda self: self.model.atomic_numbers)
     dtype = property(lambda self: self.model.dtype)
 
-    def energies(self, numbers, edges, vectors):
+    def energies(self, system, edges, vectors):
         if edges.n_edges > self.memory:
             raise torch.OutOfMemoryError("no memory")
         self.largest = max(self.largest, edges.n_edges)
-        energies = self.model.energies(numbers, edges, vectors)
+        energies = self.model.energies(system, edges, vectors)
         if bool((vectors.norm(dim=1) < self.shortest).any()):
             energies = energies * torch.nan
         return energies
@@ -151,15 +151,11 @@ class Sick(torch.nn.Module):
 class SickCalculator(PETCalculator):
     sick = None
 
-    def modeler(self, *structures):
-        healthy = super().modeler(*structures)
-
-        def sick(system):
-            if self.sick is None:
-                self.sick = Sick(healthy(system), **self.how)
-            return self.sick
-
-        return sick
+    def model_for(self, *structures):
+        healthy = super().model_for(*structures)
+        if self.sick is None:
+            self.sick = Sick(healthy, **self.how)
+        return self.sick
 
 
 def test_nan_of_one_structure_does_not_stop_the_others(structures):
@@ -191,11 +187,10 @@ def test_a_batch_that_does_not_fit_is_divided(structures):
 class Conditioned(PETCalculator):
     """Stand-in for a model that depends on more than the atoms: a shift by their charge."""
 
-    def modeler(self, *structures):
-        neutral = super().modeler(*(Atoms(a, info={}) for a in structures))
-        if not any(a.info.get("charge", 0) for a in structures):
-            return neutral
-        return lambda system: Sick(neutral(system), shortest=9.0)
+    def model_for(self, *structures):
+        neutral = super().model_for(*(Atoms(a, info={}) for a in structures))
+        charged = any(a.info.get("charge", 0) for a in structures)
+        return Sick(neutral, shortest=9.0) if charged else neutral
 
 
 def test_a_model_of_one_structure_does_not_compute_another(structures):

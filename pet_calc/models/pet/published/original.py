@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pet_calc.errors import UnsupportedElementError
-from pet_calc.geometry import Edges, node_edge_layout
+from pet_calc.geometry import Edges, System, node_edge_layout
 from pet_calc.kernels.gathers import edges_to_slots, reverse_edges
 from pet_calc.models.cutoff import cosine
 from pet_calc.models.pet.readout import mlp_head
+from pet_calc.models.species import species_of, species_table
 
 # under the roots of the length that is cut off and of the length that is a feature, Å²
 _TINY_CUTOFF, _TINY_FEATURE = 1e-16, 1e-15
@@ -211,9 +211,7 @@ class OriginalPET(nn.Module):
             _MessageLayer(config, first=g == 0) for g in range(config.num_gnn_layers)
         )
         self.to(dtype)
-        species = torch.full((119,), -1, dtype=torch.int64)
-        species[list(config.elements)] = torch.arange(len(config.elements))
-        self.register_buffer("species_of_number", species, persistent=False)
+        self.register_buffer("species_of_number", species_table(config.elements), persistent=False)
         references = torch.zeros(len(config.elements), dtype=torch.float64)
         self.register_buffer("reference_energies", references)
 
@@ -241,14 +239,11 @@ class OriginalPET(nn.Module):
             return length
         return torch.cat([vectors, length], dim=1)
 
-    def energies(self, numbers: Tensor, edges: Edges, vectors: Tensor) -> Tensor:
+    def energies(self, system: System, edges: Edges, vectors: Tensor) -> Tensor:
         """Per-atom energies (n_atoms,) in eV, float64; see `EnergyModel.energies`."""
-        species = self.species_of_number[numbers.clamp(0, 118)]
-        if bool((species < 0).any()):
-            raise UnsupportedElementError(
-                f"this PET model covers the atomic numbers {list(self.config.elements)}, but the "
-                f"structure contains {sorted(set(numbers[species < 0].tolist()))}"
-            )
+        species = species_of(
+            self.species_of_number, system.numbers, self.config.elements, "PET model"
+        )
         layout = node_edge_layout(edges, len(species))
         distances = (vectors.square().sum(-1) + _TINY_CUTOFF).sqrt()
         weights = cosine(distances, self.config.cutoff, self.config.cutoff_width)
@@ -259,7 +254,7 @@ class OriginalPET(nn.Module):
         center = species[layout.atom_order]
         message = self.embedding(neighbor)
 
-        total = torch.zeros(len(species), dtype=self.dtype, device=numbers.device)
+        total = torch.zeros(len(species), dtype=self.dtype, device=vectors.device)
         for layer in self.gnn_layers:
             assert isinstance(layer, _MessageLayer)
             tokens = layer.edge_tokens(geometry, neighbor, message)

@@ -16,7 +16,7 @@ INFO_KEYS: Final = (CHARGE, *SPIN)
 
 
 def charge_and_spin(atoms: Atoms) -> tuple[int, int]:
-    """Total charge in elementary charges, and 2S + 1; a neutral singlet where nothing is said.
+    """Total charge in elementary charges, and 2S + 1; by default a neutral singlet.
 
     Raises
     ------
@@ -28,16 +28,22 @@ def charge_and_spin(atoms: Atoms) -> tuple[int, int]:
     named = {name: value for name, value in spins.items() if value is not None}
     if len(set(named.values())) > 1:
         raise InvalidStructureError(
-            f"a structure has one spin multiplicity 2S + 1, but atoms.info says {named}; delete "
+            f"a structure has one spin multiplicity 2S + 1, but atoms.info has {named}; delete "
             f"one of the two"
         )
     return charge or 0, next(iter(named.values()), 1)
 
 
-def conditions_text(atoms: Atoms) -> str:
-    """What a structure says of charge and spin, for digests; empty if it says nothing."""
-    said = {key: atoms.info[key] for key in INFO_KEYS if atoms.info.get(key) is not None}
-    return " ".join(f"{key}={np.asarray(value).tolist()}" for key, value in said.items())
+def state_text(atoms: Atoms) -> str:
+    """Charge and spin as ``atoms.info`` has them, for digests; empty if it has neither."""
+    given = {key: atoms.info[key] for key in INFO_KEYS if atoms.info.get(key) is not None}
+    return " ".join(f"{key}={np.asarray(value).tolist()}" for key, value in given.items())
+
+
+def same_state(first: Atoms, second: Atoms) -> bool:
+    """Whether two structures have the same entries for charge and spin."""
+    values = ([np.asarray(a.info.get(key)) for key in INFO_KEYS] for a in (first, second))
+    return all(np.array_equal(x, y) for x, y in zip(*values, strict=True))
 
 
 def whole_number(atoms: Atoms, key: str) -> int | None:
