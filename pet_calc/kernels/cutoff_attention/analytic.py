@@ -80,27 +80,6 @@ def over_keys(log_weight: Tensor, heads: int) -> Tensor:
     return log_weight[:, None, None, :].expand(n, heads, 1, t).reshape(n * heads, 1, t)
 
 
-def gradients(
-    packed: Tensor, log_weight: Tensor, grad: Tensor, heads: int, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Gradients on the two tensors as functions that can be differentiated again.
-
-    Parameters
-    ----------
-    packed, log_weight, heads, scale
-        As of `cutoff_attention`.
-    grad : Tensor, shape (n_atoms, n_tokens, width)
-        Gradient on the result.
-    """
-    inputs = heads_first(packed, 3, heads)
-    with torch.no_grad():
-        p = attend(inputs[0], inputs[1], log_weight, heads, scale)
-    on_inputs, on_weight = _AttendedGradient.apply(  # type: ignore[no-untyped-call]
-        heads_first(grad, 1, heads)[0], inputs, log_weight, p, heads, scale
-    )
-    return heads_last(on_inputs, heads), on_weight
-
-
 class _Attended(torch.autograd.Function):
     """`attended`."""
 

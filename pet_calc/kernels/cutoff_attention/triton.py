@@ -5,7 +5,7 @@ suffice up to 64 tokens, but for the backward pass in the highest precision), re
 queries, keys and values where the packed linear map has left them, and computes the weights again
 in the backward pass. As the heads of an atom belong to one program, the gradient of its cutoff
 weights is a sum in registers, in a fixed order. Second derivatives, which only training needs, are
-those of the formulas in `pet_calc.kernels.cutoff_attention.analytic`.
+those of the reference.
 """
 
 # Triton reads the types of kernels from their calls
@@ -13,6 +13,7 @@ those of the formulas in `pet_calc.kernels.cutoff_attention.analytic`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pet_calc.kernels.cutoff_attention import analytic
+from pet_calc.kernels.cutoff_attention import reference
+from pet_calc.kernels.derivatives import reference_gradients
 from pet_calc.kernels.precision import Precision, current_precision
 from pet_calc.kernels.triton_product import product, product_constants
 
@@ -137,11 +139,13 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         packed, log_weight = ctx.saved_tensors
         heads, scale = ctx.heads, ctx.scale
         if torch.is_grad_enabled():
-            again = analytic.gradients(packed, log_weight, grad, heads, scale)
+            attention = partial(reference.cutoff_attention, heads=heads, scale=scale)
+            needed = ctx.needs_input_grad[:2]
+            again = reference_gradients(attention, (packed, log_weight), needed, (grad,))
             return (*again, None, None, None)
         n, t, _ = packed.shape
         d_packed, d_weight = torch.empty_like(packed), torch.empty_like(log_weight)
