@@ -149,6 +149,23 @@ def test_a_list_that_differs_is_not_used(lists_in_triton, how, reason):
         assert torch.equal(found.edge_index, vesin_list(system, 4.0).edge_index)
 
 
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [(PETCalculator, small_pet), (CrystalformerCalculator, lambda: random_crystalformer(1))],
+)
+def test_kernels_are_an_option(monkeypatch, kind, model):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match=r"`kernels` must be .*, got 'cuda'"):
+        kind(model(), device="cpu", kernels="cuda")
+    with pytest.raises(ValueError, match="`kernels` 'triton' cannot be used"):
+        kind(model(), device="cpu", kernels="triton")
+    monkeypatch.setenv("PET_CALC_TRITON", "1")
+    for kernels in ("auto", "reference"):
+        calc = kind(model(), device="cpu", kernels=kernels)
+        calc.evaluate(liquid())
+        assert calc.accelerated == {}
+
+
 def broken_compiler(x):
     raise RuntimeError("no compiler")
 
@@ -266,6 +283,9 @@ def find_broken_kernels():
         calc = PETCalculator(small_pet(), dtype=dtype)
         calc.evaluate(water)
         assert calc.accelerated == dict.fromkeys(PET_FORMS), calc.accelerated
+        calc = PETCalculator(small_pet(), dtype=dtype, kernels="reference")
+        calc.evaluate(water)
+        assert calc.accelerated == {}, calc.accelerated
     crystals = CrystalformerCalculator(random_crystalformer(1))
     crystals.evaluate(water)
     assert crystals.accelerated == {LATTICE_ATTENTION: None}, crystals.accelerated
@@ -287,7 +307,7 @@ def find_broken_kernels():
         assert len(told) == 1, told
         assert form in told[0]
         assert "differs by" in calc.accelerated[form]
-        with mock.patch.dict(os.environ, PET_CALC_TRITON="0"):
+        with mock.patch.dict(os.environ, PET_CALC_TRITON="0"):  # what "auto" goes by
             assert np.array_equal(found["forces"], calc.evaluate(water)["forces"])
         setattr(kernel, name, right)
 
