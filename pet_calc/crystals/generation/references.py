@@ -168,7 +168,11 @@ def relaxed_phases(
 
     if structures and on_progress is not None:
         on_progress(0, len(structures))
-    outcomes = relax_all(with_calculator(structures, calculator), config, on_result=told)
+    outcomes = (
+        relax_all(with_calculator(structures, calculator), config, on_result=told)
+        if structures
+        else []
+    )
     phases: list[Phase] = []
     reasons: dict[int, str] = {}
     for k, outcome in enumerate(outcomes):
