@@ -150,7 +150,24 @@ def print_results(
         stored = json.loads((out / "calibration.json").read_text(encoding="utf-8"))
         found = {split: CalibrationError(**values) for split, values in stored.items()}
         console.print(calibration_table(found))
+    elif settings.fine_tune is not None and has_uncertainty(settings.fine_tune.source):
+        console.print(
+            f"{settings.fine_tune.source} has uncertainties, the tuned potential has none; a table "
+            f"\\[uncertainty] in the configuration fits them"
+        )
     console.print(f"potential: {out / 'model'}")
+
+
+def has_uncertainty(name: str) -> bool:
+    """Whether a potential, by name or folder, has an uncertainty model."""
+    from pet_calc.io.models.uncertainty import find_uncertainty
+    from pet_calc.models.pet import PET
+    from pet_calc.pretrained import load
+
+    potential = load(name)
+    if potential.folder is None or not isinstance(potential.model, PET):
+        return False
+    return find_uncertainty(potential.folder, potential.model.energy_head) is not None
 
 
 def train_property_model(values: dict[str, Any], run: TrainingRun) -> None:

@@ -134,6 +134,19 @@ validation_frames = 2
     )
 
 
+def test_uncertainties_that_a_fine_tuning_loses_are_named(folder):
+    (folder / "train.toml").write_text(CONFIG + "[uncertainty]\nmembers = 4\n")
+    assert run(folder).exit_code == 0
+    tuned = CONFIG + f'[fine_tune]\nfrom = "{folder / "run" / "model"}"\n'
+    for more, lost in (("", True), ("[uncertainty]\nmembers = 4\n", False)):
+        (folder / "train.toml").write_text(tuned + more)
+        out = ["--out", str(folder / f"tuned-{lost}")]
+        result = CliRunner().invoke(app, ["train", str(folder / "train.toml"), *out])
+        assert result.exit_code == 0, result.output
+        said = " ".join(result.output.split())
+        assert ("a table [uncertainty] in the configuration fits them" in said) == lost
+
+
 def test_a_file_that_does_not_exist_is_said_to(folder):
     (folder / "train.toml").unlink()
     result = run(folder)

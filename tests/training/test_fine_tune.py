@@ -79,8 +79,8 @@ def test_another_network_is_refused(tmp_path, data_folder, config_table, parent)
         ({"fine_tune": {"from": "x", "replay_fraction": 0.5}}, "need replay"),
         ({"fine_tune": {"from": "x", "replay": ["a"], "replay_fraction": 1.0}}, "between 0 and 1"),
         ({"fine_tune": {"from": "x", "method": "all"}}, "'full', 'heads' or 'lora'"),
-        ({"data": {"train": ["a", "b"], "repeat": [2]}}, "for each of the 2 training files"),
-        ({"data": {"train": ["a"], "repeat": [0]}}, "at least 1"),
+        ({"data": {"train": ["a"], "repeat": [2]}}, "unknown option"),
+        ({"data": {"sets": [{"file": "a", "repeat": 0}]}}, "at least 1"),
     ],
 )
 def test_options_without_meaning_are_refused(config_table, table, message):
@@ -89,7 +89,8 @@ def test_options_without_meaning_are_refused(config_table, table, message):
 
 
 def test_repeated_files_are_seen_more_often_and_never_in_validation(data_folder, config_table):
-    data = {"train": ["train.extxyz", "test.extxyz"], "repeat": [1, 3], "validation_frames": 4}
+    often = [{"file": "test.extxyz", "repeat": 3}]
+    data = {"train": ["train.extxyz"], "sets": often, "validation_frames": 4}
     found = load_data(TrainConfig.from_dict(config_table | {"data": data}), data_folder)
     assert len(found.train) == 22
     epoch = found.order.frames

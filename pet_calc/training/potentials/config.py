@@ -271,17 +271,11 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the TOML file."""
         model, architecture = self.model.to_dict(), architecture_of(self.model)
-        # files of PET were written before there was a choice
         named = model if architecture == "pet" else {"architecture": architecture} | model
         values = asdict(self) | {"model": named}
-        for name in ("repulsion_reach", "huber"):  # likewise
-            if values[name] is None:
-                del values[name]
-        if self.fine_tune is None:  # not in files that were written before there was a choice
-            del values["fine_tune"]
-        else:
+        if self.fine_tune is not None:
             values["fine_tune"] = self.fine_tune.to_dict()
-        return values
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:

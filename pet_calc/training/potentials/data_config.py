@@ -25,7 +25,8 @@ class DataSet:
     file : str
     split : {"train", "validation", "test"}
     repeat : int
-        How often an epoch sees its frames.
+        How often an epoch sees its frames, so that a small hard set is not drowned by a large easy
+        one.
     stationary : {"no", "atoms", "cell"}
         Its structures were relaxed, so that labels that it lacks are known: zero forces, and with
         "cell" zero stress too. Labels that it has are kept. Atoms under a constraint of the file
@@ -97,9 +98,6 @@ class DataConfig:
         training files are held out.
     validation_frames : int
         Number of held-out frames.
-    repeat : tuple of int
-        How often an epoch sees the frames of each file of `train`, so that a small hard set is not
-        drowned by a large easy one; once each if empty.
     keys : dict
         Label to key, where the usual names do not serve.
     sets : tuple of DataSet
@@ -110,22 +108,13 @@ class DataConfig:
     test: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     validation_frames: int = 10
-    repeat: tuple[int, ...] = ()
     keys: dict[str, str] = field(default_factory=dict)
     sets: tuple[DataSet, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.repeat and (len(self.repeat) != len(self.train) or min(self.repeat) < 1):
-            raise ValueError(
-                f"`data.repeat` must give a number of at least 1 for each of the "
-                f"{len(self.train)} training files, got {list(self.repeat)}"
-            )
 
     def of_split(self, split: Split) -> list[DataSet]:
         """The files of a split, first those that are only named."""
         names = {"train": self.train, "validation": self.validation, "test": self.test}[split]
-        repeats = self.repeat if split == "train" and self.repeat else (1,) * len(names)
-        named = [DataSet(f, split, r) for f, r in zip(names, repeats, strict=True)]
+        named = [DataSet(f, split) for f in names]
         further = [s for s in self.sets if s.split == split]
         return [replace(s, keys=self.keys | s.keys) for s in [*named, *further]]
 

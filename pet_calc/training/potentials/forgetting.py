@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 
@@ -103,16 +104,6 @@ def write_comparison(path: Path, changes: Iterable[Change]) -> None:
 def read_comparison(path: Path) -> list[Change]:
     """What `write_comparison` wrote."""
     with path.open(newline="", encoding="utf-8") as handle:
-        return [
-            Change(
-                split=row["split"],
-                quantity=row["quantity"],
-                unit=row["unit"],
-                mae_before=float(row["mae_before"]),
-                mae_after=float(row["mae_after"]),
-                rmse_before=float(row["rmse_before"]),
-                rmse_after=float(row["rmse_after"]),
-                values=int(row["values"]),
-            )
-            for row in csv.DictReader(handle)
-        ]
+        rows = list(csv.DictReader(handle))
+    kinds = get_type_hints(Change)
+    return [Change(**{name: kinds[name](text) for name, text in row.items()}) for row in rows]
