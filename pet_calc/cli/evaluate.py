@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pet_calc.cli.options import ConfigOption
+from pet_calc.cli.options import ConfigOption, Precision
 
 
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="Labeled structures, extended XYZ or other.")],
-    model: Annotated[str, typer.Option(help="A shipped potential or a model folder.")],
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    model: Annotated[
+        str, typer.Option(help="Name or path of a potential; auto picks one for the elements.")
+    ] = "auto",
+    dtype: Annotated[Precision, typer.Option(help="Precision of the potential.")] = "float32",
     rotations: Annotated[
         int, typer.Option(help="Random orientations to measure the error of symmetry with.")
     ] = 0,
@@ -45,15 +47,20 @@ def evaluate(
     from pet_calc.workflows.progress import pulsing, tracked
 
     console = Console()
+    if model != "auto":  # a wrong name is told before the files are read
+        pretrained.resolve(model)
+    with pulsing("reading"):
+        frames, census = read_frames(files)
+    console.print(census_table({"evaluated": census}))
+    if model == "auto":
+        model = pretrained.choose_for({frozenset(f.atoms.symbols) for f in frames}).name
+        console.print(f"potential: {model}", highlight=False)
     potential = pretrained.load(model, dtype=dtype)
     network = potential.model
     if variant is not None:
         if not isinstance(network, PET):
             raise ValueError(f"`--variant` needs a PET, and {potential.name} is none")
         network = network.with_energy_head(variant)
-    with pulsing("reading"):
-        frames, census = read_frames(files)
-    console.print(census_table({"evaluated": census}))
     if not any(census.count(label) for label in ("energy", "forces", "stress")):
         raise DatasetError("the files hold no label to compare with (energy, forces or stress)")
     state = isinstance(network, PET) and network.config.system_conditioning

@@ -385,7 +385,7 @@ BAD_OPTIONS = [
         (verb, "--config absent.yaml", 1, "there is no options file")
         for verb in ("md", "relax", "elastic", "eos", "neb", "phonons", "qha", "evaluate")
     ),
-    ("evaluate", "--dtype float16", 1, "`dtype` must be"),
+    ("evaluate", "--dtype float16", 2, "not one of"),
     ("evaluate", "--rotations -1", 1, "at least 2 orientations"),
     ("train", "--checkpoint-seconds nan", 1, "`checkpoint_seconds` must"),
 ]

@@ -6,7 +6,7 @@ import ase.io
 import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
-from calculators.small_potentials import liquid, small_pet
+from calculators.small_potentials import liquid, publish, small_pet
 from typer.testing import CliRunner
 
 from pet_calc.calculators import PETCalculator
@@ -90,3 +90,11 @@ def test_prints_the_calibration_of_uncertainties(folder):
     assert result.exit_code == 0, result.output
     assert "uncertainty of the energy" in result.output
     assert "root mean square of e / σ" in result.output
+
+
+def test_picks_a_potential_for_the_elements(folder, monkeypatch):
+    publish(folder / "shipped", water_v1="H O", salt_v1="Na Cl")
+    monkeypatch.setattr("pet_calc.pretrained.index.ROOTS", (folder / "shipped",))
+    result = CliRunner().invoke(app, ["evaluate", str(folder / "data.extxyz")])
+    assert result.exit_code == 0, result.output
+    assert "potential: water-v1" in result.output
