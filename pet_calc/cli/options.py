@@ -98,6 +98,9 @@ class Potential:
         Energy head of a potential that has several, by default the main one.
     non_conservative : {"both", "forces", "stress"}, optional
         What heads predict directly instead of the gradient of the energy: faster, not conservative.
+    kernels : {"auto", "reference", "triton"}, optional
+        How operations are computed, by default auto; reference: by torch alone, triton: by Triton
+        kernels on a GPU, after their results have matched.
     """
 
     panel: ClassVar[str] = "Potential"
@@ -109,6 +112,7 @@ class Potential:
     ecse: Ecse | None = None
     variant: str | None = None
     non_conservative: Literal["both", "forces", "stress"] | None = None
+    kernels: Literal["auto", "reference", "triton"] | None = None
 
     def load(self, precision: Precision = "float64", **options: Any) -> Any:
         """The potential as an ASE calculator, or what ``module:factory`` returns.
@@ -126,6 +130,7 @@ class Potential:
             "ecse": self.ecse,
             "variant": self.variant,
             "non_conservative": self.non_conservative,
+            "kernels": self.kernels,
             **options,
         }
         if self.calculator is not None:

@@ -363,6 +363,8 @@ BAD_OPTIONS = [
     ("md", "--non-conservative forces", 1, "head"),
     ("md", "--variant nothing", 1, "nothing"),
     ("md", "--ecse exact", 2, "not one of"),
+    ("md", "--kernels fast", 2, "not one of"),
+    ("md", "--kernels triton --device cpu", 1, "kernels"),
     ("relax", "--fmax 0", 1, "`fmax` must be a positive"),
     ("relax", "--guard energy_uncertainty=0.1", 1, "gives no energy_uncertainty"),
     ("relax", "--pressure 1", 1, "a pressure acts on the volume"),

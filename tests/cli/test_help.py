@@ -120,5 +120,5 @@ def test_every_option_has_a_help_text(verb):
 @pytest.mark.parametrize("verb", POTENTIAL)
 def test_options_of_a_potential_are_the_same_everywhere(verb):
     names = {p.name for p in VERBS[verb].params}
-    assert {"model", "calculator", "dtype", "device", "ecse", "variant"} <= names
+    assert {"model", "calculator", "dtype", "device", "ecse", "variant", "kernels"} <= names
     assert "non_conservative" in names
