@@ -13,7 +13,7 @@ from pet_calc.cli import app
 GROUP = typer.main.get_command(app)
 #: Verbs that only look something up; what they need fits on one line.
 WITHOUT_CONFIG = {"show", "models list", "models show", "models path", "models download",
-                  "models verify"}  # fmt: skip
+                  "models verify", "models record"}  # fmt: skip
 #: Verbs that compute with a potential.
 POTENTIAL = ("md", "relax", "phonons", "qha", "elastic", "eos", "neb", "doctor", "generate",
              "hull build")  # fmt: skip
