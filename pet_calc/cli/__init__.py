@@ -110,6 +110,8 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(free_cores()))
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # spglib's C code writes to the terminal where no symmetry fits; the results say so themselves
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")
     try:
         app()
     except (PetCalcError, ValueError) as error:

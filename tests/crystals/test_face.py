@@ -1,5 +1,6 @@
 """What Python users call: properties and crystals as results, with no file written."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from crystals.models.crystals import small_model
 
+from pet_calc.cli import main
 from pet_calc.crystals import GenerateConfig, PredictConfig, generate, predict
 from pet_calc.crystals.generation.pipeline import Candidate, representative
 from pet_calc.crystals.generation.proposals import Proposal
@@ -63,3 +65,15 @@ def test_the_most_symmetric_member_stands_for_a_crystal() -> None:
     assert representative([cubic, replace(cubic)]) is cubic
     far = replace(cubic, energy=-2.0)
     assert representative([low, far]) is low
+
+
+def test_the_command_line_keeps_warnings_of_spglib_off_the_terminal(monkeypatch) -> None:
+    """Those of its C code, where no group fits a structure well; what a user chose stays."""
+    monkeypatch.setattr(sys, "argv", ["pet-calc", "--help"])
+    for given, expected in (("", "OFF"), ("ON", "ON")):
+        monkeypatch.setenv("SPGLIB_WARNING", given)
+        if not given:
+            monkeypatch.delenv("SPGLIB_WARNING")
+        with pytest.raises(SystemExit):
+            main()
+        assert os.environ["SPGLIB_WARNING"] == expected

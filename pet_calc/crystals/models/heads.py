@@ -143,13 +143,10 @@ class PropertyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or TOML."""
-        values = asdict(self) | {
+        return asdict(self) | {
             "elements": list(self.elements),
             "targets": [asdict(t) for t in self.targets],
         }
-        if self.potential is None:  # not in files that were written before there was a choice
-            del values["potential"]
-        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PropertyConfig:
