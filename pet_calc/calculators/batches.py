@@ -12,6 +12,7 @@ from ase import Atoms
 from torch import Tensor
 
 from pet_calc.calculators.validation import require_finite
+from pet_calc.calculators.verification import SelfCheck
 from pet_calc.errors import PetCalcError, SimulationError
 from pet_calc.geometry import Edges, System
 from pet_calc.geometry.graph import BATCH_EDGES
@@ -19,7 +20,6 @@ from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.io.structures.separation import require_separation
 from pet_calc.models import EnergyModel, Results
 from pet_calc.models.interface import Uncertainties
-from pet_calc.neighbors import neighbor_list
 
 
 @dataclass(eq=False)
@@ -79,6 +79,7 @@ class BatchCalculator(Protocol):
     """What a calculator must offer to compute several structures at once."""
 
     device: torch.device
+    _self_check: SelfCheck
 
     def model_for(self, *structures: Atoms) -> EnergyModel:
         """The model that computes structures, chosen if need be."""
@@ -174,7 +175,7 @@ def prepare(calculator: BatchCalculator, atoms: Atoms) -> Part:
     """A structure that can be computed, with its neighbors."""
     model = calculator.model_for(atoms)
     system = system_from_atoms(atoms, calculator.device)
-    edges = neighbor_list(system, model.cutoff)
+    edges = calculator._self_check.neighbor_list(system, model.cutoff)
     require_separation(system, edges)
     return Part(atoms, system, edges)
 

@@ -194,20 +194,20 @@ def batch_error(
     return compared(check, change, forces, *limits(members[-1], calculator, noise, rng))
 
 
-def accelerated_paths(calculator: Any) -> Finding:
-    """What the calculator found when it compared its accelerated paths with the reference."""
-    check = "accelerated paths"
+def accelerated_kernels(calculator: Any) -> Finding:
+    """What the calculator found when it compared its accelerated kernels with the reference."""
+    check = "accelerated kernels"
     found = getattr(calculator, "accelerated", None)
     if found is None:
-        return skipped(check, f"{type(calculator).__name__} does not say what it computes with")
+        return skipped(check, f"{type(calculator).__name__} does not list them")
     if not found:
-        return skipped(check, "none was taken: the results are those of the reference")
-    texts = [f"{path}: {'agrees' if reason is None else reason}" for path, reason in found.items()]
+        return skipped(check, "none was used: the results are those of the reference")
+    texts = [f"{name}: {'agrees' if reason is None else reason}" for name, reason in found.items()]
     refused = any(reason is not None for reason in found.values())
     return Finding(
         check,
         Verdict.WARN if refused else Verdict.PASS,
         "; ".join(texts),
         "each agrees with the reference within the rounding of its precision",
-        {"paths": found},
+        {"kernels": found},
     )

@@ -12,7 +12,7 @@ from ase import Atoms
 from pet_calc.doctor import coverage, performance
 from pet_calc.doctor.config import DoctorConfig
 from pet_calc.doctor.consistency import (
-    accelerated_paths,
+    accelerated_kernels,
     batch_error,
     history_error,
     precision_error,
@@ -128,7 +128,7 @@ def calculator_checks(
     yield "density of training", partial(coverage.density_coverage, atoms, calculator)
     yield "uncertainty", partial(coverage.uncertainty, atoms, calculator)
     yield "independence of history", partial(history_error, atoms, calculator, rng=rng())
-    yield "accelerated paths", partial(accelerated_paths, calculator)
+    yield "accelerated kernels", partial(accelerated_kernels, calculator)
     directions = 1 if few else 2
     yield (
         "forces against energy differences",

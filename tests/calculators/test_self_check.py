@@ -27,7 +27,7 @@ from pet_calc.calculators.verification import (
     disagreement,
     tolerance,
 )
-from pet_calc.doctor.consistency import accelerated_paths
+from pet_calc.doctor.consistency import accelerated_kernels
 from pet_calc.io.structures.atoms import system_from_atoms
 from pet_calc.kernels.cutoff_attention import cutoff_attention
 from pet_calc.kernels.ecse_frames import pair_weights
@@ -83,7 +83,7 @@ def test_a_wrong_form_is_left_with_a_warning_and_without_harm(monkeypatch):
     atoms.calc = calc
     atoms.get_forces()
     assert len(calls) == made
-    finding = accelerated_paths(calc)
+    finding = accelerated_kernels(calc)
     assert finding.verdict == "warning"
     assert COMPILED in finding.found
     # another calculator judges by itself
@@ -190,7 +190,7 @@ def test_a_form_that_agrees_is_used_and_not_checked_again(monkeypatch, caplog):
     with caplog.at_level(logging.INFO, logger="pet_calc"):
         calc.evaluate_many([liquid()])
     assert calc.accelerated == {COMPILED: None}
-    assert accelerated_paths(calc).verdict == "pass"
+    assert accelerated_kernels(calc).verdict == "pass"
     assert "a step takes" in caplog.text
     references = []
     monkeypatch.setattr(
