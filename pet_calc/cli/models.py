@@ -284,43 +284,20 @@ def record_results(
     typer.echo(f"results of {len(frames)} structure(s) in {folder / EXPECTED}")
 
 
-def print_numbers(numbers: Sequence[CardNumber], console: Console) -> None:
-    """Print the numbers of a card beside those found."""
-    from rich.table import Table
-
-    table = Table(title="errors of the card, measured again", title_justify="left")
-    for column in ("set", "quantity", "stated", "found", ""):
-        table.add_column(column)
-    for n in numbers:
-        verdict = "ok" if n.within else "differs"
-        table.add_row(n.split, n.name, f"{n.stated:.4g}", f"{n.found:.4g}", verdict)
-    console.print(table)
-
-
 def verify_property_model(entry: PotentialEntry, data: Path | None, console: Console) -> None:
     """Check digests and recorded predictions of a property model, and the errors of its card."""
     from pet_calc.crystals.properties.recorded_predictions import compare_predictions
     from pet_calc.crystals.training.card import measure_property_card
-    from pet_calc.errors import IntegrityError
 
     compare_predictions(entry)
     console.print(f"{entry.name}: SHA-256 and recorded predictions as recorded")
     if data is not None:
-        numbers = measure_property_card(entry, data)
-        print_numbers(numbers, console)
-        wrong = [n for n in numbers if not n.within]
-        if wrong:
-            raise IntegrityError(
-                f"the card of {entry.name} states {len(wrong)} error(s) that its weights do not "
-                f"have, first {wrong[0].name} of {wrong[0].split}; correct the card, or name the "
-                f"data that it was measured on"
-            )
+        compare_card(entry.name, measure_property_card(entry, data), console)
     console.print(f"{entry.name}: everything is as recorded")
 
 
 def verify_card(name: str, data: Path, console: Console) -> None:
-    """Print the errors that a card states beside measured ones; raise if one differs."""
-    from pet_calc.errors import IntegrityError
+    """Measure the errors that a potential's card states."""
     from pet_calc.pretrained import load
     from pet_calc.training.potentials.card import measure_card
     from pet_calc.workflows.progress import progress_bar
@@ -334,9 +311,29 @@ def verify_card(name: str, data: Path, console: Console) -> None:
                 task, description=split, completed=done, total=total
             ),
         )
-    print_numbers(numbers, console)
-    wrong = [n for n in numbers if not n.within]
-    if wrong:
+    compare_card(name, numbers, console)
+
+
+def compare_card(name: str, numbers: Sequence[CardNumber], console: Console) -> None:
+    """Print the errors that a card states beside measured ones.
+
+    Raises
+    ------
+    IntegrityError
+        If one differs.
+    """
+    from rich.table import Table
+
+    from pet_calc.errors import IntegrityError
+
+    table = Table(title="errors of the card, measured again", title_justify="left")
+    for column in ("set", "quantity", "stated", "found", ""):
+        table.add_column(column)
+    for n in numbers:
+        verdict = "ok" if n.within else "differs"
+        table.add_row(n.split, n.name, f"{n.stated:.4g}", f"{n.found:.4g}", verdict)
+    console.print(table)
+    if wrong := [n for n in numbers if not n.within]:
         raise IntegrityError(
             f"the card of {name} states {len(wrong)} error(s) that its weights do not have, first "
             f"{wrong[0].name} of {wrong[0].split}: {wrong[0].stated:.4g}, found "
