@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from pet_calc.crystals.models import PropertyConfig, PropertyEnsemble
-from pet_calc.io.models.folder import ModelFolder, is_kind
+from pet_calc.errors import CheckpointError, PotentialNotFoundError
+from pet_calc.io.models.folder import ModelFolder
 
 
 def save_property_model(folder: Path, model: PropertyEnsemble, training: dict[str, Any]) -> str:
@@ -28,7 +29,11 @@ def save_property_model(folder: Path, model: PropertyEnsemble, training: dict[st
 
 def is_property_model(folder: Path) -> bool:
     """Whether a folder holds a property model."""
-    return is_kind(folder, "property")
+    try:
+        ModelFolder(folder, "property").config()
+    except (PotentialNotFoundError, CheckpointError):
+        return False
+    return True
 
 
 def load_property_model(

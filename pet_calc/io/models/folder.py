@@ -30,7 +30,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from pet_calc.errors import CheckpointError, PotentialNotFoundError
+from pet_calc.errors import CheckpointError
 from pet_calc.io.models.files import CONFIG, WEIGHTS, read_file, require_digest, write_atomically
 
 FORMAT: Final = 1
@@ -182,15 +182,6 @@ class ModelFolder:
                 f"pet_calc may read it"
             )
         return values
-
-
-def is_kind(path: Path, kind: Kind) -> bool:
-    """Whether a folder holds a model of a kind; False if it holds none."""
-    try:
-        ModelFolder(path, kind).config()
-    except (PotentialNotFoundError, CheckpointError):
-        return False
-    return True
 
 
 def tensors_of(path: Path, content: bytes) -> dict[str, Tensor]:
