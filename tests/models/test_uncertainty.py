@@ -52,7 +52,10 @@ class Member(LastLayerEnsemble):
         return energies + self.llpr.deviations(features)[:, self.index]
 
     def evaluate(self, system: System, edges: Edges, **_: bool) -> Results:
-        return evaluate(self, system, edges, create_graph=True)
+        found = evaluate(self, system, edges, create_graph=True)
+        return Results(
+            *(t.detach() for t in (found.energy, found.energies, found.forces, found.stress))
+        )
 
 
 def uncertainties(model: LastLayerEnsemble, structure: System) -> Uncertainties:
