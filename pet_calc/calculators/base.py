@@ -143,7 +143,9 @@ class ModelCalculator(Calculator):
         """
         model = self.model_for(atoms)
         system = system_from_atoms(atoms, self.device)
-        results = self._checked(model, system, self._self_check.neighbor_list(system, model.cutoff))
+        edges = self._self_check.neighbor_list(system, model.cutoff)
+        require_separation(system, edges)
+        results = self._evaluate(model, system, edges)
         return ase_results(results, stress=bool(np.all(atoms.pbc)))
 
     def evaluate_many(
@@ -230,25 +232,21 @@ class ModelCalculator(Calculator):
         self.atoms.info = {
             k: v.copy() if isinstance(v, np.ndarray) else v for k, v in structure.info.items()
         }
-        if known:
-            known = {**known, **self._more(self.atoms, [n for n in properties if n not in known])}
-        else:
-            known = self._first(self.atoms, properties)
-        self.results = known
+        model, periodic = self.model_for(self.atoms), bool(np.all(structure.pbc))
+        if not known:
+            ensemble = self._uncertainty_model(properties)
+            together = ensemble is not None and ensemble.model is model
+            results = self._step(
+                ensemble if ensemble is not None and together else model, self.atoms
+            )
+            known = self._declared(ase_results(results, stress=periodic))
+        missing = [name for name in properties if name not in known]
+        self.results = {**known, **self._more(model, self.atoms, missing)} if missing else known
 
-    def _first(self, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
-        """Results of a structure, with those of `names` that cost more."""
-        model = self.model_for(atoms)
-        ensemble = self._uncertainty_model(names)
-        together = ensemble is not None and ensemble.model is model
-        results = self._step(ensemble if ensemble is not None and together else model, atoms)
-        found = self._declared(ase_results(results, stress=bool(np.all(atoms.pbc))))
-        return {**found, **self._more(atoms, [n for n in names if n not in found])}
-
-    def _more(self, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
+    def _more(self, model: EnergyModel, atoms: Atoms, names: Sequence[str]) -> dict[str, Any]:
         """Results that are computed only when one of `names` asks for them."""
         found: dict[str, Any] = {}
-        model, ensemble = self.model_for(atoms), self._uncertainty_model(names)
+        ensemble = self._uncertainty_model(names)
         spread = bool(set(names) & set(ROTATION_PROPERTIES))
         if ensemble is None and not spread:
             return found
@@ -269,9 +267,11 @@ class ModelCalculator(Calculator):
         return {k: v for k, v in results.items() if k in self.implemented_properties}
 
     def _step(self, model: EnergyModel, atoms: Atoms) -> Results:
-        """Checked results of a structure that follows the last one."""
+        """Results of a structure that follows the last one."""
         system = system_from_atoms(atoms, self.device)
-        return self._checked(model, system, self._edges(model, system))
+        edges = self._edges(model, system)
+        require_separation(system, edges)
+        return self._evaluate(model, system, edges)
 
     def _edges(self, model: EnergyModel, system: System) -> Edges:
         """Pairs within the model's cutoff, from the list with a skin where it still holds."""
@@ -284,20 +284,15 @@ class ModelCalculator(Calculator):
         )
         return edges
 
-    def _checked(self, model: EnergyModel, system: System, edges: Edges) -> Results:
-        """Results of structures whose atoms do not overlap, all of them finite numbers."""
-        require_separation(system, edges)
-        results = self._evaluate(model, system, edges)
-        require_finite(results)
-        return results
-
     def _evaluate(self, model: EnergyModel, system: System, edges: Edges) -> Results:
-        """Results by verified kernels, for batches too."""
+        """Results by verified kernels, all of them finite numbers; for batches too."""
         if self.device.type == "cpu":
             tell_waiting_threads(torch.get_num_threads())
-        return self._self_check.evaluate(
+        results = self._self_check.evaluate(
             self._unverified, model, system, edges, lambda: self._selection
         )
+        require_finite(results)
+        return results
 
     def _unverified(self, model: EnergyModel, system: System, edges: Edges) -> Results:
         """Energy, per-atom energies, forces and stress as the model gives them."""

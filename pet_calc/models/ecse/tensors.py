@@ -188,7 +188,7 @@ class TensorEnsemble:
         """
         model = self.model
         found = model.environment(edges, local.to(model.dtype), system.n_atoms)
-        tokens = model.features_within(system, found)
+        tokens = model.features(system, edges, local.to(model.dtype), found)
         species = tokens.species
         of_edges = model.last_edge_features(tokens)
         of_atoms = model.last_layer_features(tokens, of_edges).double()

@@ -155,7 +155,13 @@ class PETNetwork(nn.Module):
         """Index of each atom's element in ``config.elements``."""
         return species_of(self.species_of_number, numbers, self.config.elements, "PET model")
 
-    def features(self, system: System, edges: Edges, vectors: Tensor) -> TokenFeatures:
+    def features(
+        self,
+        system: System,
+        edges: Edges,
+        vectors: Tensor,
+        environment: Environment | None = None,
+    ) -> TokenFeatures:
         """Run all message-passing layers.
 
         Parameters
@@ -164,11 +170,10 @@ class PETNetwork(nn.Module):
         edges : Edges
         vectors : Tensor, shape (n_edges, 3)
             In Å, in the model's dtype.
+        environment : Environment, optional
+            From `environment` with these edges, where it is there already.
         """
-        return self.features_within(system, self.environment(edges, vectors, system.n_atoms))
-
-    def features_within(self, system: System, environment: Environment) -> TokenFeatures:
-        """As `features`, of the edges that `environment` found."""
+        environment = environment or self.environment(edges, vectors, system.n_atoms)
         species = self.species(system.numbers)
         if system.frame_draw is not None and self.config.ecse != "layerwise":
             raise ValueError("`frame_draw` needs layerwise ECSE; a plain PET has no frames to draw")
