@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pet_calc.errors import PetCalcError
 
 if TYPE_CHECKING:
-    from pet_calc.calculators import CrystalformerCalculator, PETCalculator
+    from pet_calc.calculators import CrystalformerCalculator, PETCalculator, load_calculator
     from pet_calc.crystals import GenerateConfig, PredictConfig, generate, predict
     from pet_calc.workflows.guards.config import GuardConfig
     from pet_calc.workflows.md import MDConfig, run_md
@@ -55,6 +55,7 @@ __all__ = [
     "elastic_constants",
     "equation_of_state",
     "generate",
+    "load_calculator",
     "minimum_energy_path",
     "phonons",
     "predict",
@@ -66,7 +67,7 @@ __all__ = [
 
 #: Where each name is found when it is first asked for. Configurations load neither torch nor ASE.
 _HOMES = {
-    "calculators": ("CrystalformerCalculator", "PETCalculator"),
+    "calculators": ("CrystalformerCalculator", "PETCalculator", "load_calculator"),
     "crystals": ("GenerateConfig", "PredictConfig", "generate", "predict"),
     "workflows.guards.config": ("GuardConfig",),
     "workflows.md": ("MDConfig", "run_md"),
