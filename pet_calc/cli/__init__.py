@@ -9,54 +9,67 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
 import pet_calc
-from pet_calc.cli import (
-    analyze,
-    doctor,
-    elastic,
-    eos,
-    evaluate,
-    generate,
-    md,
-    neb,
-    phonons,
-    predict,
-    relax,
-    report,
-    show,
-    train,
-)
-from pet_calc.cli.import_checkpoint import import_model
-from pet_calc.cli.models import models_app
 from pet_calc.errors import PetCalcError
 from pet_calc.processors import free_cores
 
 __all__ = ["app", "main"]
 
-#: Verbs by the panel of the first help that they stand in.
+#: Verbs by the panel of the first help that they stand in, with module and name of each.
 VERBS = {
-    "Simulation": (md.md, relax.relax, neb.neb),
-    "Crystals": (phonons.phonons, phonons.qha, eos.eos, elastic.elastic, generate.generate),
-    "Results": (analyze.analyze, report.report, show.show),
-    "Models": (doctor.doctor, predict.predict, train.train, evaluate.evaluate),
+    "Simulation": {"md": "md:md", "relax": "relax:relax", "neb": "neb:neb"},
+    "Crystals": {
+        "phonons": "phonons:phonons",
+        "qha": "phonons:qha",
+        "eos": "eos:eos",
+        "elastic": "elastic:elastic",
+        "generate": "generate:generate",
+        "hull": "generate:hull_app",
+    },
+    "Results": {"analyze": "analyze:analyze", "report": "report:report", "show": "show:show"},
+    "Models": {
+        "doctor": "doctor:doctor",
+        "predict": "predict:predict",
+        "train": "train:train",
+        "evaluate": "evaluate:evaluate",
+        "models": "models:models_app",
+    },
 }
 
-app = typer.Typer(
-    name="pet-calc",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for panel, functions in VERBS.items():
-    for function in functions:
-        app.command(function.__name__, rich_help_panel=panel)(function)
-app.add_typer(generate.hull_app, name="hull", rich_help_panel="Crystals")
-models_app.command("import")(import_model)
-app.add_typer(models_app, name="models", rich_help_panel="Models")
+
+def make_app(only: str | None = None) -> typer.Typer:
+    """The command line; with one verb alone, the modules of the others are not loaded."""
+    made = typer.Typer(
+        name="pet-calc",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(verbs)
+    for panel, names in VERBS.items():
+        for name, place in names.items():
+            if only not in (None, name):
+                continue
+            module, _, attribute = place.partition(":")
+            verb = getattr(import_module(f"pet_calc.cli.{module}"), attribute)
+            if isinstance(verb, typer.Typer):
+                made.add_typer(verb, name=name, rich_help_panel=panel)
+            else:
+                made.command(name, rich_help_panel=panel)(verb)
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, the whole command line, when it is asked for."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = made = make_app()
+    return made
 
 
 def print_version(wanted: bool) -> None:
@@ -66,7 +79,6 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def verbs(
     version: Annotated[
         bool,
@@ -112,8 +124,10 @@ def main() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # spglib's C code writes to the terminal where no symmetry fits; the results say so themselves
     os.environ.setdefault("SPGLIB_WARNING", "OFF")
+    named = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    alone = named if any(named in names for names in VERBS.values()) else None
     try:
-        app()
+        make_app(alone)()
     except (PetCalcError, ValueError) as error:
         from rich.console import Console
 

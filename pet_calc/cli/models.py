@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pet_calc.cli.import_checkpoint import import_model
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -339,3 +341,6 @@ def compare_card(name: str, numbers: Sequence[CardNumber], console: Console) -> 
             f"{wrong[0].name} of {wrong[0].split}: {wrong[0].stated:.4g}, found "
             f"{wrong[0].found:.4g}; correct the card, or name the data that it was measured on"
         )
+
+
+models_app.command("import")(import_model)
