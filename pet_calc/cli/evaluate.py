@@ -27,7 +27,7 @@ def evaluate(
 ) -> None:
     """Errors of a potential on labeled structures, in total and per element.
 
-    Of a potential that knows its uncertainty, also how well the two agree.
+    For a potential with uncertainties, also how well these fit the errors.
 
     Example: pet-calc evaluate DATA/water/test.extxyz.xz --model pet-water-v1
     """

@@ -102,7 +102,7 @@ def density_coverage(atoms: Atoms, calculator: Any) -> Finding:
 
 
 def uncertainty(atoms: Atoms, calculator: Any) -> Finding:
-    """What the potential says of its own error here."""
+    """The uncertainty of the potential for this structure."""
     check = "uncertainty"
     work = bare(atoms)
     work.calc = calculator

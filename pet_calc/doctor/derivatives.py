@@ -59,7 +59,7 @@ def ladder(
     energy : callable
         Energy in eV as a function of the step.
     derivative : float
-        dE/dh at zero as the calculator says.
+        dE/dh at zero from the calculator.
     steps : sequence of float
         Falling by a constant factor.
     scale : float

@@ -18,7 +18,7 @@ from pet_calc.workflows.statistics import drift
 DRIFT = Limit(1.0, 10.0, "meV/atom/ps")
 FLUCTUATION = Limit(0.1, 0.3, "of that of the kinetic energy")
 
-#: A run shorter than this in ps says nothing about a drift.
+#: A run shorter than this in ps is too short to measure a drift.
 SHORTEST = 0.02
 
 CHECK = "energy conservation (NVE)"

@@ -79,7 +79,7 @@ def largest(forces: Array) -> float:
 
 
 def is_double(calculator: Any) -> bool:
-    """Whether a calculator says that it computes in float64."""
+    """Whether a calculator declares that it computes in float64."""
     return str(getattr(calculator, "dtype", "")).removeprefix("torch.") == "float64"
 
 

@@ -172,7 +172,7 @@ class Operation(Generic[P, R]):
     Parameters
     ----------
     torch_form : callable
-        The first argument is a tensor, which says on what device and in what type.
+        The first argument is a tensor, whose device and type decide.
     name : str
         In messages; operations of one name are selected and verified together.
     triton : str

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System
-from pet_calc.models.cutoff import bump
+from pet_calc.kernels.cutoff_functions import bump
 
 
 class LennardJones(torch.nn.Module):
@@ -15,7 +15,7 @@ class LennardJones(torch.nn.Module):
     .. math:: E_i = \frac12 \sum_j 4\epsilon \left[(\sigma/r_{ij})^{12} - (\sigma/r_{ij})^6\right]
               f(r_{ij})
 
-    with the bump cutoff f of `pet_calc.models.cutoff.bump`.
+    with the bump cutoff f of `pet_calc.kernels.cutoff_functions.bump`.
 
     Parameters
     ----------

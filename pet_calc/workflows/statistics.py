@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: A series shorter than this says nothing about its correlation.
+#: A series shorter than this is too short to estimate its correlation.
 FEWEST_SAMPLES = 8
 
 

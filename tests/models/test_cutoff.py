@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pet_calc.models.cutoff import bump
+from pet_calc.kernels.cutoff_functions import bump
 
 R, W = 4.5, 0.5
 

@@ -13,8 +13,8 @@ from contracts.structures import dense_random, molecule, one_atom, slab, system,
 
 import pet_calc.models.pet.network as pet_model
 from pet_calc.geometry import Edges, System, edge_vectors
+from pet_calc.kernels.cutoff_functions import bump, bump_slope, cosine
 from pet_calc.models import evaluate
-from pet_calc.models.cutoff import bump, bump_slope, cosine
 from pet_calc.models.pet.adaptive_cutoff import (
     Environment,
     adaptive_environment,

@@ -65,7 +65,7 @@ def takes_the_zero(symbol: str, calculator: Any) -> bool:
     """Whether an element's energy is zero by the definition of a potential's energies.
 
     So it is of a potential for crystals alone whose energies count from the elements, for elements
-    that are no crystal in their reference state, or none that ASE builds: such a potential knows
+    that are no crystal in their reference state, or none that ASE builds: such a potential has
     nothing of their molecules, which it may misjudge by an eV per atom.
     """
     potential = getattr(calculator, "potential", None)

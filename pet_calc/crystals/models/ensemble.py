@@ -34,7 +34,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What an ensemble says of crystals.
+    """Predictions of an ensemble for crystals.
 
     Attributes
     ----------

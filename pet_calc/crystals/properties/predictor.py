@@ -1,7 +1,7 @@
-r"""Properties of crystals: value, unit, uncertainty, and whether the model knows such crystals.
+r"""Properties of crystals: value, unit, uncertainty, and whether a crystal is in the model's domain.
 
 A property is read from a graph of nearest neighbors, which jumps as atoms move; it is never an
-energy to run on. Where a model knows whether a crystal is a metal, its band gap is gated: 0 if a
+energy to run on. Where a model predicts whether a crystal is a metal, its band gap is gated: 0 if a
 metal is more probable than not. With the probability p of a metal, the gap g with deviation σ and
 the answer v, the variance is that of the mixture,
 

@@ -80,7 +80,7 @@ def known(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
 
 
 def read_structures(path: Path) -> list[Atoms]:
-    """Structures of a file in any of the three forms; what it says of each is in ``info``.
+    """Structures of a file in any of the three forms; their properties are in ``info``.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def read_structures(path: Path) -> list[Atoms]:
 
 
 def structures_of_table(path: Path) -> Iterator[Atoms]:
-    """Structures of an ``.npz`` table; what it says of each of them is in ``info``."""
+    """Structures of an ``.npz`` table; their properties are in ``info``."""
     table = read_table(path)
     ends = np.cumsum(table["n_atoms"].astype(np.int64))
     described = {"n_atoms", "numbers", "frac", "cellpar"}

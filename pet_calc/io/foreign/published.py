@@ -78,7 +78,7 @@ def find_published(name: str) -> PublishedPET | None:
     Parameters
     ----------
     name : str
-        "pet-mad-s" is the newest version that this package knows, "pet-mad-s-v1.5.0" that
+        "pet-mad-s" is the newest version in the list of this package, "pet-mad-s-v1.5.0" that
         version. A version that it does not know is looked for on the hub.
     """
     found = re.fullmatch(r"(pet-\w+-(?:xs|s|m|l|xl))(?:-v?(\d+\.\d+\.\d+))?", name.lower())

@@ -136,6 +136,6 @@ def measure_domain(structures: Iterable[Atoms], reach: float) -> TrainingDomain:
 
 
 def training_domain(calculator: object) -> TrainingDomain | None:
-    """What a calculator says of its training; None where it does not."""
+    """Domain that a calculator's potential was trained on; None where it is not recorded."""
     found = getattr(calculator, "training_domain", None)
     return found if isinstance(found, TrainingDomain) else None

@@ -63,7 +63,7 @@ def provenance(
 
 
 def calculator_record(calculator: Any) -> dict[str, Any]:
-    """Class of an ASE calculator and what it says of its model, precision and device."""
+    """Class of an ASE calculator, with its model, precision and device."""
     kind = type(calculator)
     recorded = calculator.todict() if hasattr(calculator, "todict") else {}
     known = {key: recorded[key] for key in CALCULATOR_KEYS if recorded.get(key) is not None}

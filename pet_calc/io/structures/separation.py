@@ -10,7 +10,7 @@ from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import Edges, System, edge_vectors
 
 #: Atoms closer than this in Å overlap. The shortest bond, H2, has 0.74 Å, and two protons at 0.1 Å
-#: repel each other by 144 eV: what a potential says there is noise, and a doubled atom is likely.
+#: repel each other by 144 eV: no potential is trained there, and a doubled atom is likely.
 OVERLAP: Final = 0.1
 
 

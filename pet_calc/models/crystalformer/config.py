@@ -38,7 +38,7 @@ class CrystalformerConfig:
         Widths of features, attention heads and their number, blocks, hidden layer of the
         feed-forward networks, hidden layer of the readout.
     gaussian_width : float
-        σ in Å of a real-space head whose query says nothing about it.
+        σ in Å of a real-space head whose query is zero.
     gaussian_width_max : float, optional
         If given, the heads start from widths between `gaussian_width` and this, in equal ratios.
     gaussian_floor, gaussian_slope : float

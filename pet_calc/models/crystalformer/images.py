@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges, System
+from pet_calc.kernels.cutoff_functions import bump
 from pet_calc.kernels.lattice_attention import ImageLayout, image_layout
 from pet_calc.models.crystalformer.directions import directional_encoding
-from pet_calc.models.cutoff import bump
 from pet_calc.models.ecse.frames import FrameConfig
 
 # of no effect within 1e-15; keeps the logarithm finite where an image leaves
@@ -54,7 +54,7 @@ def smooth_images(
         In Å.
     n_atoms : int
     cutoff, width : float
-        Of the bump (`pet_calc.models.cutoff.bump`), in Å.
+        Of the bump (`pet_calc.kernels.cutoff_functions.bump`), in Å.
     num_angular, frames
         Of the encoding of directions (`directional_encoding`); none by default.
     """

@@ -36,7 +36,7 @@ class Crystalformer(nn.Module):
     Attributes
     ----------
     reference_energies : Tensor, shape (n_species,), float64
-        Energy of an atom of each element in eV, added to what the network says.
+        Energy of an atom of each element in eV, added to the network's energy.
     energy_scale : Tensor, scalar, float64
         Factor on the network's energy.
     target_scale, target_mean : Tensor, shape (n_targets,), float64

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pet_calc.errors import InvalidStructureError
 from pet_calc.geometry import System, volume
-from pet_calc.models.cutoff import bump
+from pet_calc.kernels.cutoff_functions import bump
 
 _TINY = 1e-15
 

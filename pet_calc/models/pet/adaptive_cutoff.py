@@ -5,9 +5,10 @@ grow without neighbors too, is N:
 
 .. math:: n_i(r) = \sum_j f(d_{ij}; r, w) + N (r / R)^3 = N
 
-with the bump f (`pet_calc.models.cutoff.bump`). An edge is kept within R_ij = (r_i + r_j) / 2,
-which is the same for both of its directions. The energy depends on r_i, and through it on atoms
-beyond the edges that are kept, so all edges up to R take part in forces and stress.
+with the bump f (`pet_calc.kernels.cutoff_functions.bump`). An edge is kept within
+R_ij = (r_i + r_j) / 2, which is the same for both of its directions. The energy depends on r_i, and
+through it on atoms beyond the edges that are kept, so all edges up to R take part in forces and
+stress.
 
 =========  ==========================================
 symbol     meaning
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from pet_calc.geometry import Edges
-from pet_calc.models.cutoff import bump, bump_slope
+from pet_calc.kernels.cutoff_functions import bump, bump_slope
 from pet_calc.models.pet.config import PETConfig
 
 # as published; on environments that need more the last step is a Newton step all the same

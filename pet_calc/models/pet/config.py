@@ -78,7 +78,7 @@ class PETConfig:
     system_conditioning : bool
         Node features depend on the total charge and spin multiplicity of the system.
     max_charge, max_spin_multiplicity : int
-        Largest |charge| and 2S + 1 that the conditioning knows.
+        Largest |charge| and 2S + 1 in the tables of the conditioning.
     energy_heads : tuple of str
         Names of the energy heads; the first is the main one, the others are variants with
         readouts, reference energies and scales of their own.

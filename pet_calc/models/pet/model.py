@@ -36,7 +36,7 @@ class PET(PETNetwork):
     Attributes
     ----------
     reference_energies : Tensor, shape (n_species,), float64
-        Energy of an atom of each element in eV, added to what the network says.
+        Energy of an atom of each element in eV, added to the network's energy.
     energy_scale : Tensor, scalar, float64
         Factor on the network's energy.
     variant_reference_energies : Tensor, shape (n_heads - 1, n_species), float64
@@ -192,7 +192,7 @@ class PET(PETNetwork):
         return self.variant_reference_energies[variant], self.variant_scales[variant]
 
     def predict(self, name: str, features: TokenFeatures) -> Tensor:
-        """What one head of the network says of each atom, (n_atoms, n_components).
+        """Prediction of one head of the network for each atom, (n_atoms, n_components).
 
         Parameters
         ----------

@@ -23,6 +23,7 @@ from pet_calc.geometry import (
     spherical_harmonics,
 )
 from pet_calc.geometry.graph import BUCKET_COST
+from pet_calc.kernels.cutoff_functions import bump, cosine
 from pet_calc.kernels.edge_embedding import (
     Encoding,
     edge_embedding,
@@ -30,7 +31,6 @@ from pet_calc.kernels.edge_embedding import (
     fused_embedding,
 )
 from pet_calc.kernels.gathers import concatenate, edges_to_slots, reverse_edges
-from pet_calc.models.cutoff import bump, cosine
 from pet_calc.models.ecse.orientations import Orientations
 from pet_calc.models.pet.activation import SiLU
 from pet_calc.models.pet.adaptive_cutoff import Environment, adaptive_environment

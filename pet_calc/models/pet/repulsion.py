@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pet_calc.geometry import Edges
-from pet_calc.models.cutoff import bump
+from pet_calc.kernels.cutoff_functions import bump
 
 #: Energy in eV of a pair at its onset distance if it were not switched off there, unless fitted.
 STRENGTH: Final = 1.0
@@ -22,10 +22,10 @@ class ShortRangeRepulsion(nn.Module):
     .. math:: E_i = \frac12 \sum_j \epsilon \left(\frac{R}{r_{ij}}\right)^8 f(r_{ij}; R, w R),
        \qquad R = R_{Z_i Z_j},\ \epsilon = \epsilon_{Z_i Z_j},\ w = 0.3
 
-    with the bump cutoff f (`pet_calc.models.cutoff.bump`), so that the energy is infinitely smooth
-    and exactly zero for r >= R. With R the shortest distance in the training data it changes no
-    training error; it only keeps a network from falling into a hole where it extrapolates: a pair
-    at 0.85 R costs 1.8 eV, one at 0.7 R 17 eV with ε = 1 eV. Where the network attracts more
+    with the bump cutoff f (`pet_calc.kernels.cutoff_functions.bump`), so that the energy is
+    infinitely smooth and exactly zero for r >= R. With R the shortest distance in the training data
+    it changes no training error; it only keeps a network from falling into a hole where it
+    extrapolates: a pair at 0.85 R costs 1.8 eV, one at 0.7 R 17 eV with ε = 1 eV. Where the network attracts more
     strongly than that, ε is raised at the end of a training (`pet_calc.models.dimers`).
 
     Parameters

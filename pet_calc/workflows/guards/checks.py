@@ -70,7 +70,7 @@ def require_covered(atoms: Atoms) -> None:
 
 
 def name_atom(atoms: Atoms, index: int) -> str:
-    """An atom as a user knows it: ``atom 12 (O)``, counted from 0 as ASE does."""
+    """An atom as users count it: ``atom 12 (O)``, counted from 0 as ASE does."""
     return f"atom {index} ({atoms.symbols[index]})"
 
 
@@ -99,7 +99,7 @@ class ClosePair:
     across: bool
 
     def named(self, atoms: Atoms) -> str:
-        """The two atoms as a user knows them."""
+        """The two atoms as users count them."""
         a, b = self.atoms
         image = " (a periodic image)" if self.across else ""
         return f"{name_atom(atoms, a)} and {name_atom(atoms, b)}{image}"
@@ -273,7 +273,7 @@ def unknown_elements(atoms: Atoms, domain: TrainingDomain) -> Violation | None:
     names = ", ".join(sorted({chemical_symbols[atoms.numbers[k]] for k in bad}))
     return Violation(
         f"the potential was trained on {', '.join(domain.elements)}, but the structure holds "
-        f"{names} ({name_atom(atoms, bad[0])} is the first); choose a potential that knows them",
+        f"{names} ({name_atom(atoms, bad[0])} is the first); choose a potential that covers them",
         tuple(bad),
     )
 

@@ -50,7 +50,7 @@ class Guard:
     ----------
     config : GuardConfig
     domain : TrainingDomain or None
-        What the calculator says of its training.
+        Domain that the calculator's potential was trained on.
     volume_per_atom : tuple of float, or None
         Limits in Å³: the range of the training and the start, with the margin; None where the
         training is not known, or the structure is not periodic in three dimensions.
@@ -153,7 +153,7 @@ class Guard:
         return found or self.uncertain(atoms)
 
     def uncertain(self, atoms: Atoms) -> Violation | None:
-        """Whether the potential says that it does not know."""
+        """Whether an uncertainty exceeds its limit."""
         found = None
         if self.config.energy_uncertainty is not None:
             value = float(offered(atoms, "energy_uncertainty"))

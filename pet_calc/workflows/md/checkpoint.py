@@ -48,7 +48,7 @@ class Checkpoint:
     config : dict
         Settings of the run, as plain values.
     model : dict
-        What the calculator says of itself.
+        Description of the calculator.
     structure : str
         Digest of the structure that the run began with.
     mark : Mark
@@ -226,7 +226,7 @@ def require_same_model(
     ----------
     checkpoint : Checkpoint
     calculator : ase calculator
-        What it says of itself is compared, so that a new version of a potential is named.
+        Its description is compared, so that a new version of a potential is named.
     energy, forces : float, array of shape (n_atoms, 3)
         Computed now for the structure of the checkpoint, eV and eV/Å; compared with the recorded
         ones, so that no change goes unseen, of whatever calculator.

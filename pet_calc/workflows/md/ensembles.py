@@ -97,7 +97,7 @@ def require_stress(atoms: Atoms) -> None:
     ------
     ValueError
         For a structure that is not periodic in three directions, a calculator without stress, and
-        a potential whose card says that its data had none (``labels`` without ``stress``): such a
+        a potential whose card states that its data had none (``labels`` without ``stress``): such a
         potential returns numbers, but nothing has taught it what they should be.
     """
     if not atoms.pbc.all():

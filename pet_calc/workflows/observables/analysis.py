@@ -292,7 +292,7 @@ def _order(t: Trajectory, result: Analysis) -> None:
     if len(t.symbols) < 2:
         raise ValueError(f"order parameters need two elements, got {t.symbols[0]}")
     order = warren_cowley_series(t.frames, t.shells)
-    fixed = not t.paths.species_change  # one arrangement says nothing about the error
+    fixed = not t.paths.species_change  # one arrangement has no spread to estimate an error from
     rows = []
     for shell, radius in enumerate(order.radii):
         for a, b in combinations_with_replacement(order.symbols, 2):

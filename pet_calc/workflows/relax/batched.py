@@ -234,7 +234,7 @@ class Batch:
     def ask(self, problems: list[Violation | None], *, waiting: bool) -> list[Any]:
         """Energy, forces and stress of each member without a problem; None for the others.
 
-        What the model says no to is entered into `problems`.
+        What cannot be computed is entered into `problems`.
         """
         parts: list[tuple[int, Part]] = []
         for k, member in enumerate(self.members):

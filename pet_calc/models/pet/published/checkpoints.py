@@ -115,7 +115,7 @@ def import_checkpoint(content: bytes) -> ImportedPET:
 
 
 def published_model(checkpoint: dict[str, Any]) -> PublishedModel:
-    """What a checkpoint's dictionary says, in the names of its own format."""
+    """Contents of a checkpoint's dictionary, in the names of its own format."""
     version = checkpoint.get("model_ckpt_version", 1)
     data = checkpoint.get("model_data")
     if not isinstance(data, dict) or not isinstance(version, int):

@@ -1,4 +1,4 @@
-"""What a published checkpoint says, and the steps from each format version to the next.
+"""Contents of a published checkpoint, and the steps from each format version to the next.
 
 Metatrain numbers the formats of its PET checkpoints; `MIGRATIONS` holds one pure function for each
 step, so that a file of any version is read as one of the newest. Steps that changed nothing which

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pet_calc.geometry import Edges, System, node_edge_layout
+from pet_calc.kernels.cutoff_functions import cosine
 from pet_calc.kernels.gathers import edges_to_slots, reverse_edges
-from pet_calc.models.cutoff import cosine
 from pet_calc.models.pet.readout import mlp_head
 from pet_calc.models.species import species_of, species_table
 
@@ -57,7 +57,7 @@ class OriginalPETConfig:
     bond_energies : bool
         Read energies out of edge tokens too.
     residual_factor : float
-        Factor on the sum of a message and what the reverse edge says.
+        Factor on the sum of a message and that of the reverse edge.
     """
 
     elements: tuple[int, ...]
