@@ -1,4 +1,4 @@
-r"""Properties of crystals: value, unit, uncertainty, and whether a crystal is in the model's domain.
+r"""Properties of crystals: value, unit, uncertainty, and whether it is in the model's domain.
 
 A property is read from a graph of nearest neighbors, which jumps as atoms move; it is never an
 energy to run on. Where a model predicts whether a crystal is a metal, its band gap is gated: 0 if a

@@ -25,8 +25,9 @@ class ShortRangeRepulsion(nn.Module):
     with the bump cutoff f (`pet_calc.kernels.cutoff_functions.bump`), so that the energy is
     infinitely smooth and exactly zero for r >= R. With R the shortest distance in the training data
     it changes no training error; it only keeps a network from falling into a hole where it
-    extrapolates: a pair at 0.85 R costs 1.8 eV, one at 0.7 R 17 eV with ε = 1 eV. Where the network attracts more
-    strongly than that, ε is raised at the end of a training (`pet_calc.models.dimers`).
+    extrapolates: a pair at 0.85 R costs 1.8 eV, one at 0.7 R 17 eV with ε = 1 eV. Where the network
+    attracts more strongly than that, ε is raised at the end of a training
+    (`pet_calc.models.dimers`).
 
     Parameters
     ----------
