@@ -74,7 +74,10 @@ RUNS = {
     "models verify": "water --data .",
 }
 #: Others: they look something up, or (import, download) have tests of their own.
-QUICK = {"show", "models list", "models show", "models path", "models download", "models import"}
+QUICK = {
+    "show", "models list", "models show", "models path", "models download", "models import",
+    "models record",
+}  # fmt: skip
 NEEDS = {"phonons": "phonopy", "qha": "phonopy", "elastic": "matscipy"}
 
 

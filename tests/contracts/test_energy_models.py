@@ -111,7 +111,7 @@ def test_lost_parameter_is_noticed() -> None:
 @pytest.mark.parametrize("model", [lennard_jones(), random_pet(), random_crystalformer()])
 def test_model_satisfies_the_protocol(model: EnergyModel) -> None:
     assert isinstance(model, EnergyModel)
-    assert list(inspect.signature(model.energies).parameters) == ["numbers", "edges", "vectors"]
+    assert list(inspect.signature(model.energies).parameters) == ["system", "edges", "vectors"]
     assert model.atomic_numbers == tuple(sorted(model.atomic_numbers))
     assert not isinstance(object(), EnergyModel)
 

@@ -40,7 +40,7 @@ def test_contracts_hold(skeleton: Path) -> None:
     [
         ("geometry/upward.py", "import pet_calc.workflows", "Imports point down BROKEN"),
         ("training/sideways.py", "import pet_calc.workflows", "Imports point down BROKEN"),
-        ("models/with_ase.py", "import ase", "The physics does not know ASE BROKEN"),
+        ("models/with_ase.py", "import ase", "The physics does not import ASE BROKEN"),
         ("workflows/fit.py", "import pet_calc.training", "need the training code BROKEN"),
         ("utils.py", "", "not listed as layers: - pet_calc.utils"),
     ],
