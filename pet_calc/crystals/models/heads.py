@@ -32,6 +32,7 @@ from pet_calc.crystals.models.graph import CrystalGraph
 from pet_calc.crystals.models.matformer import Matformer, MatformerConfig
 from pet_calc.crystals.models.pet import PETBackbone, PETBackboneConfig
 from pet_calc.errors import UnsupportedElementError
+from pet_calc.models.species import species_table
 
 #: Bound of the logarithm of a standardized scale: an error is not learnt to be nothing.
 LARGEST_LOG: Final = 5.0
@@ -196,9 +197,8 @@ class PropertyModel(nn.Module):
         self.register_buffer("target_mean", torch.zeros(n, dtype=torch.float64))
         self.register_buffer("target_scale", torch.ones(n, dtype=torch.float64))
         self.register_buffer("cholesky", torch.eye(config.hidden, dtype=torch.float64))
-        species = torch.full((119,), -1, dtype=torch.int64)
-        species[list(config.elements)] = torch.arange(len(config.elements))
-        self.register_buffer("species_of_number", species, persistent=False)
+        table = species_table(config.elements)
+        self.register_buffer("species_of_number", table, persistent=False)
 
     @property
     def encoder(self) -> Backbone:
